@@ -1,0 +1,1 @@
+"""Analyses and transforms of graphs; nothing here runs a model."""

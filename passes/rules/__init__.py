@@ -1,0 +1,1 @@
+"""What each operator does to channels, one file a family of operators."""

@@ -1,0 +1,1 @@
+"""Command-line drivers and the report; no algorithms."""
