@@ -94,6 +94,7 @@ def test_folded_network_has_the_same_macs_and_no_batch_norm(name):
         (models.mobilenet_v1, 568.74, 4_231_976),
         (models.mobilenet_v2, 300.77, 3_504_872),
         (models.densenet40, 264.81, 1_019_722),  # 1.0 M in the paper, which gives no MACs
+        (functools.partial(models.densenet40, 24), 282.92, 1_059_298),  # HRank: 282.92 M
     ],
 )
 def test_macs_and_parameters_are_those_of_the_literature(build, millions, parameters):
