@@ -1,0 +1,58 @@
+"""What goes wrong, said to the user: what, where, and what to do; one class an exit code of the command line."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class OnnxPruneError(Exception):
+    """Base of every error that the user can act on; `str()` is its three parts, a line each.
+
+    what: the problem, in one line without a full stop; where: the place (a file, a node, a group); fix: what to do.
+    values: the numbers and names behind the words, for programs: `BudgetError("...", asked=0.5, possible=0.69)`.
+    `exit_code` is what the command line ends with.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, where: str | None = None, fix: str | None = None, **values: object) -> None:
+        super().__init__(what, where, fix)
+        self.what = what
+        self.where = where
+        self.fix = fix
+        self.values = values
+
+    def __str__(self) -> str:
+        where = f"\n  where: {self.where}" if self.where else ""
+        fix = f"\n  fix:   {self.fix}" if self.fix else ""
+        return self.what + where + fix
+
+
+class UsageError(OnnxPruneError):
+    """What was asked for makes no sense."""
+
+    exit_code = 2
+
+
+class ReadError(OnnxPruneError):
+    """The model or the data cannot be read, or ONNX Runtime cannot run it."""
+
+    exit_code = 3
+
+
+class BudgetError(OnnxPruneError):
+    """The budget cannot be met; the message says what can."""
+
+    exit_code = 4
+
+
+class ProofError(OnnxPruneError):
+    """The cut model does not compute what it must; nothing is written."""
+
+    exit_code = 5
+
+
+class AccuracyError(OnnxPruneError):
+    """The accuracy fell by more than is allowed; nothing is written."""
+
+    exit_code = 6
