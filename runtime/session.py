@@ -1,0 +1,240 @@
+"""The one door to ONNX Runtime, which is imported only when a model is opened."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import importlib
+import io
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from ..passes.errors import ReadError, UsageError
+from .spill import spill, weight_bytes
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+Source = onnx.ModelProto | str | Path
+Device = Literal["auto", "cpu", "cuda"]
+
+# Weights above this go through a temporary file that ONNX Runtime maps: with 640 MiB of them, opening took 20 MiB
+# instead of 660 MiB more, and half of the time. Windows cannot remove a mapped file, so there only what protobuf
+# cannot hold (2 GiB) takes that way.
+_SPILL_BYTES = 64 << 20 if os.name == "posix" else (2 << 30) - (64 << 20)
+_FATAL, _WARNING = 4, 2  # severities of ONNX Runtime's log: silent, and its default
+
+
+class Session:
+    """An opened model: `inputs` and `outputs` are the names, `device` is where it runs ("cpu" or "cuda")."""
+
+    __slots__ = ("_bfloat16", "_name", "_options", "_session", "device", "inputs", "outputs")
+
+    def __init__(self, session: onnxruntime.InferenceSession, name: str) -> None:
+        import onnxruntime
+
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+        self._session = session
+        self._name = name
+        self._options = onnxruntime.RunOptions()
+        self._options.log_severity_level = _FATAL
+        self._bfloat16 = any(value.type == "tensor(bfloat16)" for value in (*inputs, *outputs))
+        self.inputs = tuple(value.name for value in inputs)
+        self.outputs = tuple(value.name for value in outputs)
+        self.device: Literal["cpu", "cuda"] = "cuda" if "CUDAExecutionProvider" in session.get_providers() else "cpu"
+
+    def run(self, feeds: Mapping[str, np.ndarray], outputs: Iterable[str] | None = None) -> dict[str, Any]:
+        """Return the named outputs, all of them by default; raise ReadError if the model does not run on `feeds`.
+
+        A tensor is an array; a sequence or a map is the list that ONNX Runtime makes of it.
+        """
+        names = self.outputs if outputs is None else tuple(outputs)
+        if not names:
+            return {}
+        try:
+            run = self._run_values if self._bfloat16 else self._session.run
+            return dict(zip(names, run(names, dict(feeds), self._options), strict=True))
+        except _failures() as error:
+            shapes = ", ".join(f"{name} {value.dtype}{list(value.shape)}" for name, value in feeds.items())
+            raise ReadError(
+                f"ONNX Runtime cannot run the model: {_first_words(error)}",
+                where=f"{self._name}, on {shapes or 'no input'}",
+                fix="check that the inputs' names, types and sizes are what the model expects",
+            ) from error
+
+    def _run_values(
+        self, names: tuple[str, ...], feeds: dict[str, np.ndarray], options: onnxruntime.RunOptions
+    ) -> list[np.ndarray]:
+        """Run as `InferenceSession.run` does; that one refuses bfloat16."""
+        given = {name: _to_value(array) for name, array in feeds.items()}
+        return [_to_array(value) for value in self._session.run_with_ort_values(names, given, options)]
+
+
+def open_session(
+    model: Source,
+    *,
+    device: Device = "auto",
+    optimise: bool = True,
+    threads: int | None = None,
+    base_dir: str | Path | None = None,
+    additions: onnx.ModelProto | None = None,
+) -> Session:
+    """Open a model for running; raise ReadError if ONNX Runtime cannot.
+
+    device: "auto" takes CUDA where it really works. optimise: False runs the graph as it is written, without rewriting,
+    in its own order (Shape nodes at once), without TF32 on CUDA; so a node behind a tensor that reduces it lets it go.
+    threads: of one operator; None leaves it to ONNX Runtime. base_dir: where a ModelProto's external data lie.
+    additions: a model whose graph's nodes, initializers and outputs join those of `model`, which stays as it is.
+    """
+    name = str(model) if isinstance(model, str | Path) else model.graph.name or "the model"
+    providers = _providers(device, exact=not optimise)
+    with tempfile.TemporaryDirectory(prefix="onnx-prune-", ignore_cleanup_errors=True) as scratch:
+        try:
+            source, data_dir = _source(model, base_dir, additions, Path(scratch))
+            session = _inference_session(source, _session_options(optimise, threads, data_dir), providers)
+        except (OSError, *_failures()) as error:
+            raise ReadError(
+                f"ONNX Runtime cannot open the model: {_first_words(error)}",
+                where=name,
+                fix="check the file with onnx.checker.check_model, and that this ONNX Runtime knows its operators",
+            ) from error
+        del source
+    return Session(session, name)
+
+
+def _source(
+    model: Source, base_dir: str | Path | None, additions: onnx.ModelProto | None, scratch: Path
+) -> tuple[str | bytes, str | Path | None]:
+    """What ONNX Runtime is to read, a path or bytes, and the folder of its external data.
+
+    Two serialised messages after one another are their merge (protobuf's encoding): so additions join without a copy
+    of the model.
+    """
+    if isinstance(model, str | Path):
+        if additions is None:
+            return str(model), None
+        return Path(model).read_bytes() + additions.SerializeToString(), Path(model).resolve().parent
+    if weight_bytes(model) > _SPILL_BYTES:
+        model, base_dir = spill(model, scratch, base_dir), scratch
+    own = model.SerializeToString()
+    return own if additions is None else own + additions.SerializeToString(), base_dir
+
+
+def _session_options(optimise: bool, threads: int | None, data_dir: str | Path | None) -> onnxruntime.SessionOptions:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _FATAL
+    if not optimise:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        # With a reduction behind every tensor of DenseNet-121 (batch 8), peak 0.3 GiB; in the default order 1.3 GiB.
+        options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if data_dir is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(data_dir))
+    return options
+
+
+def _inference_session(
+    source: str | bytes, options: onnxruntime.SessionOptions, providers: list[Any]
+) -> onnxruntime.InferenceSession:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(source, options, providers=providers, enable_fallback=0)
+    # It keeps the serialised model for its fallback, which is off.
+    vars(session).pop("_model_bytes", None)
+    return session
+
+
+def _providers(device: Device, *, exact: bool) -> list[Any]:
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"there is no device {device!r}", fix="take one of auto, cpu, cuda")
+    if device == "cuda" and not cuda_available():
+        raise UsageError(
+            "CUDA was asked for and does not work here",
+            fix="install onnxruntime-gpu with the CUDA and cuDNN it was built for, or leave --device at auto",
+        )
+    if device == "cpu" or not cuda_available():
+        return ["CPUExecutionProvider"]
+    return [("CUDAExecutionProvider", {"use_tf32": str(int(not exact))}), "CPUExecutionProvider"]
+
+
+@functools.cache
+def cuda_available() -> bool:
+    """Whether ONNX Runtime can run a model on a GPU here: the build, the driver, a device and the libraries."""
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers() or not _has_cuda_device():
+        return False
+    tensor = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    node = helper.make_node("Identity", ["x"], ["y"])
+    graph = helper.make_graph([node], "probe", [tensor], [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])])
+    probe = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnxruntime.set_default_logger_severity(_FATAL)
+    try:
+        if hasattr(onnxruntime, "preload_dlls"):
+            with contextlib.redirect_stdout(io.StringIO()):
+                onnxruntime.preload_dlls()
+        options = _session_options(optimise=True, threads=1, data_dir=None)
+        session = _inference_session(probe.SerializeToString(), options, ["CUDAExecutionProvider"])
+    except _failures():
+        return False
+    finally:
+        onnxruntime.set_default_logger_severity(_WARNING)
+    return "CUDAExecutionProvider" in session.get_providers()
+
+
+def _has_cuda_device() -> bool:
+    """Ask the driver itself; asking ONNX Runtime where there is none takes long and writes to standard error."""
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    count = ctypes.c_int(0)
+    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+
+
+@functools.cache
+def _failures() -> tuple[type[Exception], ...]:
+    """Return every exception that ONNX Runtime's C++ side raises; they share no base class of their own."""
+    state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+    own = (kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
+    return (*own, RuntimeError, ValueError)
+
+
+def _first_words(error: Exception) -> str:
+    """ONNX Runtime's message, on one line, without its codes and its source paths."""
+    text = re.sub(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : |\S+\.(?:cc|h):\d+ ", "", str(error))
+    return " ".join(text.split())[:400]
+
+
+def _to_value(array: np.ndarray) -> onnxruntime.OrtValue:
+    from onnxruntime import OrtValue
+
+    array = np.ascontiguousarray(array)
+    if array.dtype == helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16):
+        return OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), TensorProto.BFLOAT16)
+    return OrtValue.ortvalue_from_numpy(array)
+
+
+def _to_array(value: onnxruntime.OrtValue) -> np.ndarray:
+    if value.data_type() != "tensor(bfloat16)":
+        return value.numpy()
+    shape = tuple(value.shape())
+    if 0 in shape:
+        bits = np.empty(shape, np.uint16)
+    else:
+        pointer = ctypes.cast(value.data_ptr(), ctypes.POINTER(ctypes.c_uint16))
+        bits = np.ctypeslib.as_array(pointer, shape or (1,)).reshape(shape).copy()
+    return bits.view(helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16))
