@@ -1,0 +1,26 @@
+"""Fixtures and the skipping of what this machine cannot run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from onnx_prune.runtime.session import cuda_available
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+SHARED = next((folder for folder in (CHECKOUT / "shared", CHECKOUT.parent / "shared") if folder.is_dir()), None)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("shared") and SHARED is None:
+            item.add_marker(pytest.mark.skip(reason="there is no folder shared/"))
+        if item.get_closest_marker("gpu") and not cuda_available():
+            item.add_marker(pytest.mark.skip(reason="CUDA does not work here"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of models and data beside the checkout; for tests marked `shared`."""
+    assert SHARED is not None, "mark the test with pytest.mark.shared"
+    return SHARED

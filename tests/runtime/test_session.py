@@ -1,0 +1,218 @@
+"""Opening and running: names, devices, errors, where the weights go, and silence."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper, parser
+from onnx_prune.passes.errors import ReadError, UsageError
+from onnx_prune.runtime import session as session_module
+from onnx_prune.runtime.session import open_session
+from onnx_prune.runtime.spill import spill, weight_bytes, without_weights
+
+TWO_OUTPUTS = """
+<ir_version: 8, opset_import: ["" : 17]>
+g (float[N, 3] x, float[N, 3] y) => (float[N, 3] total, float[N, 3] product)
+{ total = Add(x, y)  product = Mul(x, y) }
+"""
+
+
+def weighted(values: np.ndarray) -> onnx.ModelProto:
+    """y = x @ values."""
+    rows, columns = values.shape
+    text = f"""
+    <ir_version: 8, opset_import: ["" : 17]>
+    g (float[N, {rows}] x) => (float[N, {columns}] y) {{ y = MatMul(x, W) }}
+    """
+    model = parser.parse_model(text)
+    model.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), "W"))
+    return model
+
+
+@pytest.fixture
+def matrix() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((32, 16)).astype(np.float32)
+
+
+def test_a_run_returns_the_outputs_by_name():
+    session = open_session(parser.parse_model(TWO_OUTPUTS))
+    x = np.full((2, 3), 3, np.float32)
+    result = session.run({"x": x, "y": 2 * x})
+    assert (session.inputs, session.outputs) == (("x", "y"), ("total", "product"))
+    assert list(result) == ["total", "product"]
+    assert (result["total"] == 9).all()
+    assert (result["product"] == 18).all()
+
+
+def test_only_the_outputs_asked_for_are_returned():
+    session = open_session(parser.parse_model(TWO_OUTPUTS))
+    x = np.ones((1, 3), np.float32)
+    assert list(session.run({"x": x, "y": x}, ["product"])) == ["product"]
+    assert session.run({"x": x, "y": x}, []) == {}
+
+
+def test_a_path_opens_as_the_model_does(tmp_path, matrix):
+    onnx.save(weighted(matrix), tmp_path / "model.onnx")
+    for path in (tmp_path / "model.onnx", str(tmp_path / "model.onnx")):
+        assert open_session(path).run({"x": np.eye(32, dtype=np.float32)})["y"] == pytest.approx(matrix, abs=1e-6)
+
+
+def test_weights_over_the_limit_go_through_a_file_and_compute_the_same(monkeypatch, matrix, tmp_path):
+    monkeypatch.setattr(session_module, "_SPILL_BYTES", 1)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    model = weighted(matrix)
+    before = model.SerializeToString()
+    session = open_session(model, optimise=False)
+    assert session.run({"x": np.eye(32, dtype=np.float32)})["y"] == pytest.approx(matrix, abs=1e-6)
+    assert model.SerializeToString() == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_spilled_model_keeps_no_weights_and_reads_back_equal(tmp_path, matrix):
+    model = weighted(matrix)
+    model.metadata_props.add(key="who", value="us")
+    light = spill(model, tmp_path)
+    assert weight_bytes(model) == matrix.nbytes
+    assert weight_bytes(light) == 0
+    assert light.ByteSize() < 400
+    onnx.load_external_data_for_model(light, str(tmp_path))
+    for tensor in light.graph.initializer:
+        tensor.ClearField("external_data")
+        tensor.ClearField("data_location")
+    for tensor in model.graph.initializer:
+        tensor.ClearField("data_location")
+    assert light == model
+
+
+def test_a_tensor_not_kept_as_raw_bytes_is_spilled_too(tmp_path):
+    model = weighted(np.zeros((32, 16)))
+    values = np.arange(512, dtype=np.float32)
+    model.graph.initializer[0].CopyFrom(helper.make_tensor("W", TensorProto.FLOAT, [32, 16], values))
+    assert not model.graph.initializer[0].raw_data
+    light = spill(model, tmp_path)
+    onnx.load_external_data_for_model(light, str(tmp_path))
+    assert (numpy_helper.to_array(light.graph.initializer[0]).ravel() == values).all()
+
+
+@pytest.mark.parametrize("limit", [1, 1 << 30])
+def test_external_data_are_found_in_their_folder(monkeypatch, tmp_path, matrix, limit):
+    monkeypatch.setattr(session_module, "_SPILL_BYTES", limit)
+    onnx.save(weighted(matrix), tmp_path / "m.onnx", save_as_external_data=True, size_threshold=0, location="w.bin")
+    model = onnx.load(tmp_path / "m.onnx", load_external_data=False)
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(512, np.float32), "unused"))
+    session = open_session(model, base_dir=tmp_path)
+    assert session.run({"x": np.eye(32, dtype=np.float32)})["y"] == pytest.approx(matrix, abs=1e-6)
+
+
+def test_without_weights_keeps_small_tensors_and_every_shape():
+    model = weighted(np.ones((32, 16)))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1, 16]), "shape"))
+    light = without_weights(model).graph.initializer
+    assert [list(t.dims) for t in light] == [[32, 16], [2]]
+    assert not light[0].raw_data
+    assert (numpy_helper.to_array(light[1]) == [1, 16]).all()
+
+
+@pytest.mark.parametrize("limit", [1, 1 << 30])
+@pytest.mark.parametrize("saved", [False, True])
+def test_additions_join_a_model_that_stays_as_it_is(monkeypatch, tmp_path, matrix, limit, saved):
+    monkeypatch.setattr(session_module, "_SPILL_BYTES", limit)
+    model = weighted(matrix)
+    before = model.SerializeToString()
+    onnx.save(model, tmp_path / "model.onnx")
+    added = helper.make_graph(
+        [helper.make_node("Add", ["y", "one"], ["more"])],
+        "",
+        [],
+        [helper.make_tensor_value_info("more", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.float32(1), "one")],
+    )
+    session = open_session(tmp_path / "model.onnx" if saved else model, additions=onnx.ModelProto(graph=added))
+    result = session.run({"x": np.eye(32, dtype=np.float32)})
+    assert session.outputs == ("y", "more")
+    assert (result["more"] == result["y"] + 1).all()
+    assert model.SerializeToString() == before
+
+
+def test_bfloat16_goes_in_and_comes_out():
+    text = '<ir_version: 8, opset_import: ["" : 17]> g (bfloat16[N, 2] x) => (bfloat16[N, 2] y) { y = Identity(x) }'
+    bfloat16 = helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16)
+    session = open_session(parser.parse_model(text))
+    x = np.array([[1.5, -2]], bfloat16)
+    result = session.run({"x": x})["y"]
+    assert result.dtype == bfloat16
+    assert (result == x).all()
+    assert session.run({"x": x[:0]})["y"].shape == (0, 2)
+
+
+def test_a_model_that_cannot_be_opened_is_a_read_error(tmp_path):
+    unknown = parser.parse_model(TWO_OUTPUTS.replace("Add", "Bogus"))
+    with pytest.raises(ReadError, match="Bogus") as caught:
+        open_session(unknown)
+    assert caught.value.exit_code == 3
+    (tmp_path / "junk.onnx").write_bytes(b"junk")
+    with pytest.raises(ReadError, match=r"where: .*junk"):
+        open_session(tmp_path / "junk.onnx")
+    with pytest.raises(ReadError, match="fix: "):
+        open_session(tmp_path / "absent.onnx")
+    with pytest.raises(ReadError, match="absent"):
+        open_session(tmp_path / "absent.onnx", additions=onnx.ModelProto())
+
+
+@pytest.mark.parametrize(
+    "feeds", [{}, {"x": np.ones((1, 3), np.float32), "y": np.ones((1, 4), np.float32)}, {"x": np.ones((1, 3))}]
+)
+def test_input_that_does_not_fit_is_a_read_error(feeds):
+    session = open_session(parser.parse_model(TWO_OUTPUTS))
+    with pytest.raises(ReadError, match="cannot run the model"):
+        session.run(feeds)
+
+
+def test_an_unknown_device_is_a_usage_error():
+    with pytest.raises(UsageError, match="there is no device 'tpu'"):
+        open_session(parser.parse_model(TWO_OUTPUTS), device="tpu")
+
+
+def test_cuda_where_there_is_none_is_a_usage_error(monkeypatch):
+    monkeypatch.setattr(session_module, "cuda_available", lambda: False)
+    with pytest.raises(UsageError, match="CUDA"):
+        open_session(parser.parse_model(TWO_OUTPUTS), device="cuda")
+    assert open_session(parser.parse_model(TWO_OUTPUTS), device="auto").device == "cpu"
+
+
+@pytest.mark.gpu
+def test_auto_takes_cuda_where_it_works():
+    assert open_session(parser.parse_model(TWO_OUTPUTS)).device == "cuda"
+
+
+def errors_printed(severity: int) -> str:
+    """Standard error of a process that asks for CUDA without a driver and fails to run a model."""
+    script = f"""
+import numpy as np
+from onnx import parser
+from onnx_prune.passes.errors import ReadError
+from onnx_prune.runtime import session
+session._FATAL = {severity}
+session._has_cuda_device = lambda: True
+session.cuda_available()
+opened = session.open_session(parser.parse_model('''{TWO_OUTPUTS}'''))
+try:
+    opened.run({{"x": np.ones((1, 3), np.float32), "y": np.ones((1, 4), np.float32)}})
+except ReadError:
+    print("failed")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "failed\n"
+    return done.stderr
+
+
+def test_a_failing_run_and_a_missing_gpu_print_nothing():
+    assert errors_printed(session_module._FATAL) == ""
+
+
+def test_what_is_printed_is_seen():
+    assert "running Add node" in errors_printed(severity=2)
