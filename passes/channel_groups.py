@@ -1,0 +1,236 @@
+"""From labels to groups: connected components of the ties are units, units with the same footprint are a group.
+
+A unit is everything that must be removed together. Its footprint says on which axes of which constants it has slices,
+and how many on each; a group is the units of one footprint, so that removing any of them costs and saves the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from .labels import ConstantAxes, Labels
+from .splits import resolve_splits
+
+Array = np.ndarray
+Key = tuple[str, str, int]  # constant, use, axis
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelGroup:
+    """Units that are alike.
+
+    name: from the first node that makes them; units: how many there are; pinned: why they must stay, or None.
+    slices: (constant, use, axis) -> (units, m) indices, the m slices of each unit on that axis.
+    produced, consumed: those of the keys whose slices make the channel, and whose axis is contracted.
+    components: the unit's number in `ChannelGroups.component`, one a unit.
+    """
+
+    name: str
+    units: int
+    pinned: str | None
+    slices: dict[Key, Array]
+    produced: tuple[Key, ...]
+    consumed: tuple[Key, ...]
+    components: Array
+
+    def __repr__(self) -> str:
+        return f"ChannelGroup({self.name!r}, units={self.units}, pinned={self.pinned!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelGroups:
+    """Every group of a graph, in the order of the graph; component: the unit of each label."""
+
+    labels: Labels
+    component: Array
+    groups: tuple[ChannelGroup, ...]
+
+    @property
+    def free(self) -> tuple[ChannelGroup, ...]:
+        return tuple(g for g in self.groups if g.pinned is None)
+
+    def __getitem__(self, name: str) -> ChannelGroup:
+        return next(g for g in self.groups if g.name == name)
+
+    def removed_labels(self, removed: dict[str, Iterable[int]]) -> Array:
+        """Group name -> removed units, as one bool a label."""
+        gone = np.zeros(int(self.component.max(initial=-1)) + 1, bool)
+        for group in self.groups:
+            units = np.asarray(list(removed.get(group.name, ())), np.int64)
+            if units.size:
+                assert group.pinned is None, f"{group.name} is pinned"
+                gone[group.components[units]] = True
+        return gone[self.component]
+
+
+def channel_groups(labels: Labels) -> ChannelGroups:
+    """Solve ties, splits and pins. Linear in the number of labels, but for the sorts."""
+    ties, pins = resolve_splits(labels)
+    component = components(labels.count, [*labels.ties, *ties])
+    reasons = pin_reasons(component, [*labels.pins, *pins])
+    groups = _collect(labels, component, reasons)
+    return ChannelGroups(labels, component, groups)
+
+
+def components(count: int, ties: list[tuple[Array, Array]]) -> Array:
+    """The connected component of each of `count` labels under the ties."""
+    if not ties:
+        return np.arange(count)
+    first = np.concatenate([t[0] for t in ties])
+    second = np.concatenate([t[1] for t in ties])
+    graph = coo_matrix((np.ones(len(first), bool), (first, second)), shape=(count, count))
+    return connected_components(graph, directed=False)[1].astype(np.int64)
+
+
+def pin_reasons(component: Array, pins: list[tuple[Array, str]]) -> dict[int, str]:
+    """Component -> the first reason why it must stay."""
+    reasons: dict[int, str] = {}
+    for labels, reason in pins:
+        for c in np.unique(component[labels]).tolist():
+            reasons.setdefault(c, reason)
+    return reasons
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """One row a label that a constant owns: which constant axis, which index, which unit."""
+
+    constants: list[tuple[ConstantAxes, int]]
+    owner: Array
+    index: Array
+    label: Array
+
+
+def _table(labels: Labels) -> _Table:
+    constants, owners, indices, ids = [], [], [], []
+    for constant in labels.constants.values():
+        for axis, array in enumerate(constant.labels):
+            if array.size and array[0] >= 0:
+                owners.append(np.full(len(array), len(constants)))
+                indices.append(np.arange(len(array)))
+                ids.append(array)
+                constants.append((constant, axis))
+    if not constants:
+        empty = np.zeros(0, np.int64)
+        return _Table([], empty, empty, empty)
+    return _Table(constants, np.concatenate(owners), np.concatenate(indices), np.concatenate(ids))
+
+
+def _flags(count: int, arrays: Iterable[Array]) -> Array:
+    flags = np.zeros(count, bool)
+    for array in arrays:
+        flags[array[array >= 0]] = True
+    return flags
+
+
+def _collect(labels: Labels, component: Array, reasons: dict[int, str]) -> tuple[ChannelGroup, ...]:
+    table = _table(labels)
+    produced = _flags(labels.count, (a for _, a in labels.produced))
+    consumed = _flags(labels.count, labels.consumed)
+    number = int(component.max(initial=-1)) + 1
+    is_unit = np.zeros(number, bool)
+    is_unit[component[produced | consumed]] = True
+    rows = is_unit[component[table.label]]
+    unit, owner, index, label = (a[rows] for a in (component[table.label], table.owner, table.index, table.label))
+    if not unit.size:
+        return ()
+    kind, first = _footprints(unit, owner, label, number, reasons)
+    makers = _makers(labels, component)
+    order = np.lexsort((index, first[unit], owner, kind[unit]))
+    unit, owner, index, label = unit[order], owner[order], index[order], label[order]
+    bounds = np.flatnonzero(np.diff(kind[unit], prepend=-1, append=-1))
+    found = []
+    for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+        part = slice(start, end)
+        found.append(_group(labels, table, unit[part], owner[part], index[part], label[part], produced, consumed, reasons, makers))
+    found.sort(key=lambda g: first[g.components[0]])
+    return _unique_names(found)
+
+
+def _footprints(unit: Array, owner: Array, label: Array, number: int, reasons: dict[int, str]) -> tuple[Array, Array]:
+    """Of each component: the number of its footprint (units that are alike share it), and its first label."""
+    codes = np.random.default_rng(0).integers(1, 2**63, int(owner.max()) + 1, dtype=np.uint64)
+    order = np.argsort(unit, kind="stable")
+    starts = np.flatnonzero(np.diff(unit[order], prepend=-1))
+    here = unit[order][starts]
+    footprint = np.zeros(number, np.uint64)
+    footprint[here] = np.add.reduceat(codes[owner][order], starts)  # wraps: a hash of the multiset of axes
+    first = np.full(number, np.iinfo(np.int64).max)
+    first[here] = np.minimum.reduceat(label[order], starts)
+    texts = {text: i + 1 for i, text in enumerate(dict.fromkeys(reasons.values()))}
+    for c, text in reasons.items():
+        footprint[c] ^= np.uint64(texts[text] * 0x9E3779B97F4A7C15 & (2**64 - 1))
+    kind = np.full(number, -1)
+    kind[here] = np.unique(footprint[here], return_inverse=True)[1]
+    return kind, first
+
+
+def _makers(labels: Labels, component: Array) -> dict[int, int]:
+    """Component -> the first node that produces it."""
+    makers: dict[int, int] = {}
+    for node, array in labels.produced:
+        for c in np.unique(component[array[array >= 0]]).tolist():
+            makers.setdefault(c, node)
+    return makers
+
+
+def _group(
+    labels: Labels,
+    table: _Table,
+    unit: Array,
+    owner: Array,
+    index: Array,
+    label: Array,
+    produced: Array,
+    consumed: Array,
+    reasons: dict[int, str],
+    makers: dict[int, int],
+) -> ChannelGroup:
+    slices: dict[Key, Array] = {}
+    roles: tuple[list[Key], list[Key]] = ([], [])
+    bounds = np.flatnonzero(np.diff(owner, prepend=-1, append=-1))
+    members = unit[: bounds[1]]
+    members = members[np.flatnonzero(np.diff(members, prepend=-1))]  # in the order of the first axis
+    for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+        constant, axis = table.constants[owner[start]]
+        key = (constant.name, constant.use, axis)
+        slices[key] = index[start:end].reshape(len(members), -1)
+        for flags, keys in zip((produced, consumed), roles, strict=True):
+            if flags[label[start:end]].any():
+                keys.append(key)
+    one = int(members[0])
+    name = _name(labels, makers.get(one), next(iter(slices))[0])
+    return ChannelGroup(name, len(members), reasons.get(one), slices, tuple(roles[0]), tuple(roles[1]), members)
+
+
+def _name(labels: Labels, node: int | None, constant: str) -> str:
+    """A module path where the model has one: the weight's name, else the node's; see docs/architecture.md."""
+    if node is None:
+        return re.sub(r"\.weight$", "", constant)
+    made = labels.graph.gs.nodes[node]
+    for tensor in made.inputs[1:2]:
+        path = re.fullmatch(r"(.+)\.(?:weight|kernel|W)(?:_\w+)?", tensor.name)
+        if path and "::" not in tensor.name:
+            return path[1]
+    parts = [p for p in made.name.split("/") if p]
+    if len(parts) > 1:
+        parts = parts[:-1]  # the last is the operator
+        kept = [p for p, after in zip(parts, [*parts[1:], ""], strict=True) if not after.startswith(f"{p}.")]
+        return ".".join(kept)
+    return made.name or made.outputs[0].name
+
+
+def _unique_names(groups: list[ChannelGroup]) -> tuple[ChannelGroup, ...]:
+    seen: dict[str, int] = {}
+    result = []
+    for g in groups:
+        seen[g.name] = seen.get(g.name, 0) + 1
+        name = g.name if seen[g.name] == 1 else f"{g.name}#{seen[g.name]}"
+        result.append(ChannelGroup(name, g.units, g.pinned, g.slices, g.produced, g.consumed, g.components))
+    return tuple(result)

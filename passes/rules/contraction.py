@@ -1,0 +1,175 @@
+"""Gemm, MatMul and Einsum: sums of products over an axis of each operand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+
+from . import Rule
+from .elementwise import broadcast
+
+if TYPE_CHECKING:
+    from ..labels import Array, Sweep
+
+
+def _gemm(s: Sweep) -> None:
+    """Y = A' B' + C, where ' is an optional transpose."""
+    trans_a, trans_b = bool(s.node.attrs.get("transA", 0)), bool(s.node.attrs.get("transB", 0))
+    inner_a, inner_b = (0 if trans_a else 1), (1 if trans_b else 0)
+    rows, columns = s.axes(0)[1 - inner_a], s.axes(1)[1 - inner_b]
+    s.contract((0, inner_a), (1, inner_b))
+    s.produces(columns)
+    if s.is_moved_constant(0):
+        s.produces(rows)
+    if s.has(2):
+        broadcast(s, [(rows, columns), s.axes(2)])
+    s.set(0, (rows, columns))
+    s.macs(1, (rows, columns, s.axes(0)[inner_a]))
+
+
+def _matmul(s: Sweep) -> None:
+    """numpy.matmul: batch axes broadcast, the last axis of A meets the last but one of B."""
+    a, b = s.axes(0), s.axes(1)
+    inner_a, inner_b = len(a) - 1, max(len(b) - 2, 0)
+    s.contract((0, inner_a), (1, inner_b))
+    rows = a[-2:-1] if len(a) > 1 else ()
+    columns = b[-1:] if len(b) > 1 else ()
+    batch = broadcast(s, [a[:-2], b[:-2]])
+    if s.is_moved_constant(1) and columns:
+        s.produces(columns[0])
+    if s.is_moved_constant(0) and rows:
+        s.produces(rows[0])
+    s.set(0, (*batch, *rows, *columns))
+    s.macs(1, (*batch, *rows, *columns, a[-1]))
+
+
+def _einsum(s: Sweep) -> None:
+    """A letter is an axis: its occurrences are tied; one that the result lacks is summed over."""
+    equation = s.node.attrs["equation"].replace(" ", "")
+    if "." in equation:
+        s.opaque("Einsum with an ellipsis has no rule")
+        return
+    left, arrow, right = equation.partition("->")
+    terms = left.split(",")
+    if not arrow:
+        right = "".join(sorted(c for c in set(left) - {","} if left.count(c) == 1))
+    letters: dict[str, tuple[Array, int, int]] = {}
+    for position, term in enumerate(terms):
+        if len(set(term)) < len(term):
+            s.opaque("Einsum over a diagonal has no rule")
+            return
+        for axis, letter in enumerate(term):
+            labels = s.axes(position)[axis]
+            if letter in letters and len(labels) == len(letters[letter][0]):
+                s.tie(letters[letter][0], labels)
+            if letter not in letters or len(letters[letter][0]) == 1:
+                letters[letter] = (labels, position, axis)
+    for letter in sorted(set("".join(terms)) - set(right)):
+        _sum_over(s, letter, terms)
+    for position, term in enumerate(terms):
+        if s.is_moved_constant(position):
+            for axis, letter in enumerate(term):
+                others = "".join(t for i, t in enumerate(terms) if i != position)
+                if letter in right and letter not in others:
+                    s.produces(s.axes(position)[axis])
+    s.set(0, tuple(letters[c][0] for c in right))
+    s.macs(1, tuple(entry[0] for entry in letters.values()))
+
+
+def _sum_over(s: Sweep, letter: str, terms: list[str]) -> None:
+    where = [(i, t.index(letter)) for i, t in enumerate(terms) if letter in t]
+    constants = [w for w in where if s.is_moved_constant(w[0])]
+    others = [w for w in where if w not in constants]
+    if constants and others:
+        s.consume(others[0], constants[0], s.axes(constants[0][0])[constants[0][1]])
+    elif constants:
+        s.keep(s.axes(where[0][0])[where[0][1]], "sums a constant alone")
+    else:
+        s.mask(*where[0])
+
+
+RULES = (
+    Rule(
+        "Gemm",
+        _gemm,
+        samples=(
+            """
+            <ir_version: 8, opset_import: ["": 17]>
+            g (float[2, 5] x) => (float[2, 3] y)
+            <float[8, 5] w1, float[8] b1, float[8, 3] w2, float[3] b2> {
+              a = Gemm <transB = 1> (x, w1, b1)
+              r = Tanh (a)
+              y = Gemm (r, w2, b2)
+            }
+            """,
+            """
+            <ir_version: 8, opset_import: ["": 17]>
+            g (float[5, 2] x) => (float[3, 2] y)
+            <float[8, 5] w1, float[8, 1] b1, float[8, 3] w2> {
+              a = Gemm <alpha = 0.5, beta = 2.0> (w1, x, b1)
+              y = Gemm <transA = 1> (w2, a)
+            }
+            """,
+        ),
+    ),
+    Rule(
+        "MatMul",
+        _matmul,
+        samples=(
+            """
+            <ir_version: 8, opset_import: ["": 17]>
+            g (float[2, 4, 5] x) => (float[2, 4, 3] y)
+            <float[5, 8] w1, float[8] b1, float[8, 3] w2> {
+              a = MatMul (x, w1)
+              h = Add (a, b1)
+              r = Relu (h)
+              y = MatMul (r, w2)
+            }
+            """,
+            """
+            <ir_version: 8, opset_import: ["": 17]>
+            g (float[2, 4, 5] x) => (float[2, 4, 3] y)
+            <float[5, 6] wq, float[5, 6] wk, float[5, 3] wv> {
+              q = MatMul (x, wq)
+              k = MatMul (x, wk)
+              v = MatMul (x, wv)
+              kt = Transpose <perm = [0, 2, 1]> (k)
+              s = MatMul (q, kt)
+              p = Softmax <axis = -1> (s)
+              y = MatMul (p, v)
+            }
+            """,
+            """
+            <ir_version: 8, opset_import: ["": 17]>
+            g (float[2, 5] x) => (float[2] y)
+            <float[5, 8] w1, float[8] w2> {
+              a = MatMul (x, w1)
+              y = MatMul (a, w2)
+            }
+            """,
+        ),
+    ),
+    Rule(
+        "Einsum",
+        _einsum,
+        samples=(
+            """
+            <ir_version: 8, opset_import: ["": 17]>
+            g (float[2, 4, 5] x) => (float[2, 4, 3] y)
+            <float[5, 8] w1, float[3, 8] w2> {
+              a = Einsum <equation = "blc,cd->bld"> (x, w1)
+              y = Einsum <equation = "bld,ed->ble"> (a, w2)
+            }
+            """,
+            """
+            <ir_version: 8, opset_import: ["": 17]>
+            g (float[2, 4, 5] x) => (float[2, 4, 4] y)
+            <float[5, 6] wq, float[5, 6] wk> {
+              q = MatMul (x, wq)
+              k = MatMul (x, wk)
+              y = Einsum <equation = "bid,bjd->bij"> (q, k)
+            }
+            """,
+        ),
+    ),
+)

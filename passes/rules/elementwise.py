@@ -1,0 +1,102 @@
+"""Operators that work index by index: unary ones carry labels on, n-ary ones tie them with broadcasting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from . import Rule
+
+if TYPE_CHECKING:
+    from ..labels import Array, Axes, Sweep
+
+UNARY = """
+    Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast Ceil Celu Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid HardSwish
+    Identity IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus
+    Softsign Sqrt Swish Tan Tanh ThresholdedRelu
+""".split()
+NARY = """
+    Add And BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or Pow
+    Sub Sum Where Xor PRelu
+""".split()
+# The first input carries labels, the others are scalars; further outputs look like the first.
+FIRST = ["Clip", "Dropout", "CastLike", "Bernoulli"]
+
+
+def broadcast(s: Sweep, operands: Sequence[Axes]) -> tuple[Array, ...]:
+    """Tie operands of numpy broadcasting axis by axis and return the labels of the result.
+
+    An axis of size 1 that is stretched over n must keep its one channel.
+    """
+    rank = max((len(o) for o in operands), default=0)
+    result: list[Array] = []
+    for back in range(rank, 0, -1):
+        axes = [o[len(o) - back] for o in operands if len(o) >= back]
+        wide = max(axes, key=len)
+        if any(len(a) == 0 for a in axes):
+            wide = min(axes, key=len)
+        for axis in axes:
+            if len(axis) == len(wide):
+                s.tie(wide, axis)
+            else:
+                s.keep(axis, "stretches it over an axis")
+        result.append(wide)
+    return tuple(result)
+
+
+def _unary(s: Sweep) -> None:
+    s.set(0, s.axes(0))
+
+
+def _first(s: Sweep) -> None:
+    for position in range(1, len(s.node.inputs)):
+        if s.has(position):
+            for axis in s.axes(position):
+                s.keep(axis, "takes it as a parameter")
+    for position in range(len(s.node.outputs)):
+        s.set(position, s.axes(0))
+
+
+def _nary(s: Sweep) -> None:
+    s.set(0, broadcast(s, [s.axes(i) for i in range(len(s.node.inputs))]))
+
+
+def _sample(expression: str, weights: str = "", to: str = "float") -> str:
+    """x -> Conv -> the operator -> Conv, in ONNX text."""
+    return f"""
+        <ir_version: 8, opset_import: ["": 18]>
+        g (float[1, 3, 4, 4] x) => ({to}[1, 2, 4, 4] y)
+        <float[6, 3, 1, 1] w1, float[6] b1, float[2, 6, 1, 1] w2{weights}> {{
+          a = Conv (x, w1, b1)
+          {expression}
+          y = Conv (z, w2)
+        }}
+        """
+
+
+_UNARY_SAMPLES = {
+    "Relu": (_sample("z = Relu (a)"),),
+    "Sigmoid": (_sample("z = Sigmoid (a)"),),
+    "Identity": (_sample("z = Identity (a)"),),
+    "Cast": (_sample("d = Cast <to = 11> (a)\n z = Cast <to = 1> (d)"),),
+    "Cos": (_sample("z = Cos (a)"),),
+}
+_NARY_SAMPLES = {
+    "Add": (
+        _sample("c = Conv (x, w3)\n z = Add (a, c)", ", float[6, 3, 1, 1] w3"),
+        _sample("z = Add (a, v)", ", float[6, 1, 1] v"),
+        _sample("z = Add (v, a)", ", float[1, 6, 1, 1] v"),
+    ),
+    "Mul": (
+        _sample("p = GlobalAveragePool (a)\n c = Conv (p, w3)\n q = Sigmoid (c)\n z = Mul (a, q)", ", float[6, 6, 1, 1] w3"),
+        _sample("c = Conv (x, w3)\n q = Sigmoid (c)\n z = Mul (a, q)", ", float[1, 3, 1, 1] w3"),
+    ),
+    "Sum": (_sample("c = Conv (x, w3)\n z = Sum (a, c, v)", ", float[6, 3, 1, 1] w3, float[6, 1, 1] v"),),
+    "Where": (_sample("m = Greater (a, v)\n z = Where (m, a, v)", ", float[6, 1, 1] v"),),
+    "PRelu": (_sample("z = PRelu (a, v)", ", float[6, 1, 1] v"),),
+}
+RULES = (
+    *(Rule(op, _unary, samples=_UNARY_SAMPLES.get(op, ())) for op in UNARY),
+    *(Rule(op, _nary, samples=_NARY_SAMPLES.get(op, ())) for op in NARY),
+    *(Rule(op, _first, samples=(_sample("z = Clip (a, lo, hi)", ", float lo = {-0.1}, float hi = {0.2}"),) if op == "Clip" else ()) for op in FIRST),
+)

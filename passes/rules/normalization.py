@@ -1,0 +1,128 @@
+"""Normalisations and other per-channel statistics: a vector an axis, or a mix of the whole axis."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from . import Rule
+from .elementwise import broadcast
+
+if TYPE_CHECKING:
+    from ..labels import Sweep
+
+
+def _per_channel(s: Sweep) -> None:
+    """BatchNormalization, InstanceNormalization: every parameter is a vector along axis 1."""
+    data = s.axes(0)
+    for position in range(1, len(s.node.inputs)):
+        if s.has(position):
+            s.tie(data[1] if len(data) > 1 else data[0], s.axes(position)[0])
+    if s.node.op == "InstanceNormalization":
+        for axis in data[2:]:
+            s.keep(axis, "takes statistics over this axis")
+    else:
+        s.keep(data[0], "takes statistics over the batch")
+    s.set(0, data)
+    for position in range(1, len(s.node.outputs)):  # running statistics of training mode
+        s.set(position, (data[1],) if s.node.op == "BatchNormalization" else data)
+
+
+def _over_last_axes(s: Sweep) -> None:
+    """LayerNormalization, RMSNormalization: statistics over all axes from `axis` on couple their channels."""
+    data = s.axes(0)
+    axis = int(s.node.attrs.get("axis", -1)) % len(data)
+    for labels in data[axis:]:
+        s.keep(labels, "couples the channels by their mean and variance")
+    for position in range(1, len(s.node.inputs)):
+        if s.has(position):
+            broadcast(s, [data, s.axes(position)])
+    s.set(0, data)
+    for position in range(1, len(s.node.outputs)):
+        s.set(position, (*data[:axis], *(s.fixed(1) for _ in data[axis:])))
+
+
+def _over_groups(s: Sweep) -> None:
+    """GroupNormalization: statistics over the channels of a group."""
+    data = s.axes(0)
+    for axis in data[1:]:
+        s.keep(axis, "couples the channels of a group by their mean and variance")
+    for position in (1, 2):
+        s.keep(s.axes(position)[0], "couples the channels of a group by their mean and variance")
+    s.set(0, data)
+
+
+def _mixes_axis_1(s: Sweep) -> None:
+    """LRN sums squares over neighbouring channels."""
+    s.keep(s.axes(0)[1], "mixes neighbouring channels")
+    s.set(0, s.axes(0))
+
+
+def _mixes_axis(s: Sweep) -> None:
+    """Softmax and friends, LpNormalization, CumSum, Hardmax: every entry of the axis counts for every other."""
+    data = s.axes(0)
+    flat = s.node.op in ("Softmax", "LogSoftmax", "Hardmax") and s.graph.opset < 13
+    if s.node.op == "CumSum":
+        known = s.value(1)
+        mixed = data if known is None else (data[int(np.ravel(known)[0])],)
+    else:
+        axis = int(s.node.attrs.get("axis", 1 if flat else -1)) % len(data)
+        mixed = data[axis:] if flat else (data[axis],)
+    for labels in mixed:
+        s.keep(labels, "mixes the entries of its axis")
+    s.set(0, data)
+
+
+def _mixes_axes(s: Sweep) -> None:
+    """MeanVarianceNormalization."""
+    data = s.axes(0)
+    for axis in s.node.attrs.get("axes", [0, 2, 3]):
+        s.keep(data[axis], "takes statistics over this axis")
+    s.set(0, data)
+
+
+def _sample(expression: str, weights: str = "", opset: int = 17) -> str:
+    return f"""
+        <ir_version: 8, opset_import: ["": {opset}]>
+        g (float[1, 3, 4, 4] x) => (float[1, 2, 4, 4] y)
+        <float[6, 3, 1, 1] w1, float[6] b1, float[2, 6, 1, 1] w2{weights}> {{
+          a = Conv (x, w1, b1)
+          {expression}
+          y = Conv (z, w2)
+        }}
+        """
+
+
+RULES = (
+    Rule(
+        "BatchNormalization",
+        _per_channel,
+        samples=(
+            _sample(
+                "z = BatchNormalization (a, scale, shift, mean, var)",
+                ", float[6] scale, float[6] shift, float[6] mean, float[6] var = {0.5, 0.6, 0.7, 0.8, 0.9, 1.0}",
+            ),
+        ),
+    ),
+    Rule(
+        "InstanceNormalization",
+        _per_channel,
+        samples=(_sample("z = InstanceNormalization (a, scale, shift)", ", float[6] scale, float[6] shift"),),
+    ),
+    Rule("LayerNormalization", _over_last_axes),
+    Rule("SimplifiedLayerNormalization", _over_last_axes),
+    Rule("RMSNormalization", _over_last_axes),
+    Rule("GroupNormalization", _over_groups),
+    Rule("LRN", _mixes_axis_1),
+    Rule(
+        "Softmax",
+        _mixes_axis,
+        samples=(_sample("z = Softmax <axis = -1> (a)"), _sample("z = Softmax <axis = 2> (a)", opset=11)),
+    ),
+    Rule("LogSoftmax", _mixes_axis),
+    Rule("Hardmax", _mixes_axis),
+    Rule("LpNormalization", _mixes_axis),
+    Rule("CumSum", _mixes_axis, samples=(_sample("z = CumSum (a, k)", ", int64 k = {2}"),)),
+    Rule("MeanVarianceNormalization", _mixes_axes, samples=(_sample("z = MeanVarianceNormalization <axes = [2, 3]> (a)"),)),
+)

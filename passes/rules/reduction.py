@@ -1,0 +1,95 @@
+"""Reductions: over positions they carry labels on, over channels only the plain sum leaves a channel removable."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from . import Rule
+
+if TYPE_CHECKING:
+    from ..labels import Sweep
+
+MIXING = "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSumSquare".split()
+
+
+def _reduce(s: Sweep) -> None:
+    data = s.axes(0)
+    axes = _reduced_axes(s, len(data))
+    if axes is None:
+        s.opaque(f"{s.node.op} over axes that are computed")
+        return
+    for axis in axes:
+        if s.node.op == "ReduceSum":
+            s.mask(0, axis)  # a removed channel is a removed summand
+        else:
+            s.keep(data[axis], "mixes the entries of its axis")
+    keep = bool(s.node.attrs.get("keepdims", 1))
+    s.set(0, [s.fixed(1) if i in axes else a for i, a in enumerate(data) if keep or i not in axes])
+
+
+def _reduced_axes(s: Sweep, rank: int) -> set[int] | None:
+    if "axes" in s.node.attrs:
+        axes = s.node.attrs["axes"]
+    elif s.has(1):
+        known = s.value(1)
+        if known is None:
+            return None
+        axes = np.ravel(known).tolist()
+    else:
+        axes = []
+    if not axes:
+        return set() if s.node.attrs.get("noop_with_empty_axes") else set(range(rank))
+    return {int(a) % rank for a in axes}
+
+
+def _arg(s: Sweep) -> None:
+    """ArgMax, ArgMin: the result counts entries of the axis."""
+    data = s.axes(0)
+    axis = int(s.node.attrs.get("axis", 0)) % len(data)
+    s.keep(data[axis], "counts the entries of its axis")
+    keep = bool(s.node.attrs.get("keepdims", 1))
+    s.set(0, [s.fixed(1) if i == axis else a for i, a in enumerate(data) if keep or i != axis])
+
+
+def _top_k(s: Sweep) -> None:
+    data = s.axes(0)
+    axis = int(s.node.attrs.get("axis", -1)) % len(data)
+    s.keep(data[axis], "sorts the entries of its axis")
+    for position in (0, 1):
+        s.set(position, [s.fixed(s.out_shape()[axis]) if i == axis else a for i, a in enumerate(data)])
+
+
+def _sample(expression: str) -> str:
+    return f"""
+        <ir_version: 8, opset_import: ["": 13]>
+        g (float[1, 3, 4, 4] x) => (float[1, 2, 1, 1] y)
+        <float[6, 3, 1, 1] w1, float[6] b1, float[2, 6, 1, 1] w2, int64[2] k = {{2, 3}}> {{
+          a = Conv (x, w1, b1)
+          {expression}
+          y = Conv (z, w2)
+        }}
+        """
+
+
+_SUM_OF_CHANNELS = """
+    <ir_version: 8, opset_import: ["": 13]>
+    g (float[1, 3, 4, 4] x) => (float[1, 1, 4, 4] y)
+    <float[6, 3, 1, 1] w1, float[6] b1, int64[1] k = {1}> {
+      a = Conv (x, w1, b1)
+      r = Relu (a)
+      y = ReduceSum <keepdims = 1> (r, k)
+    }
+    """
+
+RULES = (
+    Rule("ReduceSum", _reduce, samples=(_sample("z = ReduceSum (a, k)"), _SUM_OF_CHANNELS)),
+    *(
+        Rule(op, _reduce, samples=(_sample(f"z = {op} <axes = [2, 3]> (a)"),) if op in ("ReduceMean", "ReduceMax", "ReduceL2") else ())
+        for op in MIXING
+    ),
+    Rule("ArgMax", _arg),
+    Rule("ArgMin", _arg),
+    Rule("TopK", _top_k),
+)

@@ -1,0 +1,208 @@
+"""Facts about tensors that hold for one set of input sizes: concrete shapes, and the values of small integer tensors.
+
+ONNX shape inference with data propagation answers most of it at once. Where it stops (a Reshape whose target is
+computed, an Expand), the node is inferred alone with the values that `values.fold` found. What is still unknown needs
+one run of the model: `runtime/` provides it as `known`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from onnx import helper, numpy_helper
+
+from .model import Graph, constant_values, without_weights
+from .values import FOLDABLE, LIMIT, fold
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """shapes: tensor -> concrete shape; values: tensor -> its numbers for these sizes; unknown: tensors without shape.
+
+    dynamic: whether an input has a free dimension, so that the facts hold for one choice of it only.
+    """
+
+    shapes: dict[str, Shape]
+    values: dict[str, np.ndarray]
+    unknown: tuple[str, ...]
+    dynamic: bool
+    dtypes: dict[str, int] = field(default_factory=dict)
+
+
+def tensor_facts(
+    graph: Graph, sizes: Mapping[str, Shape] | None = None, known: Mapping[str, Shape] | None = None
+) -> Facts:
+    """Infer shapes and shape arithmetic.
+
+    sizes: concrete shapes of the graph inputs (free dimensions default to 1); known: shapes that a run has shown.
+    """
+    dynamic, model = _concrete(graph, sizes or {})
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    shapes: dict[str, Shape] = {}
+    types: dict[str, onnx.TypeProto] = {}
+    for value in [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]:
+        types[value.name] = value.type
+        shape = _static(value.type)
+        if shape is not None:
+            shapes[value.name] = shape
+    for name, shape in (known or {}).items():
+        shapes[name] = shape
+        if name in types and types[name].HasField("tensor_type"):
+            types[name] = helper.make_tensor_type_proto(types[name].tensor_type.elem_type, list(shape))
+    values: dict[str, np.ndarray] = {}
+    for tensor in graph.source.graph.initializer:
+        shapes[tensor.name] = tuple(tensor.dims)
+        types[tensor.name] = helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
+    sweep = _Sweep(graph, shapes, types, values)
+    for node, proto in zip(graph.gs.nodes, graph.source.graph.node, strict=True):
+        sweep.visit(node, proto)
+    unknown = tuple(o.name for n in graph.gs.nodes for o in n.outputs if o.name and o.name not in shapes)
+    dtypes = {n: t.tensor_type.elem_type for n, t in types.items() if t.HasField("tensor_type")}
+    return Facts(shapes, values, unknown, dynamic, dtypes)
+
+
+def input_shapes(graph: Graph) -> dict[str, tuple[int | str | None, ...]]:
+    """Name -> declared dimensions of each real input (initializers that are listed as inputs are none)."""
+    return {
+        value.name: tuple(
+            d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in value.type.tensor_type.shape.dim
+        )
+        for value in real_inputs(graph.source.graph)
+    }
+
+
+def real_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    initializers = {t.name for t in graph.initializer}
+    return [v for v in graph.input if v.name not in initializers]
+
+
+def _concrete(graph: Graph, sizes: Mapping[str, Shape]) -> tuple[bool, onnx.ModelProto]:
+    """A light copy whose inputs have concrete sizes and whose other declared shapes, now stale, are dropped."""
+    model = without_weights(graph.source)
+    dynamic = False
+    del model.graph.value_info[:]
+    for value in real_inputs(graph.source.graph):
+        target = next(v for v in model.graph.input if v.name == value.name)
+        for axis, dim in enumerate(target.type.tensor_type.shape.dim):
+            if not dim.HasField("dim_value") or dim.dim_value <= 0:
+                dynamic = True
+                dim.dim_value = sizes[value.name][axis] if value.name in sizes else 1
+    for value in model.graph.output:
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.ClearField("shape")
+    return dynamic, model
+
+
+def _static(type_proto: onnx.TypeProto) -> Shape | None:
+    if not type_proto.HasField("tensor_type") or not type_proto.tensor_type.HasField("shape"):
+        return None
+    dims = type_proto.tensor_type.shape.dim
+    return tuple(d.dim_value for d in dims) if all(d.HasField("dim_value") for d in dims) else None
+
+
+class _Sweep:
+    """One pass in topological order that fills shapes and values."""
+
+    def __init__(
+        self, graph: Graph, shapes: dict[str, Shape], types: dict[str, onnx.TypeProto], values: dict[str, np.ndarray]
+    ) -> None:
+        self.graph, self.shapes, self.types, self.values = graph, shapes, types, values
+        self.opsets = list(graph.source.opset_import)
+        self.version = {o.domain: o.version for o in self.opsets}
+
+    def visit(self, node: gs.Node, proto: onnx.NodeProto) -> None:
+        if node.op == "Constant" and not node.domain:
+            self._constant(node.outputs[0])
+            return
+        if any(o.name and o.name not in self.shapes for o in node.outputs):
+            self._infer(node, proto)
+        if node.domain not in (None, "", "ai.onnx"):
+            return
+        if node.op in ("Shape", "Size") and node.inputs[0].name in self.shapes:
+            self._shape(node)
+        elif node.op in FOLDABLE:
+            self._fold(node)
+
+    def _constant(self, tensor: gs.Tensor) -> None:
+        array = constant_values(tensor)
+        if array is not None:
+            self.shapes[tensor.name] = array.shape
+            self.types[tensor.name] = helper.make_tensor_type_proto(
+                helper.np_dtype_to_tensor_dtype(array.dtype), list(array.shape)
+            )
+
+    def _shape(self, node: gs.Node) -> None:
+        shape = np.asarray(self.shapes[node.inputs[0].name], np.int64)
+        if node.op == "Size":
+            self._set(node.outputs[0].name, np.prod(shape))
+        else:
+            self._set(node.outputs[0].name, shape[node.attrs.get("start", 0) : node.attrs.get("end", len(shape))])
+
+    def _fold(self, node: gs.Node) -> None:
+        arguments: list[np.ndarray | None] = []
+        for tensor in node.inputs:
+            value = self.value(tensor)
+            if value is None and tensor.name:
+                return
+            arguments.append(value)
+        first = arguments[0] if arguments else None
+        if first is None or sum(a.size for a in arguments if a is not None) > LIMIT or self._grows(node):
+            return
+        if all(isinstance(t, gs.Constant) or not t.inputs or t.inputs[0].op == "Constant" for t in node.inputs):
+            if np.issubdtype(first.dtype, np.floating) and first.size > 64:
+                return  # a weight on its way, not shape arithmetic
+        outputs = fold(node.op, node.attrs, arguments)
+        if outputs is not None:
+            for tensor, value in zip(node.outputs, outputs, strict=False):
+                self._set(tensor.name, value)
+
+    def _grows(self, node: gs.Node) -> bool:
+        return any(int(np.prod(self.shapes.get(o.name, ()))) > LIMIT for o in node.outputs)
+
+    def _set(self, name: str, value: np.ndarray) -> None:
+        value = self.values[name] = np.asarray(value)
+        if name not in self.shapes:
+            self.shapes[name] = value.shape
+            self.types[name] = helper.make_tensor_type_proto(
+                helper.np_dtype_to_tensor_dtype(value.dtype), list(value.shape)
+            )
+
+    def value(self, tensor: gs.Tensor) -> np.ndarray | None:
+        """The numbers of a tensor: folded, or a constant of the model."""
+        if tensor.name in self.values:
+            return self.values[tensor.name]
+        if isinstance(tensor, gs.Constant) or (tensor.inputs and tensor.inputs[0].op == "Constant"):
+            if int(np.prod(self.shapes.get(tensor.name, (LIMIT + 1,)))) <= LIMIT:
+                return constant_values(tensor)
+        return None
+
+    def _infer(self, node: gs.Node, proto: onnx.NodeProto) -> None:
+        domain = "" if node.domain in (None, "ai.onnx") else node.domain
+        if not onnx.defs.has(proto.op_type, domain) or any(a.type == onnx.AttributeProto.GRAPH for a in proto.attribute):
+            return
+        types, data = {}, {}
+        for tensor in node.inputs:
+            if not tensor.name:
+                continue
+            if tensor.name not in self.types:
+                return
+            types[tensor.name] = self.types[tensor.name]
+            value = self.value(tensor)
+            if value is not None and value.size <= 1024:
+                data[tensor.name] = numpy_helper.from_array(value, tensor.name)
+        try:
+            schema = onnx.defs.get_schema(proto.op_type, self.version.get(domain, 1), domain)
+            found = onnx.shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=self.opsets)
+        except (onnx.shape_inference.InferenceError, onnx.defs.SchemaError, RuntimeError):
+            return
+        for name, type_proto in found.items():
+            self.types[name] = type_proto
+            shape = _static(type_proto)
+            if shape is not None:
+                self.shapes[name] = shape
