@@ -215,4 +215,4 @@ def test_a_failing_run_and_a_missing_gpu_print_nothing():
 
 
 def test_what_is_printed_is_seen():
-    assert "Add" in errors_printed(severity=2)
+    assert "Attempting to broadcast" in errors_printed(severity=2)
