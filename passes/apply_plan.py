@@ -181,7 +181,6 @@ class Cut:
                 fixed[i] = self.size(labels)
         for i in np.flatnonzero(bits == TAINTED).tolist():
             fixed.setdefault(i, int(flat[i]))
-        self._settled.add((self.index, position))
         self._patch(position, flat, known.shape, bits, fixed, scaled)
 
     def _same_as_input(self, axis: int, labels: Array) -> bool:
@@ -191,8 +190,6 @@ class Cut:
     def _patch(
         self, position: int, flat: Array, shape: tuple[int, ...], bits: Array, fixed: dict[int, int], scaled: dict[int, tuple[int, int]]
     ) -> None:
-        if not fixed and not scaled:
-            return
         new = flat.copy()
         for i, size in fixed.items():
             new[i] = size
@@ -201,6 +198,7 @@ class Cut:
         if not (bits & DYNAMIC).any():
             self.set_input(position, new.reshape(shape).astype(dtype))
             return
+        self._settled.add((self.index, position))
         if scaled:
             top, bottom = np.ones(len(flat), np.int64), np.ones(len(flat), np.int64)
             for i, (size, before) in scaled.items():
@@ -210,7 +208,8 @@ class Cut:
         if fixed:
             mask = np.isin(np.arange(len(flat)), list(fixed)).reshape(shape)
             tensor = self._node("Where", [self._constant(mask), self._constant(new.reshape(shape).astype(dtype)), tensor])
-        self._replace(position, tensor)
+        if fixed or scaled:
+            self._replace(position, tensor)
 
     def freeze(self, position: int) -> None:
         """The number that this input holds was computed from sizes; where they change, it keeps the old value."""
@@ -260,9 +259,8 @@ class Cut:
             self.set_slice(bounds)
         else:
             self.node.op, self.node.attrs = "Identity", {}
-            for position in range(1, len(self.node.inputs)):
-                self._replaced.append(self.node.inputs[position])
-            del self.node.inputs[1:]
+            while len(self.node.inputs) > 1:
+                self._replaced.append(self.node.inputs.pop())
 
     def _slice_axes(self) -> list[int]:
         rank = len(self.input_axes(0))
@@ -279,6 +277,7 @@ class Cut:
         while len(self.node.inputs) <= position:
             self.node.inputs.append(gs.Variable.empty())
         self._replaced.append(self.node.inputs[position])
+        self._settled.add((self.index, position))
         self.node.inputs[position] = tensor
 
     def _node(self, op: str, inputs: list[gs.Tensor], **attrs: int) -> gs.Tensor:

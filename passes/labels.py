@@ -267,6 +267,8 @@ class Sweep:
 
     def visit(self, node: gs.Node, rule: object | None) -> None:
         self._captured(node)
+        if node.op == "Constant" and constant_values(node.outputs[0]) is not None:
+            return  # an initializer in another place: who reads it asks for its labels
         if rule is None:
             domain = f"{node.domain}." if node.domain not in (None, "", "ai.onnx") else ""
             self.opaque(f"operator {domain}{node.op} has no rule")
@@ -321,8 +323,6 @@ class Sweep:
         return self._tensors
 
     def _follow_moves(self, node: gs.Node) -> None:
-        if node.op == "Constant":
-            return
         if node.op in _MOVES and self.is_moved_constant(0):
             if node.op != "Concat" or all(self.is_moved_constant(i) for i in range(len(node.inputs))):
                 self._moved.update(o.name for o in node.outputs)

@@ -258,13 +258,15 @@ def _same(now: onnx.AttributeProto, before: onnx.AttributeProto) -> bool:
 def _restore_tensors(graph: onnx.GraphProto, source: onnx.GraphProto) -> None:
     """Interface types verbatim, initializers in their old order with the unused ones, value_info that still holds."""
     now = {t.name: t for t in graph.initializer}
+    read = {name for node in source.node for name in node.input}
     order = {t.name: i for i, t in enumerate(source.initializer)}
-    unused = [t for t in source.initializer if t.name not in now]
-    if unused or [t.name for t in graph.initializer] != list(order):
-        ordered = sorted(now.values(), key=lambda t: order.get(t.name, len(order)))
-        rest = [onnx.TensorProto.FromString(t.SerializeToString()) for t in ordered] + unused
+    if [t.name for t in graph.initializer] != list(order):
+        unread = [t for t in source.initializer if t.name not in read and t.name not in now]
+        tensors = sorted([*now.values(), *unread], key=lambda t: order.get(t.name, len(order)))
+        copies = [onnx.TensorProto.FromString(t.SerializeToString()) for t in tensors]
         del graph.initializer[:]
-        graph.initializer.extend(rest)
+        graph.initializer.extend(copies)
+        now = {t.name: t for t in graph.initializer}
     for before, after in ((source.input, graph.input), (source.output, graph.output)):
         shapes = {v.name: v for v in after}
         del after[:]

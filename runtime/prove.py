@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..passes.errors import ReadError
 from .session import Device, Source, open_session
 
 
@@ -85,3 +86,12 @@ def _array_error(a: np.ndarray, b: np.ndarray) -> float:
     if not finite.any():
         return 0.0
     return float(np.abs(a[finite] - b[finite]).max() / (np.abs(b[finite]).max() or 1.0))
+
+
+def runs_on(model: Source, feeds: Mapping[str, np.ndarray], *, device: Device = "auto") -> bool:
+    """Whether ONNX Runtime runs the model on this input."""
+    try:
+        open_session(model, device=device, optimise=False).run(feeds)
+    except ReadError:
+        return False
+    return True

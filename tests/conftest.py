@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from onnx_prune.runtime.session import cuda_available
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-SHARED = next((folder for folder in (CHECKOUT / "shared", CHECKOUT.parent / "shared") if folder.is_dir()), None)
+_FOLDER = Path(os.environ.get("ONNX_PRUNE_SHARED", CHECKOUT.parent / "shared"))
+SHARED = _FOLDER if _FOLDER.is_dir() else None
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("shared") and SHARED is None:
-            item.add_marker(pytest.mark.skip(reason="there is no folder shared/"))
+            item.add_marker(pytest.mark.skip(reason=f"needs the models and data of {_FOLDER.name}/ (set ONNX_PRUNE_SHARED)"))
         if item.get_closest_marker("gpu") and not cuda_available():
             item.add_marker(pytest.mark.skip(reason="CUDA does not work here"))
 

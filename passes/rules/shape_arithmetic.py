@@ -1,4 +1,4 @@
-"""Constants, and the operators that make shapes, ranges and tables: no channels of their own, or fresh ones."""
+"""Operators that make shapes, ranges and tables: no channels of their own, or fresh ones."""
 
 from __future__ import annotations
 
@@ -11,12 +11,6 @@ from . import Rule
 if TYPE_CHECKING:
     from ..apply_plan import Cut
     from ..labels import Sweep
-
-
-def _constant(s: Sweep) -> None:
-    """A Constant node's output is a constant like an initializer: each reader asks for its labels."""
-    if len(s.out_shape()) == 0 or s.node.outputs[0].name in s.out.axes:
-        s.set(0, [s.fixed(n) for n in s.out_shape()])
 
 
 def _numbers(s: Sweep) -> None:
@@ -71,7 +65,6 @@ _SHAPE = """
     }
     """
 RULES = (
-    Rule("Constant", _constant),
     Rule("ConstantOfShape", _constant_of_shape, _rewrite_constant_of_shape, samples=(_ZEROS,)),
     Rule("Shape", _numbers, samples=(_SHAPE,)),
     *(Rule(op, _numbers) for op in ("Size", "Range", "NonZero", "OneHot", "EyeLike", "RandomNormal", "RandomUniform")),

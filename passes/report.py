@@ -1,0 +1,36 @@
+"""What a run brought, as a value that is JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRow:
+    """One group of channels: units before and after, and why it was pinned (None where it was free)."""
+
+    name: str
+    before: int
+    after: int
+    pinned: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Pairs are (before, after). size: bytes of the file; latency: ms, None where it was not measured.
+
+    proof: largest relative difference to the original with silenced channels; seconds: load to proof.
+    """
+
+    model: str
+    groups: tuple[GroupRow, ...]
+    macs: tuple[int, int]
+    params: tuple[int, int]
+    size: tuple[int, int]
+    latency: tuple[float, float] | None
+    proof: float
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)

@@ -1,0 +1,148 @@
+"""What a run and an inspection look like on a terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from ..passes.channel_groups import ChannelGroup
+    from ..pipeline import Analysis, Result
+
+_MANY = 40  # group rows shown in full; more are summed up
+
+
+def print_result(
+    result: Result, target: Path, plan_file: Path | None, accuracy: tuple[float, float] | None = None
+) -> None:
+    """Groups with units before and after, then what it brought."""
+    report, console = result.report, Console(highlight=False)
+    changed = [row for row in report.groups if row.after < row.before]
+    table = Table(title=f"{report.model}: channels", title_justify="left", show_edge=False, pad_edge=False)
+    for heading, justify in (("group", "left"), ("before", "right"), ("after", "right"), ("kept", "right")):
+        table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for row in changed[:_MANY]:
+        table.add_row(Text(row.name), str(row.before), str(row.after), f"{row.after / row.before:.0%}")
+    if len(changed) > _MANY:
+        rest = changed[_MANY:]
+        before, after = sum(r.before for r in rest), sum(r.after for r in rest)
+        table.add_row(Text(f"... {len(rest)} more groups"), str(before), str(after), f"{after / before:.0%}")
+    if changed:
+        console.print(table)
+    pinned = [row for row in report.groups if row.pinned is not None]
+    if pinned:
+        console.print(
+            Text(f"{len(pinned)} of {len(report.groups)} groups are pinned (onnx-prune inspect says why)", style="dim")
+        )
+    console.print()
+    console.print(_summary(result, accuracy))
+    console.print()
+    console.print(Text.assemble("wrote ", (str(target), "bold"), f" and {plan_file}" if plan_file else ""))
+    if result.plan.reconstruct == "none" and accuracy is None:
+        console.print(
+            Text(
+                "Chosen from the weights alone: accuracy is not protected. Check it, and fine-tune the model.",
+                style="yellow",
+            )
+        )
+
+
+def _summary(result: Result, accuracy: tuple[float, float] | None) -> Table:
+    report, plan = result.report, result.plan
+    table = Table(show_edge=False, pad_edge=False)
+    for heading, justify in (("", "left"), ("before", "right"), ("after", "right"), ("kept", "right")):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    rows = [("MACs", report.macs, _count), ("parameters", report.params, _count), ("file", report.size, _bytes)]
+    for name, (before, after), text in rows:
+        table.add_row(name, text(before), text(after), f"{after / before:.1%}" if before else "")
+    if report.latency is not None:
+        before, after = report.latency
+        table.add_row("latency", f"{before:.2f} ms", f"{after:.2f} ms", f"{after / before:.1%}")
+    if accuracy is not None:
+        table.add_row("top-1", f"{accuracy[0]:.2%}", f"{accuracy[1]:.2%}", "")
+    table.caption = (
+        f"criterion {plan.criterion}, allocation {plan.allocation}, reconstruction {plan.reconstruct}; "
+        f"proof error {report.proof:.1e}; {report.seconds:.2f} s"
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def _count(value: float) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.2f} {unit}"
+    return str(int(value))
+
+
+def _bytes(value: float) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= size:
+            return f"{value / size:.2f} {unit}"
+    return f"{int(value)} B"
+
+
+def inspection_dict(analysis: Analysis) -> dict[str, Any]:
+    """What `inspect --json` prints."""
+    whole = analysis.cost.whole()
+    return {
+        "model": analysis.name,
+        "opset": analysis.graph.opset,
+        "nodes": len(analysis.graph.gs.nodes),
+        "macs": whole.macs,
+        "params": whole.params,
+        "groups": [
+            {
+                "name": g.name,
+                "units": g.units,
+                "pinned": g.pinned,
+                "members": [
+                    {"constant": name, "axis": axis, "slices_per_unit": int(index.shape[1]), "role": _role(g, key)}
+                    for key, index in g.slices.items()
+                    for name, _, axis in [key]
+                ],
+            }
+            for g in analysis.groups.groups
+        ],
+    }
+
+
+def _role(group: ChannelGroup, key: tuple[str, str, int]) -> str:
+    return "produced" if key in group.produced else "consumed" if key in group.consumed else "carried"
+
+
+def print_inspection(analysis: Analysis, *, members: bool) -> None:
+    console = Console(highlight=False)
+    whole = analysis.cost.whole()
+    console.print(
+        Text.assemble(
+            (analysis.name, "bold"),
+            f": {len(analysis.graph.gs.nodes)} nodes, opset {analysis.graph.opset}, "
+            f"{_count(whole.macs)} MACs, {_count(whole.params)} parameters",
+        )
+    )
+    table = Table(show_edge=False, pad_edge=False)
+    for heading, justify in (("group", "left"), ("units", "right"), ("MACs a unit", "right"), ("pinned because", "left")):
+        table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    saved = analysis.cost.macs_per_unit()
+    for index, g in enumerate(analysis.groups.groups):
+        cost = "" if g.pinned else _count(saved[index])
+        table.add_row(Text(g.name), str(g.units), cost, Text(g.pinned or "", style="yellow"))
+        if members:
+            for (name, _, axis), places in g.slices.items():
+                role = _role(g, next(k for k in g.slices if k[0] == name and k[2] == axis))
+                times = f" x{places.shape[1]}" if places.shape[1] > 1 else ""
+                table.add_row(Text(f"  {name} axis {axis}: {role}{times}", style="dim"), "", "", "")
+    console.print(table)
+    free = analysis.groups.free
+    console.print(
+        f"{len(free)} of {len(analysis.groups.groups)} groups can be pruned; "
+        f"at most {1 - analysis.cost.least().macs / max(whole.macs, 1):.0%} of the MACs can go"
+    )
+    for reason, count in Counter(g.pinned for g in analysis.groups.groups if g.pinned).most_common():
+        console.print(Text(f"  {count} pinned: {reason}", style="dim"))
