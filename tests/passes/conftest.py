@@ -32,7 +32,9 @@ def _parse(text, seed=0, double=False):
         if value.name not in known:
             shape = [d.dim_value for d in value.type.tensor_type.shape.dim]
             dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-            model.graph.initializer.append(numpy_helper.from_array(rng.standard_normal(shape).astype(dtype), value.name))
+            model.graph.initializer.append(
+                numpy_helper.from_array(rng.standard_normal(shape).astype(dtype), value.name)
+            )
     del model.graph.value_info[:]
     return _to_double(model) if double else model
 
