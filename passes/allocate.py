@@ -1,0 +1,269 @@
+"""How many units each group keeps, so that the whole network meets a budget.
+
+A method is a schedule of widths from the least to the whole network. The widest one that fits is found by bisection
+with the exact cost; then single units are given back while the budget still holds, each group one at most.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from .budget import Budget
+from .channel_groups import ChannelGroups
+from .cost import CostModel
+from .errors import BudgetError, UsageError
+from .ranking import Criterion, Evidence, Ranking
+
+Array = np.ndarray
+_NOUNS = {"macs": "MACs", "params": "parameters", "size": "file size", "channels": "channels"}
+_EPSILON = 1e-9  # of a unit: 0.7 * 10 is 7
+
+
+class Schedule(Protocol):
+    """Widths of all groups, step by step."""
+
+    @property
+    def steps(self) -> int:
+        """Step 0 keeps the least, this one the whole network."""
+        ...
+
+    def widths(self, step: int) -> Array:
+        """(groups,) float64, no width falls from one step to the next."""
+        ...
+
+    def turns(self, step: int) -> Array:
+        """The groups that are to be cut, in the order in which they get their next unit after `step`."""
+        ...
+
+
+class Method(Protocol):
+    """A frozen dataclass whose fields are its options."""
+
+    @property
+    def protect(self) -> float:
+        """The share of every group that stays."""
+        ...
+
+    def schedule(self, frame: Frame, rankings: Mapping[str, Ranking]) -> Schedule:
+        """From the least to the whole network."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Within what the widths may move.
+
+    names, units: of all groups; least: the fewest units each may keep; align: a cut group keeps a multiple of it.
+    """
+
+    names: tuple[str, ...]
+    units: Array
+    least: Array
+    align: int
+
+    def aligned(self, widths: Array) -> Array:
+        """The largest allowed widths up to `widths`: whole, or a multiple of align; never below the least."""
+        down = np.floor((widths + _EPSILON) / self.align).astype(np.int64) * self.align
+        return np.where(widths + _EPSILON >= self.units, self.units, np.maximum(down, self.least))
+
+
+@dataclass(frozen=True, slots=True)
+class Uniform:
+    """Every group keeps the same share."""
+
+    protect: float = 0.0
+
+    def schedule(self, frame: Frame, rankings: Mapping[str, Ranking]) -> Schedule:  # noqa: ARG002 - a Method's form
+        """Rankings are not looked at."""
+        return _UniformSchedule(frame)
+
+
+@dataclass(frozen=True, slots=True)
+class _UniformSchedule:
+    frame: Frame
+    steps: int = 2**20
+
+    def widths(self, step: int) -> Array:
+        return np.maximum(self.frame.least, self.frame.units * (step / self.steps))
+
+    def turns(self, step: int) -> Array:
+        frame = self.frame
+        reached = (frame.aligned(self.widths(step)) + frame.align) / frame.units
+        order = np.argsort(reached, kind="stable")
+        return order[frame.least[order] < frame.units[order]]
+
+
+@dataclass(frozen=True, slots=True)
+class Global:
+    """One ranking of all units of all groups, the least harmful goes first.
+
+    Harms of different groups are made comparable by their mean: h_i / mean(h), h_i the harm that unit i adds (never
+    less than that of those before it). protect: the share of every group that stays, against layers that collapse.
+    Source of the normalisation: Fang et al., DepGraph, CVPR 2023.
+    """
+
+    protect: float = 0.1
+
+    def schedule(self, frame: Frame, rankings: Mapping[str, Ranking]) -> Schedule:
+        """Needs the ranking of every group that may be cut."""
+        parts = []
+        for number in np.flatnonzero(frame.least < frame.units).tolist():
+            units, least = int(frame.units[number]), int(frame.least[number])
+            added = np.maximum.accumulate(np.diff(rankings[frame.names[number]].harm, prepend=0))
+            mean = added.mean() or 1.0
+            gone = np.arange(units - least)
+            parts.append(np.stack([added[gone] / mean, gone / units, np.full(len(gone), number)]))
+        harm, share, group = np.concatenate(parts, axis=1) if parts else np.zeros((3, 0))
+        order = np.lexsort((group, share, harm))
+        return _GlobalSchedule(frame, group[order[::-1]].astype(np.int64))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _GlobalSchedule:
+    """back: the group of every unit above the least, in the order in which they come back."""
+
+    frame: Frame
+    back: Array
+
+    @property
+    def steps(self) -> int:
+        return len(self.back)
+
+    def widths(self, step: int) -> Array:
+        return self.frame.least + np.bincount(self.back[:step], minlength=len(self.frame.units)).astype(np.float64)
+
+    def turns(self, step: int) -> Array:
+        groups, first = np.unique(self.back[step:], return_index=True)
+        return groups[np.argsort(first)]
+
+
+METHODS: dict[str, type[Uniform] | type[Global]] = {"uniform": Uniform, "global": Global}
+
+
+def allocate(
+    cost: CostModel,
+    rankings: Mapping[str, Ranking],
+    budget: Budget,
+    *,
+    method: Method = Uniform(),
+    align: int = 1,
+    exclude: str | None = None,
+) -> Array:
+    """`kept`: int64, how many units each group of `cost.groups.groups` keeps; the budget holds from below.
+
+    rankings: of every free group, by its name (Uniform needs none). With shares by pattern as the budget the method
+    has no say: each group that a pattern matches keeps floor(share * units). align: a group that is cut keeps a
+    multiple of it, a group of fewer units stays whole. exclude: a regular expression that matches the whole names of
+    groups that stay whole. Pinned groups stay, and every group keeps a unit. A budget of channels counts the units of
+    the groups that may be cut. A latency has to be turned into another budget first.
+
+    Raises BudgetError where the budget is out of reach (with `asked` and `possible`), UsageError for a pattern that
+    matches nothing.
+    """
+    frame = _frame(cost, method.protect if budget.shares is None else 0.0, align, exclude)
+    if budget.shares is not None:
+        return frame.aligned(_by_pattern(frame, budget.shares))
+    measure = _measure(cost, frame, budget.kind)
+    limit = budget.limit(measure(frame.units))
+    if measure(frame.units) <= limit:
+        return frame.units
+    if measure(frame.least) > limit:
+        raise _out_of_reach(cost, frame, budget, measure)
+    return _widest(frame, method.schedule(frame, rankings), lambda kept: measure(kept) <= limit)
+
+
+def select(groups: ChannelGroups, kept: Array, criterion: Criterion, evidence: Evidence) -> dict[str, tuple[int, ...]]:
+    """The removed units of each group that is cut, in ascending order, when group i keeps kept[i] of its units.
+
+    Groups are ranked in the order of the graph, each with the evidence of what is already gone.
+    """
+    removed: dict[str, tuple[int, ...]] = {}
+    for group, count in zip(groups.groups, kept.tolist(), strict=True):
+        if count < group.units:
+            known = replace(evidence, removed=groups.removed_labels(removed))
+            ranking = criterion.rank(group, known)
+            removed[group.name] = tuple(sorted(ranking.order[: group.units - count].tolist()))
+    return removed
+
+
+def _frame(cost: CostModel, protect: float, align: int, exclude: str | None) -> Frame:
+    names = tuple(group.name for group in cost.groups.groups)
+    if align < 1:
+        raise UsageError(f"channels cannot be aligned to {align}", where="--align", fix="say 1, 8, 16 or 32")
+    stays = ~cost.free
+    if exclude is not None:
+        stays = stays | _matches(exclude, names, "--exclude")
+    least = np.ceil(np.maximum(cost.units * protect - _EPSILON, 1) / align).astype(np.int64) * align
+    return Frame(names, cost.units, np.where(stays, cost.units, np.minimum(least, cost.units)), align)
+
+
+def _matches(pattern: str, names: tuple[str, ...], option: str) -> Array:
+    try:
+        found = np.array([re.fullmatch(pattern, name) is not None for name in names], bool)
+    except re.error as error:
+        raise UsageError(f"'{pattern}' is no regular expression ({error})", where=option) from None
+    if not found.any():
+        raise UsageError(
+            f"no group's name matches '{pattern}'",
+            where=f"{option}; the groups are {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}",
+            fix="a pattern has to match the whole name, as in 'layer3.*'; onnx-prune inspect lists all names",
+        )
+    return found
+
+
+def _by_pattern(frame: Frame, shares: Mapping[str, float]) -> Array:
+    widths = frame.units.astype(np.float64)
+    for pattern, share in reversed(list(shares.items())):  # the first that matches decides
+        matches = _matches(pattern, frame.names, "--channels")
+        widths[matches] = share * frame.units[matches]
+    return np.maximum(widths, frame.least)
+
+
+def _measure(cost: CostModel, frame: Frame, kind: str) -> Callable[[Array], int]:
+    if kind == "channels":
+        counted = frame.least < frame.units
+        return lambda kept: int(kept[counted].sum())
+    assert kind in _NOUNS, f"{kind} cannot be counted"
+    return getattr(cost, kind)
+
+
+def _widest(frame: Frame, schedule: Schedule, fits: Callable[[Array], bool]) -> Array:
+    """The widest step that fits, then one more unit (or `align`) for each group that still fits, in turn."""
+    low, high = 0, schedule.steps  # low fits, high does not
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(frame.aligned(schedule.widths(middle))) else (low, middle)
+    kept = frame.aligned(schedule.widths(low))
+    for group in schedule.turns(low).tolist():
+        wider = kept.copy()
+        wider[group] = min(kept[group] + frame.align, frame.units[group])
+        if fits(wider):
+            kept = wider
+    return kept
+
+
+def _out_of_reach(cost: CostModel, frame: Frame, budget: Budget, measure: Callable[[Array], int]) -> BudgetError:
+    """Says what can be reached, rounded so that asking for it succeeds."""
+    whole, least = measure(frame.units), measure(frame.least)
+    possible = math.ceil(1000 * least / whole) / 10
+    asked = 100 * budget.limit(whole) / whole
+    pinned = int((~cost.free).sum())
+    fix = f"ask for --{budget.kind} {f'{possible:g}%' if budget.is_share else least}"
+    if frame.align > 1:
+        fix += ", or for a smaller --align"
+    if (cost.free & (frame.least == frame.units) & (frame.units > frame.align)).any():
+        fix += ", or exclude fewer groups"
+    return BudgetError(
+        f"the budget cannot be met: {100 - possible:.3g} % of the {_NOUNS[budget.kind]} can go, "
+        f"{100 - asked:.3g} % were asked for",
+        where=f"{pinned} of {len(frame.names)} groups are pinned (onnx-prune inspect names them)",
+        fix=fix,
+        asked=asked / 100,
+        possible=least / whole,
+    )

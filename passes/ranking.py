@@ -1,0 +1,78 @@
+"""The order in which a group's units go, and what a criterion may look at to find it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from .channel_groups import ChannelGroup, ChannelGroups, Key
+from .model import constant_values
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranking:
+    """The units of a group in the order in which they are to go.
+
+    order: (units,) int64; harm: (units,) float64, the estimated harm when order[: i + 1] are gone. It never falls, and
+    it means what the criterion says it does.
+    """
+
+    order: Array
+    harm: Array
+
+    @staticmethod
+    def by_score(scores: Array) -> Ranking:
+        """Smallest score first; of equals the one with the smaller number. The harm of several is their sum."""
+        assert (scores >= 0).all(), "a score is the harm of one unit"
+        order = np.argsort(scores, kind="stable")
+        return Ranking(order, np.cumsum(np.asarray(scores, np.float64)[order]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """What is known of the network when a group is ranked.
+
+    seed: of everything that is drawn; removed: one bool a label, what is already gone upstream (greedy criteria).
+    """
+
+    groups: ChannelGroups
+    seed: int = 0
+    removed: Array | None = None
+    _tensors: dict[str, gs.Tensor] = field(default_factory=dict, repr=False)
+
+    def weight(self, key: Key) -> Array:
+        """The values of the constant as they are stored; nothing is dequantised."""
+        if not self._tensors:
+            self._tensors.update(self.groups.labels.graph.gs.tensors())
+        values = constant_values(self._tensors[key[0]])
+        assert values is not None, f"{key[0]} is no constant"
+        return values
+
+    def present(self, key: Key) -> Array:
+        """`weight(key)` without the indices of the other axes that are gone upstream."""
+        values, axes = self.weight(key), self.groups.labels.constants[key[:2]].labels
+        if self.removed is None:
+            return values
+        for axis, labels in enumerate(axes):
+            gone = (labels >= 0) & self.removed[labels]
+            if axis != key[2] and gone.any():
+                values = np.compress(~gone, values, axis)
+        return values
+
+
+class Criterion(Protocol):
+    """A frozen dataclass whose fields are its options."""
+
+    def rank(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
+        """Rank all units of a free group."""
+        ...
+
+
+def rank_groups(criterion: Criterion, evidence: Evidence) -> dict[str, Ranking]:
+    """The ranking of every free group, by its name; nothing is gone upstream."""
+    return {group.name: criterion.rank(group, evidence) for group in evidence.groups.free}
