@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -37,7 +38,7 @@ TOLERANCE = 1e-4  # largest relative difference of the proof in float32; float64
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A pruned model with how it came about. model: onnx.ModelProto; plan: what was removed; report: what it brought."""
+    """A pruned model with how it came about: the plan says what was removed, the report what it brought."""
 
     model: onnx.ModelProto
     plan: Plan
@@ -90,10 +91,8 @@ def analyse(
     shapes = {name: tuple(array.shape) for name, array in feeds.items()}
     facts = tensor_facts(graph, shapes)
     if facts.unknown:
-        try:
+        with contextlib.suppress(ReadError):  # what stays unknown is pinned with that reason
             facts = tensor_facts(graph, shapes, known=tensor_shapes(graph.source, feeds, device=device))
-        except ReadError:
-            pass  # what stays unknown is pinned with that reason
     groups = channel_groups(label_channels(graph, facts))
     name = Path(model).name if isinstance(model, str | os.PathLike) else graph.source.graph.name
     return Analysis(name, graph, groups, CostModel(groups), feeds)
@@ -214,7 +213,7 @@ def _rows(groups: ChannelGroups, plan: Plan) -> list[GroupRow]:
 
 
 def prove(analysis: Analysis, model: onnx.ModelProto, removed: np.ndarray, settings: Settings) -> Proof:
-    """Run the cut model and the original with silenced consumers on random input. Raises ProofError where they differ."""
+    """Compare the cut model with the original with silenced consumers. Raises ProofError where they differ."""
     labels = analysis.groups.labels
     twin = to_model(silence(labels, removed))
     feeds = [analysis.feeds, *_second_batch(analysis)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -13,6 +14,7 @@ from .rules import find_rule
 from .values import DYNAMIC, TAINTED
 
 Array = np.ndarray
+_FAR = 2**31 - 1  # a bound beyond every axis
 
 
 def apply_removal(labels: Labels, removed: Array) -> Graph:
@@ -26,7 +28,7 @@ def apply_removal(labels: Labels, removed: Array) -> Graph:
     nodes = list(graph.gs.nodes)
     for index, node in enumerate(nodes):
         cut.begin(index, node)
-        rule = find_rule(node, graph.opset)
+        rule = find_rule(node)
         if rule is not None and rule.rewrite is not None and cut.any_touched():
             rule.rewrite(cut)
     for index, position in labels.frozen:
@@ -77,7 +79,8 @@ class Cut:
     def __init__(self, graph: Graph, labels: Labels, removed: Array) -> None:
         self.graph, self.labels, self.removed = graph, labels, removed
         self.opset = graph.opset
-        self.index, self.node = -1, None
+        self.index = -1
+        self.node: gs.Node = gs.Node("")
         self._names = set(graph.gs.tensors())
         self._replaced: list[gs.Tensor] = []
         self._new: list[tuple[gs.Node, list[gs.Node]]] = []
@@ -188,7 +191,13 @@ class Cut:
         return axis < len(data) and self.size(data[axis]) == self.size(labels)
 
     def _patch(
-        self, position: int, flat: Array, shape: tuple[int, ...], bits: Array, fixed: dict[int, int], scaled: dict[int, tuple[int, int]]
+        self,
+        position: int,
+        flat: Array,
+        shape: tuple[int, ...],
+        bits: Array,
+        fixed: dict[int, int],
+        scaled: dict[int, tuple[int, int]],
     ) -> None:
         new = flat.copy()
         for i, size in fixed.items():
@@ -207,7 +216,9 @@ class Cut:
             tensor = self._node("Div", [tensor, self._constant(bottom.reshape(shape))])
         if fixed:
             mask = np.isin(np.arange(len(flat)), list(fixed)).reshape(shape)
-            tensor = self._node("Where", [self._constant(mask), self._constant(new.reshape(shape).astype(dtype)), tensor])
+            tensor = self._node(
+                "Where", [self._constant(mask), self._constant(new.reshape(shape).astype(dtype)), tensor]
+            )
         if fixed or scaled:
             self._replace(position, tensor)
 
@@ -217,7 +228,8 @@ class Cut:
         if (self.index, position) in self._settled or not any(self.touched(a) for a in depends):
             return
         known, kind = self.value(position), self.kind(position)
-        assert known is not None and kind is not None
+        assert known is not None
+        assert kind is not None
         if not (kind & DYNAMIC).any():
             self.set_input(position, known)
             return
@@ -239,37 +251,24 @@ class Cut:
         if self.has(4) or (steps != 1).any():
             self.set_input(4, steps)
 
-    def gather(self, left: Mapping[int, Array], keep: list[int]) -> None:
-        """Replace a Slice: Gather these positions of these axes; the axes of `keep` are sliced as before."""
-        known = {a: i for i, a in enumerate(self._slice_axes())}
-        operands = [self.value(i) for i in (1, 2)] + [self.value(4)]
-        attributes = [self.node.attrs.get(k) for k in ("starts", "ends")] + [None]
-        bounds = {}
-        for axis in keep:
-            numbers = [
-                int(np.ravel(o if o is not None else a)[known[axis]]) if o is not None or a is not None else 1
-                for o, a in zip(operands, attributes, strict=True)
-            ]
-            bounds[axis] = (numbers[0], numbers[1], numbers[2])
+    def gather(self, left: Mapping[int, Array], others: Mapping[int, slice]) -> None:
+        """Replace a Slice: Gather these positions of these axes; the other axes are sliced as before."""
         data = self.node.inputs[0]
         for axis, positions in left.items():
             data = self._node("Gather", [data, self._constant(positions.astype(np.int64))], axis=axis)
         self.node.inputs[0] = data
-        if bounds:
+        if others:
+            far = {True: _FAR, False: -_FAR}
+            bounds = {}
+            for axis, taken in others.items():
+                step = taken.step or 1
+                start = far[step < 0] if taken.start is None else taken.start
+                bounds[axis] = (start, far[step > 0] if taken.stop is None else taken.stop, step)
             self.set_slice(bounds)
         else:
             self.node.op, self.node.attrs = "Identity", {}
             while len(self.node.inputs) > 1:
                 self._replaced.append(self.node.inputs.pop())
-
-    def _slice_axes(self) -> list[int]:
-        rank = len(self.input_axes(0))
-        if "starts" in self.node.attrs:
-            axes = self.node.attrs.get("axes") or range(len(self.node.attrs["starts"]))
-        else:
-            given = self.value(3)
-            axes = range(len(np.ravel(self.value(1)))) if given is None else np.ravel(given)
-        return [int(a) % rank for a in axes]
 
     # --- the graph around the node ----------------------------------------------------------------------------------
 
@@ -280,7 +279,7 @@ class Cut:
         self._settled.add((self.index, position))
         self.node.inputs[position] = tensor
 
-    def _node(self, op: str, inputs: list[gs.Tensor], **attrs: int) -> gs.Tensor:
+    def _node(self, op: str, inputs: list[gs.Tensor], **attrs: Any) -> gs.Tensor:
         """A new node in front of the one at hand."""
         output = gs.Variable(self._fresh(op.lower()))
         made = gs.Node(op, name=output.name, attrs=attrs, inputs=inputs, outputs=[output])

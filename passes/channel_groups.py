@@ -6,8 +6,9 @@ and how many on each; a group is the units of one footprint, so that removing an
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,7 +59,7 @@ class ChannelGroups:
     def __getitem__(self, name: str) -> ChannelGroup:
         return next(g for g in self.groups if g.name == name)
 
-    def removed_labels(self, removed: dict[str, Iterable[int]]) -> Array:
+    def removed_labels(self, removed: Mapping[str, Iterable[int]]) -> Array:
         """Group name -> removed units, as one bool a label."""
         gone = np.zeros(int(self.component.max(initial=-1)) + 1, bool)
         for group in self.groups:
@@ -136,33 +137,71 @@ def _collect(labels: Labels, component: Array, reasons: dict[int, str]) -> tuple
     number = int(component.max(initial=-1)) + 1
     is_unit = np.zeros(number, bool)
     is_unit[component[produced | consumed]] = True
-    rows = is_unit[component[table.label]]
-    unit, owner, index, label = (a[rows] for a in (component[table.label], table.owner, table.index, table.label))
-    if not unit.size:
+    chosen = is_unit[component[table.label]]
+    rows = _Rows(component[table.label], table.owner, table.index, table.label).take(chosen)
+    if not rows.unit.size:
         return ()
-    kind, first = _footprints(unit, owner, label, number, reasons)
+    kind, first = _footprints(rows, number, reasons)
     makers = _makers(labels, component)
-    order = np.lexsort((index, first[unit], owner, kind[unit]))
-    unit, owner, index, label = unit[order], owner[order], index[order], label[order]
-    bounds = np.flatnonzero(np.diff(kind[unit], prepend=-1, append=-1))
+    rows = rows.take(np.lexsort((rows.index, first[rows.unit], rows.owner, kind[rows.unit])))
     found = []
-    for start, end in zip(bounds[:-1], bounds[1:], strict=True):
-        part = slice(start, end)
-        found.append(_group(labels, table, unit[part], owner[part], index[part], label[part], produced, consumed, reasons, makers))
+    for start, end in _runs(kind[rows.unit]):
+        part = rows.take(slice(start, end))
+        slices, members = _slices(table, part)
+        keys = list(slices)
+        roles = [
+            tuple(keys[i] for i, (a, b) in enumerate(_runs(part.owner)) if flags[part.label[a:b]].any())
+            for flags in (produced, consumed)
+        ]
+        one = int(members[0])
+        name = _name(labels, makers.get(one), keys[0][0])
+        found.append(ChannelGroup(name, len(members), reasons.get(one), slices, roles[0], roles[1], members))
     found.sort(key=lambda g: first[g.components[0]])
     return _unique_names(found)
 
 
-def _footprints(unit: Array, owner: Array, label: Array, number: int, reasons: dict[int, str]) -> tuple[Array, Array]:
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Slices of units: parallel arrays, one entry a slice. owner: the constant axis; index: on it; label: of it."""
+
+    unit: Array
+    owner: Array
+    index: Array
+    label: Array
+
+    def take(self, which: Array | slice) -> _Rows:
+        return _Rows(self.unit[which], self.owner[which], self.index[which], self.label[which])
+
+
+def _runs(values: Array) -> list[tuple[int, int]]:
+    """Start and end of each run of equal values."""
+    bounds = np.flatnonzero(np.diff(values, prepend=values[0] - 1, append=values[-1] - 1 if len(values) else 0))
+    bounds = np.append(bounds[bounds < len(values)], len(values))
+    return list(itertools.pairwise(bounds.tolist()))
+
+
+def _slices(table: _Table, part: _Rows) -> tuple[dict[Key, Array], Array]:
+    """The slices of one group's units, an array a constant axis, and the units in their order."""
+    runs = _runs(part.owner)
+    members = part.unit[: runs[0][1]]
+    members = members[[start for start, _ in _runs(members)]]
+    slices: dict[Key, Array] = {}
+    for start, end in runs:
+        constant, axis = table.constants[part.owner[start]]
+        slices[constant.name, constant.use, axis] = part.index[start:end].reshape(len(members), -1)
+    return slices, members
+
+
+def _footprints(rows: _Rows, number: int, reasons: dict[int, str]) -> tuple[Array, Array]:
     """Of each component: the number of its footprint (units that are alike share it), and its first label."""
-    codes = np.random.default_rng(0).integers(1, 2**63, int(owner.max()) + 1, dtype=np.uint64)
-    order = np.argsort(unit, kind="stable")
-    starts = np.flatnonzero(np.diff(unit[order], prepend=-1))
-    here = unit[order][starts]
+    codes = np.random.default_rng(0).integers(1, 2**63, int(rows.owner.max()) + 1, dtype=np.uint64)
+    order = np.argsort(rows.unit, kind="stable")
+    starts = np.flatnonzero(np.diff(rows.unit[order], prepend=-1))
+    here = rows.unit[order][starts]
     footprint = np.zeros(number, np.uint64)
-    footprint[here] = np.add.reduceat(codes[owner][order], starts)  # wraps: a hash of the multiset of axes
+    footprint[here] = np.add.reduceat(codes[rows.owner][order], starts)  # wraps: a hash of the multiset of axes
     first = np.full(number, np.iinfo(np.int64).max)
-    first[here] = np.minimum.reduceat(label[order], starts)
+    first[here] = np.minimum.reduceat(rows.label[order], starts)
     texts = {text: i + 1 for i, text in enumerate(dict.fromkeys(reasons.values()))}
     for c, text in reasons.items():
         footprint[c] ^= np.uint64(texts[text] * 0x9E3779B97F4A7C15 & (2**64 - 1))
@@ -178,35 +217,6 @@ def _makers(labels: Labels, component: Array) -> dict[int, int]:
         for c in np.unique(component[array[array >= 0]]).tolist():
             makers.setdefault(c, node)
     return makers
-
-
-def _group(
-    labels: Labels,
-    table: _Table,
-    unit: Array,
-    owner: Array,
-    index: Array,
-    label: Array,
-    produced: Array,
-    consumed: Array,
-    reasons: dict[int, str],
-    makers: dict[int, int],
-) -> ChannelGroup:
-    slices: dict[Key, Array] = {}
-    roles: tuple[list[Key], list[Key]] = ([], [])
-    bounds = np.flatnonzero(np.diff(owner, prepend=-1, append=-1))
-    members = unit[: bounds[1]]
-    members = members[np.flatnonzero(np.diff(members, prepend=-1))]  # in the order of the first axis
-    for start, end in zip(bounds[:-1], bounds[1:], strict=True):
-        constant, axis = table.constants[owner[start]]
-        key = (constant.name, constant.use, axis)
-        slices[key] = index[start:end].reshape(len(members), -1)
-        for flags, keys in zip((produced, consumed), roles, strict=True):
-            if flags[label[start:end]].any():
-                keys.append(key)
-    one = int(members[0])
-    name = _name(labels, makers.get(one), next(iter(slices))[0])
-    return ChannelGroup(name, len(members), reasons.get(one), slices, tuple(roles[0]), tuple(roles[1]), members)
 
 
 def _name(labels: Labels, node: int | None, constant: str) -> str:

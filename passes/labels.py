@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -18,6 +19,9 @@ from .model import Graph, constant_values
 from .shapes import Facts
 from .values import DYNAMIC, FOLDABLE, TAINTED, fold_kinds
 
+if TYPE_CHECKING:
+    from .rules import Rule
+
 Array = np.ndarray
 Axes = tuple[Array, ...]
 
@@ -25,7 +29,20 @@ POSITION = -1  # the label of batch and spatial positions
 _POSITION_REASON = "it meets positions (batch or space), which are no channels"
 # Operators that move the elements of a constant without mixing them: a slice of the result is a slice of the constant.
 _MOVES = frozenset(
-    "Identity Transpose Reshape Squeeze Unsqueeze Flatten Cast DequantizeLinear Slice Split Concat Gather".split()
+    [
+        "Identity",
+        "Transpose",
+        "Reshape",
+        "Squeeze",
+        "Unsqueeze",
+        "Flatten",
+        "Cast",
+        "DequantizeLinear",
+        "Slice",
+        "Split",
+        "Concat",
+        "Gather",
+    ]
 )
 
 
@@ -113,7 +130,7 @@ def label_channels(graph: Graph, facts: Facts) -> Labels:
     sweep = Sweep(graph, facts)
     for index, node in enumerate(graph.gs.nodes):
         sweep.begin(index, node)
-        sweep.visit(node, find_rule(node, graph.opset))
+        sweep.visit(node, find_rule(node))
     sweep.pin_outputs()
     return sweep.out
 
@@ -124,10 +141,12 @@ class Sweep:
     def __init__(self, graph: Graph, facts: Facts) -> None:
         self.graph, self.facts = graph, facts
         self.out = Labels(graph, facts)
-        self.index, self.node = -1, None
+        self.index = -1
+        self.node: gs.Node = gs.Node("")
         self._reasons = {POSITION: _POSITION_REASON}
         self._moved: set[str] = set()
         self._readers = _count_readers(graph)
+        self._tensors = graph.gs.tensors()
         initializers = {t.name for t in graph.source.graph.initializer}
         for tensor in graph.gs.inputs:
             if tensor.name not in initializers:
@@ -228,7 +247,7 @@ class Sweep:
         self.out.produced.append((self.index, labels))
 
     def contract(self, data: tuple[int, int], weight: tuple[int, int]) -> None:
-        """The node sums products over an axis of each input, given as (input, axis): tie them, and say who is silenced."""
+        """The node sums products over an axis of each input, given as (input, axis): tie them, say who is silenced."""
         data_labels, weight_labels = self.axes(data[0])[data[1]], self.axes(weight[0])[weight[1]]
         self.tie(data_labels, weight_labels)
         self.consume(data, weight, weight_labels)
@@ -265,7 +284,7 @@ class Sweep:
     def begin(self, index: int, node: gs.Node) -> None:
         self.index, self.node = index, node
 
-    def visit(self, node: gs.Node, rule: object | None) -> None:
+    def visit(self, node: gs.Node, rule: Rule | None) -> None:
         self._captured(node)
         if node.op == "Constant" and constant_values(node.outputs[0]) is not None:
             return  # an initializer in another place: who reads it asks for its labels
@@ -275,7 +294,7 @@ class Sweep:
         elif any(t.name and t.name not in self.facts.shapes for t in [*node.inputs, *node.outputs]):
             self.opaque(f"a shape at {node.op} cannot be known")
         else:
-            rule.labels(self)  # type: ignore[attr-defined]
+            rule.labels(self)
             self._complete(node)
         self._follow_moves(node)
         self._follow_values(node)
@@ -309,23 +328,15 @@ class Sweep:
     def _captured(self, node: gs.Node) -> None:
         """Tensors that the bodies of If, Loop and Scan read from outside stay as they are."""
         for name in sorted(_outer_names(node)):
-            tensor = self.graph_tensor(name)
+            tensor = self._tensors.get(name)
             axes = self.out.axes.get(name) or (self._constant(tensor) if tensor is not None else ())
             for labels in axes:
                 self.pin(labels, f"it is read inside the body of {node.op}")
 
-    def graph_tensor(self, name: str) -> gs.Tensor | None:
-        return self.tensors().get(name)
-
-    def tensors(self) -> dict[str, gs.Tensor]:
-        if not hasattr(self, "_tensors"):
-            self._tensors = self.graph.gs.tensors()
-        return self._tensors
-
     def _follow_moves(self, node: gs.Node) -> None:
-        if node.op in _MOVES and self.is_moved_constant(0):
-            if node.op != "Concat" or all(self.is_moved_constant(i) for i in range(len(node.inputs))):
-                self._moved.update(o.name for o in node.outputs)
+        sources = range(len(node.inputs) if node.op == "Concat" else 1)
+        if node.op in _MOVES and all(self.is_moved_constant(i) for i in sources):
+            self._moved.update(o.name for o in node.outputs)
 
     def _follow_values(self, node: gs.Node) -> None:
         """Carry on what shape arithmetic depends on; where it is read as data, freeze or pin (see values.py)."""

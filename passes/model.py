@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,8 +119,8 @@ def _where(source: object) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """graphsurgeon's logger writes warnings about valid models (no name, bfloat16) on standard output."""
+def _quiet() -> Generator[None]:
+    """Graphsurgeon's logger writes warnings about valid models (no name, bfloat16) on standard output."""
     from onnx_graphsurgeon.logger import G_LOGGER
 
     before = G_LOGGER.severity
@@ -147,9 +147,7 @@ def _array(constant: gs.Constant) -> np.ndarray | None:
     held = constant._values
     if isinstance(held, gs.ir.tensor.SparseValues):
         return None
-    if isinstance(held, gs.ir.tensor.LazyValues):
-        return numpy_helper.to_array(held.tensor)
-    return held
+    return numpy_helper.to_array(held.tensor) if isinstance(held, gs.ir.tensor.LazyValues) else held
 
 
 def _node_value(node: gs.Node) -> np.ndarray | None:
@@ -225,7 +223,9 @@ def _restore_nodes(graph: onnx.GraphProto, source: onnx.GraphProto) -> None:
         attributes = []
         for attribute in before.attribute:  # the original wherever the cut left the value alone: doc strings, order
             now = kept.pop(attribute.name, None)
-            if now is None and attribute.type == onnx.AttributeProto.TENSORS or now is not None and _same(now, attribute):
+            if (now is None and attribute.type == onnx.AttributeProto.TENSORS) or (
+                now is not None and _same(now, attribute)
+            ):
                 attributes.append(attribute)
             elif now is not None:
                 attributes.append(now)
@@ -337,7 +337,13 @@ def save(model: onnx.ModelProto, path: str | os.PathLike[str], *, external: bool
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             file = Path(folder) / path.name
             if external:
-                onnx.save(model, file, save_as_external_data=True, location=f"{path.name}.data", size_threshold=EXTERNAL_THRESHOLD)
+                onnx.save(
+                    model,
+                    file,
+                    save_as_external_data=True,
+                    location=f"{path.name}.data",
+                    size_threshold=EXTERNAL_THRESHOLD,
+                )
             else:
                 file.write_bytes(model.SerializeToString())
             onnx.checker.check_model(file, full_check=True)
@@ -351,4 +357,4 @@ def save(model: onnx.ModelProto, path: str | os.PathLike[str], *, external: bool
 def _publish(file: Path, target: Path) -> None:
     with file.open("rb") as handle:
         os.fsync(handle.fileno())
-    os.replace(file, target)
+    file.replace(target)

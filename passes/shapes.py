@@ -140,7 +140,7 @@ class _Sweep:
     def _shape(self, node: gs.Node) -> None:
         shape = np.asarray(self.shapes[node.inputs[0].name], np.int64)
         if node.op == "Size":
-            self._set(node.outputs[0].name, np.prod(shape))
+            self._set(node.outputs[0].name, np.asarray(np.prod(shape)))
         else:
             self._set(node.outputs[0].name, shape[node.attrs.get("start", 0) : node.attrs.get("end", len(shape))])
 
@@ -154,9 +154,8 @@ class _Sweep:
         first = arguments[0] if arguments else None
         if first is None or sum(a.size for a in arguments if a is not None) > LIMIT or self._grows(node):
             return
-        if all(isinstance(t, gs.Constant) or not t.inputs or t.inputs[0].op == "Constant" for t in node.inputs):
-            if np.issubdtype(first.dtype, np.floating) and first.size > 64:
-                return  # a weight on its way, not shape arithmetic
+        if np.issubdtype(first.dtype, np.floating) and first.size > 64:
+            return  # a weight on its way, not shape arithmetic
         outputs = fold(node.op, node.attrs, arguments)
         if outputs is not None:
             for tensor, value in zip(node.outputs, outputs, strict=False):
@@ -177,14 +176,14 @@ class _Sweep:
         """The numbers of a tensor: folded, or a constant of the model."""
         if tensor.name in self.values:
             return self.values[tensor.name]
-        if isinstance(tensor, gs.Constant) or (tensor.inputs and tensor.inputs[0].op == "Constant"):
-            if int(np.prod(self.shapes.get(tensor.name, (LIMIT + 1,)))) <= LIMIT:
-                return constant_values(tensor)
-        return None
+        small = int(np.prod(self.shapes.get(tensor.name, (LIMIT + 1,)))) <= LIMIT
+        return constant_values(tensor) if small else None
 
     def _infer(self, node: gs.Node, proto: onnx.NodeProto) -> None:
         domain = "" if node.domain in (None, "ai.onnx") else node.domain
-        if not onnx.defs.has(proto.op_type, domain) or any(a.type == onnx.AttributeProto.GRAPH for a in proto.attribute):
+        if not onnx.defs.has(proto.op_type, domain) or any(
+            a.type == onnx.AttributeProto.GRAPH for a in proto.attribute
+        ):
             return
         types, data = {}, {}
         for tensor in node.inputs:

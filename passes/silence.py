@@ -10,8 +10,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import helper
 
-from .labels import ConstantAxes, Labels, Mask
 from .apply_plan import edit_constants
+from .labels import ConstantAxes, Labels, Mask
 from .model import Graph
 
 Array = np.ndarray

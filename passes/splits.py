@@ -90,7 +90,9 @@ def _classes(labels: Labels, nodes: list[tuple[int, int]], component: Array) -> 
         return []
     row, column = np.concatenate(rows), np.concatenate(columns)
     size = number + len(nodes)
-    found = connected_components(coo_matrix((np.ones(len(row), bool), (row, column)), shape=(size, size)), directed=False)[1]
+    found = connected_components(
+        coo_matrix((np.ones(len(row), bool), (row, column)), shape=(size, size)), directed=False
+    )[1]
     return np.unique(found[number:], return_inverse=True)[1].tolist()
 
 
@@ -98,10 +100,14 @@ def _connect(count: int, edges: list[tuple[int, int]]) -> Array:
     if not count:
         return np.zeros(0, np.int64)
     row, column = [e[0] for e in edges], [e[1] for e in edges]
-    return connected_components(coo_matrix((np.ones(len(row), bool), (row, column)), shape=(count, count)), directed=False)[1]
+    return connected_components(
+        coo_matrix((np.ones(len(row), bool), (row, column)), shape=(count, count)), directed=False
+    )[1]
 
 
-def _options(own: list[int], splits: list[int], members: dict[int, list[tuple[int, int]]]) -> list[dict[int, int | None]]:
+def _options(
+    own: list[int], splits: list[int], members: dict[int, list[tuple[int, int]]]
+) -> list[dict[int, int | None]]:
     """Every class once as the first to live, then all others that exclude none of the living, in order."""
     options: list[dict[int, int | None]] = []
     for first in own:

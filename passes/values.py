@@ -15,7 +15,7 @@ Array = np.ndarray
 LIMIT = 1 << 16  # elements; shape arithmetic is far smaller, index tables of windowed attention reach tens of thousands
 
 
-def _axis(attrs: Mapping[str, Any], args: Sequence[Array | None], default: int = 0) -> int:
+def _axis(attrs: Mapping[str, Any], default: int = 0) -> int:
     return int(attrs.get("axis", default))
 
 
@@ -23,9 +23,8 @@ def _axes(attrs: Mapping[str, Any], args: Sequence[Array | None], position: int)
     """The axes of Squeeze, Unsqueeze and the reductions: an attribute once, an input since opset 13."""
     if "axes" in attrs:
         return [int(a) for a in attrs["axes"]]
-    if len(args) > position and args[position] is not None:
-        return [int(a) for a in np.ravel(args[position])]
-    return None
+    given = args[position] if len(args) > position else None
+    return None if given is None else [int(a) for a in np.ravel(given)]
 
 
 def _unsqueeze(attrs: Mapping[str, Any], x: Array, *rest: Array) -> Array:
@@ -68,7 +67,7 @@ def _slice(attrs: Mapping[str, Any], x: Array, *rest: Array) -> Array:
 
 def _split(attrs: Mapping[str, Any], x: Array, *rest: Array) -> tuple[Array, ...]:
     sizes = attrs.get("split") or (rest[0].tolist() if rest else None)
-    axis = _axis(attrs, [])
+    axis = _axis(attrs)
     if sizes is None:
         count = int(attrs["num_outputs"])
         size = -(-x.shape[axis] // count)
@@ -86,8 +85,8 @@ def _reshape(attrs: Mapping[str, Any], x: Array, shape: Array) -> Array:
 # Operators that move elements: what they do to values they do to kinds.
 MOVES: dict[str, Callable[..., Any]] = {
     "Identity": lambda attrs, x: x,
-    "Gather": lambda attrs, x, i: np.take(x, i.astype(np.int64), axis=_axis(attrs, [])),
-    "Concat": lambda attrs, *xs: np.concatenate(xs, axis=_axis(attrs, [])),
+    "Gather": lambda attrs, x, i: np.take(x, i.astype(np.int64), axis=_axis(attrs)),
+    "Concat": lambda attrs, *xs: np.concatenate(xs, axis=_axis(attrs)),
     "Unsqueeze": _unsqueeze,
     "Squeeze": _squeeze,
     "Slice": _slice,
@@ -95,12 +94,12 @@ MOVES: dict[str, Callable[..., Any]] = {
     "Reshape": _reshape,
     "Transpose": lambda attrs, x: np.transpose(x, attrs.get("perm")),
     "Expand": lambda attrs, x, shape: x * np.ones(shape, x.dtype) if x.dtype != bool else x | np.zeros(shape, bool),
-    "Flatten": lambda attrs, x: x.reshape(int(np.prod(x.shape[: _axis(attrs, [], 1)])), -1),
+    "Flatten": lambda attrs, x: x.reshape(int(np.prod(x.shape[: _axis(attrs, 1)])), -1),
     "Tile": lambda attrs, x, repeats: np.tile(x, repeats),
 }
 
 
-def _divide(attrs: Mapping[str, Any], a: Array, b: Array) -> Array:
+def _divide(_attrs: Mapping[str, Any], a: Array, b: Array) -> Array:
     if np.issubdtype(a.dtype, np.integer):
         quotient = np.floor_divide(np.abs(a), np.abs(b)) * np.sign(a) * np.sign(b)  # ONNX truncates toward zero
         return quotient.astype(a.dtype)
@@ -161,7 +160,7 @@ def _constant_of_shape(attrs: Mapping[str, Any], shape: Array) -> Array:
 def _one_hot(attrs: Mapping[str, Any], indices: Array, depth: Array, values: Array) -> Array:
     count = int(depth.item())
     hot = indices[..., None] % count == np.arange(count)
-    return np.moveaxis(np.where(hot, values[1], values[0]), -1, _axis(attrs, [], -1))
+    return np.moveaxis(np.where(hot, values[1], values[0]), -1, _axis(attrs, -1))
 
 
 # Operators whose every element depends on every input element, as far as kinds go.
@@ -170,9 +169,7 @@ WHOLE: dict[str, Callable[..., Array]] = {
     "ReduceSum": _reduce(np.sum),
     "ReduceMax": _reduce(np.max),
     "ReduceMin": _reduce(np.min),
-    "Range": lambda attrs, start, limit, delta: np.arange(
-        start.item(), limit.item(), delta.item(), dtype=start.dtype
-    ),
+    "Range": lambda attrs, start, limit, delta: np.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype),
     "ConstantOfShape": _constant_of_shape,
     "OneHot": _one_hot,
     "NonZero": lambda attrs, x: np.stack(np.nonzero(x)).astype(np.int64),
@@ -199,7 +196,9 @@ def fold(op: str, attrs: Mapping[str, Any], args: Sequence[Array | None]) -> tup
 TAINTED, DYNAMIC = 1, 2  # the size of an axis that may be cut; the size of an input's free dimension
 
 
-def fold_kinds(op: str, attrs: Mapping[str, Any], args: Sequence[Array | None], kinds: Sequence[Array], outputs: Sequence[Array]) -> list[Array]:
+def fold_kinds(
+    op: str, attrs: Mapping[str, Any], args: Sequence[Array | None], kinds: Sequence[Array], outputs: Sequence[Array]
+) -> list[Array]:
     """What kind each element of the outputs is (uint8, the shapes of `outputs`), given the kinds of the inputs.
 
     Moves carry the kind along with the first operand's elements (Concat: all operands'); whatever chooses where they

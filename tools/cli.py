@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from ..pipeline import Result
 
@@ -30,7 +30,7 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)
 @click.version_option(package_name="onnx-prune", prog_name="onnx-prune")
 def cli() -> None:
-    """Make a trained ONNX model smaller and faster by removing whole channels.
+    r"""Make a trained ONNX model smaller and faster by removing whole channels.
 
     \b
     onnx-prune MODEL [options]        prune MODEL (see: onnx-prune prune --help)
@@ -49,7 +49,9 @@ def _options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 _model = click.argument("model", type=click.Path(path_type=Path))
 _device = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-_json = click.option("--json", "as_json", is_flag=True, help="The result as JSON on standard output, nothing else there.")
+_json = click.option(
+    "--json", "as_json", is_flag=True, help="The result as JSON on standard output, nothing else there."
+)
 _seed = click.option("--seed", type=int, default=0, show_default=True, help="Of everything that is drawn at random.")
 _size = click.option(
     "--size-of",
@@ -96,7 +98,9 @@ def prune(model: Path, output: Path | None, as_json: bool, no_latency: bool, **o
     target = output or model.with_name(f"{model.stem}.pruned.onnx")
     if target.resolve() == model.resolve():
         raise UsageError("the output is the input", where=str(model), fix="choose another name for -o")
-    budget = Budget.parse(macs=options["macs"], params=options["params"], size=options["size"], channels=options["channels"])
+    budget = Budget.parse(
+        macs=options["macs"], params=options["params"], size=options["size"], channels=options["channels"]
+    )
     chosen = {k: options[k] for k in ("criterion", "allocation") if options[k] is not None}
     with _progress(as_json) as progress:
         result = run(
@@ -211,12 +215,12 @@ def _progress(quiet: bool) -> AbstractContextManager[Callable[[str], None]]:
 
 
 @contextmanager
-def _spinner() -> Iterator[Callable[[str], None]]:
+def _spinner() -> Generator[Callable[[str], None]]:
     from rich.console import Console
 
     console = Console(stderr=True)
     with console.status("starting") as status:
-        yield lambda stage: status.update(stage)
+        yield status.update
 
 
 def main() -> None:

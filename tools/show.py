@@ -127,7 +127,12 @@ def print_inspection(analysis: Analysis, *, members: bool) -> None:
         )
     )
     table = Table(show_edge=False, pad_edge=False)
-    for heading, justify in (("group", "left"), ("units", "right"), ("MACs a unit", "right"), ("pinned because", "left")):
+    for heading, justify in (
+        ("group", "left"),
+        ("units", "right"),
+        ("MACs a unit", "right"),
+        ("pinned because", "left"),
+    ):
         table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
     saved = analysis.cost.macs_per_unit()
     for index, g in enumerate(analysis.groups.groups):

@@ -47,6 +47,7 @@ def rules() -> dict[tuple[str, str], Rule]:
     return table
 
 
-def find_rule(node: gs.Node, opset: int) -> Rule | None:
+def find_rule(node: gs.Node) -> Rule | None:
+    """The rule of a node's operator, if there is one."""
     domain = "" if node.domain in (None, "", "ai.onnx") else node.domain
     return rules().get((domain, node.op))

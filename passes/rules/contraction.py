@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-
 from . import Rule
-from .elementwise import broadcast
+from .elementwise import broadcast, same
 
 if TYPE_CHECKING:
     from ..labels import Array, Sweep
@@ -40,40 +39,49 @@ def _matmul(s: Sweep) -> None:
     if s.is_moved_constant(0) and rows:
         s.produces(rows[0])
     s.set(0, (*batch, *rows, *columns))
-    s.macs(1, (*batch, *rows, *columns, a[-1]))
+    s.macs(1, (*batch, *rows, *columns, a[inner_a]))
 
 
 def _einsum(s: Sweep) -> None:
     """A letter is an axis: its occurrences are tied; one that the result lacks is summed over."""
-    equation = s.node.attrs["equation"].replace(" ", "")
-    if "." in equation:
-        s.opaque("Einsum with an ellipsis has no rule")
+    parsed = _equation(s.node.attrs["equation"].replace(" ", ""))
+    if parsed is None:
+        s.opaque("Einsum with an ellipsis or a diagonal has no rule")
         return
-    left, arrow, right = equation.partition("->")
-    terms = left.split(",")
-    if not arrow:
-        right = "".join(sorted(c for c in set(left) - {","} if left.count(c) == 1))
-    letters: dict[str, tuple[Array, int, int]] = {}
+    terms, right = parsed
+    letters: dict[str, Array] = {}
     for position, term in enumerate(terms):
-        if len(set(term)) < len(term):
-            s.opaque("Einsum over a diagonal has no rule")
-            return
-        for axis, letter in enumerate(term):
-            labels = s.axes(position)[axis]
-            if letter in letters and len(labels) == len(letters[letter][0]):
-                s.tie(letters[letter][0], labels)
-            if letter not in letters or len(letters[letter][0]) == 1:
-                letters[letter] = (labels, position, axis)
+        for letter, labels in zip(term, s.axes(position), strict=True):
+            known = letters.get(letter)
+            if known is not None and len(known) == len(labels):
+                labels = same(s, [known, labels])  # noqa: PLW2901 - the labels of both
+            if known is None or len(known) <= len(labels):
+                letters[letter] = labels
     for letter in sorted(set("".join(terms)) - set(right)):
         _sum_over(s, letter, terms)
+    _einsum_produces(s, terms, right)
+    s.set(0, tuple(letters[c] for c in right))
+    s.macs(1, tuple(letters.values()))
+
+
+def _equation(text: str) -> tuple[list[str], str] | None:
+    left, arrow, right = text.partition("->")
+    terms = left.split(",")
+    if "." in text or any(len(set(term)) < len(term) for term in terms):
+        return None
+    if not arrow:
+        right = "".join(sorted(c for c in set(left) - {","} if left.count(c) == 1))
+    return terms, right
+
+
+def _einsum_produces(s: Sweep, terms: list[str], right: str) -> None:
+    """Letters of a constant that only it brings into the result are channels that it makes."""
     for position, term in enumerate(terms):
         if s.is_moved_constant(position):
+            others = "".join(t for i, t in enumerate(terms) if i != position)
             for axis, letter in enumerate(term):
-                others = "".join(t for i, t in enumerate(terms) if i != position)
                 if letter in right and letter not in others:
                     s.produces(s.axes(position)[axis])
-    s.set(0, tuple(letters[c][0] for c in right))
-    s.macs(1, tuple(entry[0] for entry in letters.values()))
 
 
 def _sum_over(s: Sweep, letter: str, terms: list[str]) -> None:

@@ -23,7 +23,7 @@ def _conv(s: Sweep) -> None:
         s.produces(weight[0])
     else:
         _grouped(s, group, data[1], weight[0], weight[1], consumed=weight[1])
-    _finish(s, group, data, weight[0], np.prod(s.out_shape()[2:]), weight)
+    _finish(s, data, weight[0], float(np.prod(s.out_shape()[2:])), weight)
 
 
 def _conv_transpose(s: Sweep) -> None:
@@ -48,7 +48,7 @@ def _conv_transpose(s: Sweep) -> None:
             s.consume((0, 1), (1, 0), weight[0])
         s.produces(weight[1])
         s.note(groups)
-    _finish(s, group, data, outputs, np.prod(s.shape(0)[2:]), weight)
+    _finish(s, data, outputs, float(np.prod(s.shape(0)[2:])), weight)
 
 
 def _space(s: Sweep, data: tuple[Array, ...], weight: tuple[Array, ...]) -> None:
@@ -74,7 +74,7 @@ def _grouped(s: Sweep, group: int, data: Array, filters: Array, positions: Array
     s.note(groups)
 
 
-def _finish(s: Sweep, group: int, data: tuple[Array, ...], outputs: Array, positions: float, weight: tuple[Array, ...]) -> None:
+def _finish(s: Sweep, data: tuple[Array, ...], outputs: Array, positions: float, weight: tuple[Array, ...]) -> None:
     if s.has(2):
         s.tie(s.axes(2)[0], outputs)
     s.set(0, (data[0], outputs, *(s.fixed(n) for n in s.out_shape()[2:])))

@@ -10,15 +10,77 @@ from . import Rule
 if TYPE_CHECKING:
     from ..labels import Array, Axes, Sweep
 
-UNARY = """
-    Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast Ceil Celu Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid HardSwish
-    Identity IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus
-    Softsign Sqrt Swish Tan Tanh ThresholdedRelu
-""".split()
-NARY = """
-    Add And BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or Pow
-    Sub Sum Where Xor PRelu
-""".split()
+UNARY = [
+    "Abs",
+    "Acos",
+    "Acosh",
+    "Asin",
+    "Asinh",
+    "Atan",
+    "Atanh",
+    "BitwiseNot",
+    "Cast",
+    "Ceil",
+    "Celu",
+    "Cos",
+    "Cosh",
+    "Elu",
+    "Erf",
+    "Exp",
+    "Floor",
+    "Gelu",
+    "HardSigmoid",
+    "HardSwish",
+    "Identity",
+    "IsInf",
+    "IsNaN",
+    "LeakyRelu",
+    "Log",
+    "Mish",
+    "Neg",
+    "Not",
+    "Reciprocal",
+    "Relu",
+    "Round",
+    "Selu",
+    "Shrink",
+    "Sigmoid",
+    "Sign",
+    "Sin",
+    "Sinh",
+    "Softplus",
+    "Softsign",
+    "Sqrt",
+    "Swish",
+    "Tan",
+    "Tanh",
+    "ThresholdedRelu",
+]
+NARY = [
+    "Add",
+    "And",
+    "BitwiseAnd",
+    "BitwiseOr",
+    "BitwiseXor",
+    "Div",
+    "Equal",
+    "Greater",
+    "GreaterOrEqual",
+    "Less",
+    "LessOrEqual",
+    "Max",
+    "Mean",
+    "Min",
+    "Mod",
+    "Mul",
+    "Or",
+    "Pow",
+    "Sub",
+    "Sum",
+    "Where",
+    "Xor",
+    "PRelu",
+]
 # The first input carries labels, the others are scalars; further outputs look like the first.
 FIRST = ["Clip", "Dropout", "CastLike", "Bernoulli"]
 
@@ -32,16 +94,19 @@ def broadcast(s: Sweep, operands: Sequence[Axes]) -> tuple[Array, ...]:
     result: list[Array] = []
     for back in range(rank, 0, -1):
         axes = [o[len(o) - back] for o in operands if len(o) >= back]
-        wide = max(axes, key=len)
-        if any(len(a) == 0 for a in axes):
-            wide = min(axes, key=len)
+        size = max(len(a) for a in axes) if all(len(a) for a in axes) else 0
         for axis in axes:
-            if len(axis) == len(wide):
-                s.tie(wide, axis)
-            else:
+            if len(axis) != size:
                 s.keep(axis, "stretches it over an axis")
-        result.append(wide)
+        result.append(same(s, [a for a in axes if len(a) == size]))
     return tuple(result)
+
+
+def same(s: Sweep, axes: Sequence[Array]) -> Array:
+    """Tie axes of one size and return the labels of all: those of positions where one of them is no channel axis."""
+    for axis in axes[1:]:
+        s.tie(axes[0], axis)
+    return min(axes, key=lambda a: bool((a >= 0).any()))
 
 
 def _unary(s: Sweep) -> None:
@@ -62,7 +127,7 @@ def _nary(s: Sweep) -> None:
 
 
 def _sample(expression: str, weights: str = "", to: str = "float") -> str:
-    """x -> Conv -> the operator -> Conv, in ONNX text."""
+    """X -> Conv -> the operator -> Conv, in ONNX text."""
     return f"""
         <ir_version: 8, opset_import: ["": 18]>
         g (float[1, 3, 4, 4] x) => ({to}[1, 2, 4, 4] y)
@@ -88,7 +153,9 @@ _NARY_SAMPLES = {
         _sample("z = Add (v, a)", ", float[1, 6, 1, 1] v"),
     ),
     "Mul": (
-        _sample("p = GlobalAveragePool (a)\n c = Conv (p, w3)\n q = Sigmoid (c)\n z = Mul (a, q)", ", float[6, 6, 1, 1] w3"),
+        _sample(
+            "p = GlobalAveragePool (a)\n c = Conv (p, w3)\n q = Sigmoid (c)\n z = Mul (a, q)", ", float[6, 6, 1, 1] w3"
+        ),
         _sample("c = Conv (x, w3)\n q = Sigmoid (c)\n z = Mul (a, q)", ", float[1, 3, 1, 1] w3"),
     ),
     "Sum": (_sample("c = Conv (x, w3)\n z = Sum (a, c, v)", ", float[6, 3, 1, 1] w3, float[6, 1, 1] v"),),
@@ -98,5 +165,12 @@ _NARY_SAMPLES = {
 RULES = (
     *(Rule(op, _unary, samples=_UNARY_SAMPLES.get(op, ())) for op in UNARY),
     *(Rule(op, _nary, samples=_NARY_SAMPLES.get(op, ())) for op in NARY),
-    *(Rule(op, _first, samples=(_sample("z = Clip (a, lo, hi)", ", float lo = {-0.1}, float hi = {0.2}"),) if op == "Clip" else ()) for op in FIRST),
+    *(
+        Rule(
+            op,
+            _first,
+            samples=(_sample("z = Clip (a, lo, hi)", ", float lo = {-0.1}, float hi = {0.2}"),) if op == "Clip" else (),
+        )
+        for op in FIRST
+    ),
 )

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..values import slice_index
 from . import Rule
+from .elementwise import same
 
 if TYPE_CHECKING:
     from ..apply_plan import Cut
@@ -17,13 +18,10 @@ if TYPE_CHECKING:
 def _concat(s: Sweep) -> None:
     operands = [s.axes(i) for i in range(len(s.node.inputs))]
     axis = int(s.node.attrs["axis"]) % len(operands[0])
-    first = operands[0]
-    for other in operands[1:]:
-        for i, (a, b) in enumerate(zip(first, other, strict=True)):
-            if i != axis:
-                s.tie(a, b)
     joined = [o[axis] for o in operands]
-    s.set(0, (*first[:axis], joined[0] if len(joined) == 1 else np.concatenate(joined), *first[axis + 1 :]))
+    result = [same(s, [o[i] for o in operands]) if i != axis else a for i, a in enumerate(operands[0])]
+    result[axis] = joined[0] if len(joined) == 1 else np.concatenate(joined)
+    s.set(0, result)
 
 
 def _split(s: Sweep) -> None:
@@ -82,7 +80,7 @@ def _rewrite_slice(cut: Cut) -> None:
     if len(even) == len(left) and not others:
         cut.set_slice({a: even[a] for a in sorted(even)})
     else:
-        cut.gather(left, keep=sorted(others))
+        cut.gather(left, others)
 
 
 def _bounds(positions: Array) -> tuple[int, int, int] | None:
@@ -158,10 +156,10 @@ def _pads(s: Sweep | Cut) -> dict[int, tuple[int, int]] | None:
         known = s.value(1)
         if known is None or (s.has(3) and s.value(3) is None):
             return None
-        amounts = np.ravel(known).tolist()
-        axes = [int(a) % rank for a in np.ravel(s.value(3))] if s.has(3) else range(rank)
+        amounts, given = np.ravel(known).tolist(), s.value(3)
+        axes = range(rank) if given is None else [int(a) % rank for a in np.ravel(given)]
     count = len(amounts) // 2
-    table = dict.fromkeys(range(rank), (0, 0))
+    table: dict[int, tuple[int, int]] = dict.fromkeys(range(rank), (0, 0))
     table.update({a: (int(amounts[i]), int(amounts[i + count])) for i, a in enumerate(axes)})
     return table
 
@@ -186,7 +184,6 @@ def _rewrite_pad(cut: Cut) -> None:
             cut.set_input(1, np.asarray(amounts, np.int64))
             if cut.has(3):
                 cut.set_input(3, np.arange(len(pads), dtype=np.int64))
-
 
 
 def _sample(expression: str, weights: str = "", opset: int = 17, channels: int = 6, out: int = 2) -> str:
@@ -215,10 +212,16 @@ RULES = (
         _split,
         _rewrite_split,
         samples=(
-            _sample("u, v = Split <axis = 1> (a, sizes)\n z = Concat <axis = 1> (v, u)", ", int64[2] sizes = {3, 5}", channels=8),
+            _sample(
+                "u, v = Split <axis = 1> (a, sizes)\n z = Concat <axis = 1> (v, u)",
+                ", int64[2] sizes = {3, 5}",
+                channels=8,
+            ),
             _sample("u, v = Split <axis = 1, split = [2, 6]> (a)\n z = Relu (v)", opset=11),
             _sample("u, v = Split <axis = 1> (a)\n z = Mul (u, v)", channels=4),
-            _sample("u, v, t = Split <axis = 1, num_outputs = 3> (a)\n z = Concat <axis = 1> (t, u)", opset=18, channels=5),
+            _sample(
+                "u, v, t = Split <axis = 1, num_outputs = 3> (a)\n z = Concat <axis = 1> (t, u)", opset=18, channels=5
+            ),
         ),
     ),
     Rule(
@@ -226,9 +229,7 @@ RULES = (
         _slice,
         _rewrite_slice,
         samples=(
-            _sample(
-                "z = Slice (a, s, e, k)", ", int64[1] s = {2}, int64[1] e = {1000}, int64[1] k = {1}", channels=6
-            ),
+            _sample("z = Slice (a, s, e, k)", ", int64[1] s = {2}, int64[1] e = {1000}, int64[1] k = {1}", channels=6),
             _sample(
                 "z = Slice (a, s, e, k, t)",
                 ", int64[1] s = {0}, int64[1] e = {8}, int64[1] k = {1}, int64[1] t = {2}",
@@ -266,9 +267,22 @@ RULES = (
         _pad,
         _rewrite_pad,
         samples=(
-            _sample("c = Conv (x, w3)\n p = Pad (c, pads)\n z = Add (a, p)", ", float[4, 3, 1, 1] w3, int64[8] pads = {0, 2, 0, 0, 0, 2, 0, 0}", channels=8),
-            _sample("c = Conv (x, w3)\n p = Pad <pads = [0, 1, 0, 0, 0, 3, 0, 0], value = 0.5> (c)\n z = Add (a, p)", ", float[4, 3, 1, 1] w3", opset=9, channels=8),
-            _sample('p = Pad <mode = "reflect"> (a, pads)\n z = MaxPool <kernel_shape = [3, 3]> (p)', ", int64[8] pads = {0, 0, 1, 1, 0, 0, 1, 1}", channels=8),
+            _sample(
+                "c = Conv (x, w3)\n p = Pad (c, pads)\n z = Add (a, p)",
+                ", float[4, 3, 1, 1] w3, int64[8] pads = {0, 2, 0, 0, 0, 2, 0, 0}",
+                channels=8,
+            ),
+            _sample(
+                "c = Conv (x, w3)\n p = Pad <pads = [0, 1, 0, 0, 0, 3, 0, 0], value = 0.5> (c)\n z = Add (a, p)",
+                ", float[4, 3, 1, 1] w3",
+                opset=9,
+                channels=8,
+            ),
+            _sample(
+                'p = Pad <mode = "reflect"> (a, pads)\n z = MaxPool <kernel_shape = [3, 3]> (p)',
+                ", int64[8] pads = {0, 0, 1, 1, 0, 0, 1, 1}",
+                channels=8,
+            ),
             _sample("z = Pad (a, pads)", ", int64[8] pads = {0, -1, 0, 0, 0, -2, 0, 0}", channels=5),
             _sample("z = Pad (a, pads, , k)", ", int64[2] pads = {1, 2}, int64[1] k = {1}", opset=18, channels=11),
         ),

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 def _per_channel(s: Sweep) -> None:
     """BatchNormalization, InstanceNormalization: every parameter is a vector along axis 1."""
     data = s.axes(0)
+    channel = min(1, len(data) - 1)
     for position in range(1, len(s.node.inputs)):
         if s.has(position):
-            s.tie(data[1] if len(data) > 1 else data[0], s.axes(position)[0])
+            s.tie(data[channel], s.axes(position)[0])
     if s.node.op == "InstanceNormalization":
         for axis in data[2:]:
             s.keep(axis, "takes statistics over this axis")
@@ -26,7 +27,7 @@ def _per_channel(s: Sweep) -> None:
         s.keep(data[0], "takes statistics over the batch")
     s.set(0, data)
     for position in range(1, len(s.node.outputs)):  # running statistics of training mode
-        s.set(position, (data[1],) if s.node.op == "BatchNormalization" else data)
+        s.set(position, (data[channel],) if s.node.op == "BatchNormalization" else data)
 
 
 def _over_last_axes(s: Sweep) -> None:
@@ -124,5 +125,9 @@ RULES = (
     Rule("Hardmax", _mixes_axis),
     Rule("LpNormalization", _mixes_axis),
     Rule("CumSum", _mixes_axis, samples=(_sample("z = CumSum (a, k)", ", int64 k = {2}"),)),
-    Rule("MeanVarianceNormalization", _mixes_axes, samples=(_sample("z = MeanVarianceNormalization <axes = [2, 3]> (a)"),)),
+    Rule(
+        "MeanVarianceNormalization",
+        _mixes_axes,
+        samples=(_sample("z = MeanVarianceNormalization <axes = [2, 3]> (a)"),),
+    ),
 )

@@ -11,7 +11,17 @@ from . import Rule
 if TYPE_CHECKING:
     from ..labels import Sweep
 
-MIXING = "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSumSquare".split()
+MIXING = [
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSumSquare",
+]
 
 
 def _reduce(s: Sweep) -> None:
@@ -86,7 +96,13 @@ _SUM_OF_CHANNELS = """
 RULES = (
     Rule("ReduceSum", _reduce, samples=(_sample("z = ReduceSum (a, k)"), _SUM_OF_CHANNELS)),
     *(
-        Rule(op, _reduce, samples=(_sample(f"z = {op} <axes = [2, 3]> (a)"),) if op in ("ReduceMean", "ReduceMax", "ReduceL2") else ())
+        Rule(
+            op,
+            _reduce,
+            samples=(_sample(f"z = {op} <axes = [2, 3]> (a)"),)
+            if op in ("ReduceMean", "ReduceMax", "ReduceL2")
+            else (),
+        )
         for op in MIXING
     ),
     Rule("ArgMax", _arg),

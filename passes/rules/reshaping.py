@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,9 +50,30 @@ def _run(s: Sweep, before: list[Array], after: list[int]) -> list[Array]:
     elif 0 in [len(a) for a in inner]:
         made = [s.fixed(n) for n in outer]
     else:
-        made = _divide(s, _merge(s, inner), outer)
+        made = _refine(s, inner, outer)
     rest = iter(made)
     return [s.fixed(1) if n == 1 else next(rest) for n in after]
+
+
+def _refine(s: Sweep, before: list[Array], after: list[int]) -> list[Array]:
+    """Divide each axis into the factors that both sides share, then merge those of each new axis.
+
+    (2, 768) to (24, 64) goes by way of (2, 12, 64). Where the sides share no finer grid, all axes are merged first.
+    """
+    left = np.cumprod([len(a) for a in before]).tolist()
+    right = np.cumprod(after).tolist()
+    grid = sorted({*left, *right})
+    if any(b % a for a, b in itertools.pairwise(grid)):
+        return _divide(s, _merge(s, before), after)
+    factors = [b // a for a, b in itertools.pairwise([1, *grid])]
+    fine: list[Array] = []
+    for axis, end in zip(before, left, strict=True):
+        start = end // len(axis)
+        fine += _divide(s, axis, [f for f, g in zip(factors, grid, strict=True) if start < g <= end])
+    return [
+        _merge(s, [a for a, g in zip(fine, grid, strict=True) if end // size < g <= end])
+        for size, end in zip(after, right, strict=True)
+    ]
 
 
 def _merge(s: Sweep, axes: list[Array]) -> Array:
@@ -224,22 +246,43 @@ RULES = (
         "Transpose",
         _transpose,
         samples=(
-            _sample("t = Transpose <perm = [0, 2, 3, 1]> (a)\n r = Add (t, v)\n z = Transpose <perm = [0, 3, 1, 2]> (r)", ", float[8] v"),
+            _sample(
+                "t = Transpose <perm = [0, 2, 3, 1]> (a)\n r = Add (t, v)\n z = Transpose <perm = [0, 3, 1, 2]> (r)",
+                ", float[8] v",
+            ),
         ),
     ),
-    Rule("Squeeze", _ones, samples=(_sample("p = GlobalMaxPool (a)\n q = Squeeze (p, k)\n z = Unsqueeze (q, k)", ", int64[2] k = {2, 3}", size="1, 1"),)),
+    Rule(
+        "Squeeze",
+        _ones,
+        samples=(
+            _sample(
+                "p = GlobalMaxPool (a)\n q = Squeeze (p, k)\n z = Unsqueeze (q, k)",
+                ", int64[2] k = {2, 3}",
+                size="1, 1",
+            ),
+        ),
+    ),
     Rule("Unsqueeze", _ones),
     Rule(
         "Expand",
         _expand,
         _rewrite_expand,
         samples=(
-            _sample("p = GlobalMaxPool (a)\n q = Expand (p, shape)\n z = Mul (q, a)", ", int64[4] shape = {1, 8, 4, 4}"),
-            _sample("e = Expand (one, shape)\n z = Add (e, a)", ", float[1] one = {0.5}, int64[4] shape = {1, 8, 1, 1}"),
+            _sample(
+                "p = GlobalMaxPool (a)\n q = Expand (p, shape)\n z = Mul (q, a)", ", int64[4] shape = {1, 8, 4, 4}"
+            ),
+            _sample(
+                "e = Expand (one, shape)\n z = Add (e, a)", ", float[1] one = {0.5}, int64[4] shape = {1, 8, 1, 1}"
+            ),
             _sample("p = GlobalMaxPool (a)\n z = Expand (p, shape)", ", int64[4] shape = {1, 1, 3, 3}", size="3, 3"),
         ),
     ),
-    Rule("Tile", _tile, samples=(_sample("z = Tile (a, repeats)", ", int64[4] repeats = {1, 2, 1, 2}", size="4, 8", channels=16),)),
+    Rule(
+        "Tile",
+        _tile,
+        samples=(_sample("z = Tile (a, repeats)", ", int64[4] repeats = {1, 2, 1, 2}", size="4, 8", channels=16),),
+    ),
     Rule(
         "DepthToSpace",
         _depth_to_space,
@@ -248,5 +291,9 @@ RULES = (
             _sample('z = DepthToSpace <blocksize = 2, mode = "CRD"> (a)', size="8, 8", channels=2),
         ),
     ),
-    Rule("SpaceToDepth", _space_to_depth, samples=(_sample("z = SpaceToDepth <blocksize = 2> (a)", size="2, 2", channels=32),)),
+    Rule(
+        "SpaceToDepth",
+        _space_to_depth,
+        samples=(_sample("z = SpaceToDepth <blocksize = 2> (a)", size="2, 2", channels=32),),
+    ),
 )

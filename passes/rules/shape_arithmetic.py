@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-
 from ..values import DYNAMIC
 from . import Rule
 
@@ -48,7 +47,7 @@ _ZEROS = """
 _SHAPE = """
     <ir_version: 8, opset_import: ["": 17]>
     g (float[N, 3, 4, 4] x) => (float[N, 5] y)
-    <float[8, 3, 1, 1] w1, float[8] b1, float[8, 5] w2, int64 zero = {0}, int64 one = {1}, int64[1] k = {0}, int64[1] rest = {-1}> {
+    <float[8, 3, 1, 1] w1, float[8] b1, float[8, 5] w2, int64 zero = {0}, int64 one = {1}, int64[1] k = {0}> {
       a = Conv (x, w1, b1)
       p = GlobalAveragePool (a)
       s = Shape (p)

@@ -1,0 +1,6 @@
+import onnx
+
+class LazyValues:
+    tensor: onnx.TensorProto
+
+class SparseValues(LazyValues): ...

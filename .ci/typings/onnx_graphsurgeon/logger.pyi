@@ -1,0 +1,5 @@
+class Logger:
+    severity: int
+    ERROR: int
+
+G_LOGGER: Logger
