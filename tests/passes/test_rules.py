@@ -34,6 +34,8 @@ FAMILIES = {
     "Reshape-2": "reshaping",
     "Transpose-0": "reshaping",
     "ConstantOfShape-0": "shape arithmetic",
+    "LSTM-0": "recurrent",
+    "GRU-0": "recurrent",
 }
 
 
