@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from .constants import edit_constants, gone
 from .labels import Axes, ConstantAxes, Labels
-from .model import Graph, constant_values, set_constant
+from .model import Graph, constant_values
 from .rules import find_rule
 from .values import DYNAMIC, TAINTED
 
@@ -24,7 +25,7 @@ def apply_removal(labels: Labels, removed: Array) -> Graph:
     """
     graph = labels.graph.copy()
     cut = Cut(graph, labels, removed)
-    edit_constants(graph, labels, cut.compress)
+    edit_constants(graph, labels, removed, cut.compress)
     nodes = list(graph.gs.nodes)
     for index, node in enumerate(nodes):
         cut.begin(index, node)
@@ -36,41 +37,6 @@ def apply_removal(labels: Labels, removed: Array) -> Graph:
         cut.freeze(position)
     cut.finish()
     return graph
-
-
-def edit_constants(graph: Graph, labels: Labels, edit: Callable[[ConstantAxes, Array], Array | None]) -> None:
-    """Put `edit(constant, values)` in the place of every constant it returns an array for.
-
-    Uses of one shared vector that come out different get a copy each, named after the constant and a number.
-    """
-    tensors = graph.gs.tensors()
-    uses: dict[str, list[tuple[ConstantAxes, Array]]] = {}
-    for constant in labels.constants.values():
-        if not any((a >= 0).any() for a in constant.labels):
-            continue
-        values = constant_values(tensors[constant.name])
-        assert values is not None
-        new = edit(constant, values)
-        if new is not None or constant.use:
-            uses.setdefault(constant.name, []).append((constant, values if new is None else new))
-    readers = {n.outputs[0].name: n for n in graph.gs.nodes if n.outputs}
-    for name, found in uses.items():
-        first = found[0][1]
-        if all(v.shape == first.shape and np.array_equal(v, first) for _, v in found):
-            if len(found) == 1 and found[0][0].use and len(tensors[name].outputs) > 1:
-                _clone(readers[found[0][0].use], tensors[name], first, f"{name}_1")
-            else:
-                set_constant(tensors[name], first)
-            continue
-        for number, (constant, new) in enumerate(found):
-            _clone(readers[constant.use], tensors[name], new, f"{name}_{number + 1}")
-
-
-def _clone(reader: gs.Node, tensor: gs.Tensor, values: Array, name: str) -> None:
-    copy = gs.Constant(name, values)
-    for position, given in enumerate(reader.inputs):
-        if given is tensor:
-            reader.inputs[position] = copy
 
 
 class Cut:
@@ -126,7 +92,7 @@ class Cut:
         return self.labels.kinds.get(self.labels.graph.gs.nodes[self.index].inputs[position].name)
 
     def kept(self, labels: Array) -> Array:
-        return (labels < 0) | ~self.removed[labels]
+        return ~gone(labels, self.removed)
 
     def size(self, labels: Array) -> int:
         return int(self.kept(labels).sum())
@@ -146,14 +112,11 @@ class Cut:
 
     # --- what a rewrite changes -------------------------------------------------------------------------------------
 
-    def compress(self, constant: ConstantAxes, values: Array) -> Array | None:
-        """A constant without the removed indices of its axes; None where nothing goes."""
-        kept = [self.kept(labels) for labels in constant.labels]
-        if all(k.all() for k in kept):
-            return None
-        for axis, k in enumerate(kept):
-            if not k.all():
-                values = np.compress(k, values, axis)
+    def compress(self, constant: ConstantAxes, values: Array) -> Array:
+        """A constant without the removed indices of its axes."""
+        for axis, labels in enumerate(constant.labels):
+            if self.touched(labels):
+                values = np.compress(self.kept(labels), values, axis)
         return values
 
     def set_input(self, position: int, values: Array) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import helper
 
-from .apply_plan import edit_constants
+from .constants import edit_constants, gone
 from .labels import ConstantAxes, Labels, Mask
 from .model import Graph
 
@@ -23,18 +23,15 @@ def silence(labels: Labels, removed: Array) -> Graph:
     consumed = np.zeros(labels.count, bool)
     for array in labels.consumed:
         consumed[array[array >= 0]] = True
-    gone = consumed & removed
+    silenced = consumed & removed
 
-    def zero(constant: ConstantAxes, values: Array) -> Array | None:
-        masks = [(axis, gone[a]) for axis, a in enumerate(constant.labels) if a.size and a[0] >= 0 and gone[a].any()]
-        if not masks:
-            return None
+    def zero(constant: ConstantAxes, values: Array) -> Array:
         values = values.copy()
-        for axis, mask in masks:
-            values[(slice(None),) * axis + (mask,)] = 0
+        for axis, found in enumerate(constant.labels):
+            values[(slice(None),) * axis + (gone(found, silenced),)] = 0
         return values
 
-    edit_constants(graph, labels, zero)
+    edit_constants(graph, labels, silenced, zero)
     for number, mask in enumerate(labels.masks):
         _insert_mask(graph, labels, removed, mask, number)
     return graph
@@ -44,14 +41,14 @@ def _insert_mask(graph: Graph, labels: Labels, removed: Array, mask: Mask, numbe
     original = labels.graph.gs.nodes[mask.node]
     tensor = original.inputs[mask.input]
     axis = labels.axes[tensor.name][mask.axis]
-    gone = (axis >= 0) & removed[axis]
-    if not gone.any():
+    zeros = gone(axis, removed)
+    if not zeros.any():
         return
     node = next(n for n in graph.gs.nodes if n.outputs and n.outputs[0].name == original.outputs[0].name)
     shape = [1] * len(labels.axes[tensor.name])
     shape[mask.axis] = -1
     dtype = helper.tensor_dtype_to_np_dtype(labels.facts.dtypes.get(tensor.name, 1))
-    factor = gs.Constant(f"silence_{number}", (~gone).astype(dtype).reshape(shape))
+    factor = gs.Constant(f"silence_{number}", (~zeros).astype(dtype).reshape(shape))
     output = gs.Variable(f"silenced_{number}")
     made = gs.Node("Mul", name=output.name, inputs=[node.inputs[mask.input], factor], outputs=[output])
     node.inputs[mask.input] = output
