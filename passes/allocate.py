@@ -16,6 +16,7 @@ import numpy as np
 
 from .budget import Budget
 from .channel_groups import ChannelGroups
+from .choice import choose
 from .cost import CostModel
 from .errors import BudgetError, UsageError
 from .ranking import Criterion, Evidence, Ranking
@@ -143,7 +144,12 @@ class _GlobalSchedule:
         return groups[np.argsort(first)]
 
 
-METHODS: dict[str, type[Uniform] | type[Global]] = {"uniform": Uniform, "global": Global}
+METHODS: dict[str, type[Method]] = {"uniform": Uniform, "global": Global}
+
+
+def make_method(given: str | Method) -> Method:
+    """The method of that word with its default options; a Method is itself. Raises UsageError."""
+    return choose(METHODS, given, "--allocation")
 
 
 def allocate(

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from .labels import ConstantAxes, Labels
-from .model import Graph, constant_values, set_constant
+from .model import Graph, constant_values, make_constant, set_constant
 
 Array = np.ndarray
 
@@ -32,7 +32,7 @@ def cut_names(labels: Labels, removed: Array) -> dict[tuple[str, str], str]:
         cut = np.concatenate(found).tobytes() if any(lost.any() for lost in found) else b""
         cuts.setdefault(constant.name, {})[constant.use] = cut
     tensors = labels.graph.gs.tensors()
-    taken = set(tensors)
+    taken = {*tensors, *(tensor.name for tensor in labels.graph.source.graph.initializer)}
     names: dict[tuple[str, str], str] = {}
     for name, uses in cuts.items():
         whole = not all(uses.values()) or ("" not in uses and not _readers(tensors[name]) <= set(uses))
@@ -63,7 +63,7 @@ def edit_constants(graph: Graph, labels: Labels, removed: Array, edit: Callable[
             edited = edit(labels.constants[name, use], values)
             if new == name:
                 set_constant(tensors[name], edited)
-            made[new] = tensors[name] if new == name else gs.Constant(new, edited)
+            made[new] = tensors[name] if new == name else make_constant(new, edited)
         if new != name:
             inputs = readers[use].inputs
             for position, given in enumerate(inputs):

@@ -10,6 +10,7 @@ import importlib
 import pkgutil
 from functools import cache
 
+from ..choice import choose
 from ..ranking import Criterion
 
 
@@ -18,6 +19,11 @@ def criteria() -> dict[str, type[Criterion]]:
     """Every criterion by its command-line word, in alphabetical order."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
     return {name.replace("_", "-"): _criterion(name) for name in names}
+
+
+def make_criterion(given: str | Criterion) -> Criterion:
+    """The criterion of that word with its default options; a Criterion is itself. Raises UsageError."""
+    return choose(criteria(), given, "--criterion")
 
 
 def _criterion(name: str) -> type[Criterion]:

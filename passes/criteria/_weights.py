@@ -73,7 +73,7 @@ def projections(group: ChannelGroup, labels: Labels) -> tuple[Key, ...]:
     return tuple(found)
 
 
-def _addends(conv: gs.Node) -> list[gs.Variable]:
+def _addends(conv: gs.Node) -> list[gs.Tensor]:
     """What is added to the convolution's output."""
     tensor = conv.outputs[0]
     if len(tensor.outputs) == 1 and tensor.outputs[0].op == "BatchNormalization":
@@ -81,7 +81,7 @@ def _addends(conv: gs.Node) -> list[gs.Variable]:
     return [other for node in tensor.outputs if node.op == "Add" for other in node.inputs if other is not tensor]
 
 
-def _reaches(source: gs.Variable, target: gs.Variable, position: dict[int, int]) -> bool:
+def _reaches(source: gs.Tensor, target: gs.Tensor, position: dict[int, int]) -> bool:
     """Whether `target` is `source` or computed from it. Nodes before the source's own are not looked at."""
     first = max((position[id(n)] for n in source.inputs), default=-1)
     waiting, seen = [target], set()

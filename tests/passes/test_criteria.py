@@ -7,8 +7,9 @@ import pytest
 from onnx_prune import models
 from onnx_prune.models import NetBuilder, with_initializers
 from onnx_prune.passes.allocate import select
+from onnx_prune.passes.choice import word
 from onnx_prune.passes.cost import cost_model
-from onnx_prune.passes.criteria import criteria
+from onnx_prune.passes.criteria import criteria, make_criterion
 from onnx_prune.passes.criteria._weights import projections
 from onnx_prune.passes.criteria.bn_scale import BnScale
 from onnx_prune.passes.criteria.fpgm import Fpgm
@@ -161,3 +162,11 @@ def test_half_precision_weights_do_not_overflow(groups_of):
         value.type.tensor_type.elem_type = 10
     groups = groups_of(model)
     assert L2().rank(groups["conv0"], Evidence(groups)).order.tolist() == [1, 0, 2]
+
+
+def test_an_unknown_criterion_is_refused_with_the_ones_there_are():
+    assert make_criterion("bn-scale") == BnScale()
+    assert make_criterion(L1(greedy=True)) == L1(greedy=True)
+    assert word(BnScale()) == "bn-scale"
+    with pytest.raises(UsageError, match=r"choose one of .*l1"):
+        make_criterion("l0")
