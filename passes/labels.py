@@ -37,6 +37,7 @@ _MOVES = frozenset(
         "Unsqueeze",
         "Flatten",
         "Cast",
+        "QuantizeLinear",
         "DequantizeLinear",
         "Slice",
         "Split",
@@ -115,6 +116,7 @@ class Labels:
     produced: list[tuple[int, Array]] = field(default_factory=list)
     consumed: list[Array] = field(default_factory=list)
     masks: list[Mask] = field(default_factory=list)
+    zeros: dict[str, Array] = field(default_factory=dict)  # constant -> its zero point, where that is not 0
     consumers: list[Consumer] = field(default_factory=list)
     terms: list[Term] = field(default_factory=list)
     notes: dict[int, Axes] = field(default_factory=dict)
@@ -267,6 +269,11 @@ class Sweep:
         labels = self.axes(position)[axis]
         if (labels >= 0).any():
             self.out.masks.append(Mask(self.index, position, axis))
+
+    def zero(self, position: int, values: Array) -> bool:
+        """In this constant zero is written as `values`, which broadcasts to it; False if another reader differs."""
+        known = self.out.zeros.setdefault(self.node.inputs[position].name, values)
+        return known is values or np.array_equal(known, values)
 
     def macs(self, coefficient: float, axes: Sequence[Array]) -> None:
         """The node costs coefficient * prod(len(axis)) multiply-accumulates."""

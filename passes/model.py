@@ -164,12 +164,22 @@ def _node_value(node: gs.Node) -> np.ndarray | None:
 def set_constant(tensor: gs.Tensor, values: np.ndarray) -> None:
     """Replace the values behind an initializer or a Constant node's output; shape may change, dtype may not."""
     if isinstance(tensor, gs.Constant):
-        tensor.values = values
+        tensor.values = _held(values)
     else:
         node = tensor.inputs[0]
         assert node.op == "Constant", f"{tensor.name} is not a constant"
         node.attrs.clear()
-        node.attrs["value"] = gs.Constant(f"{tensor.name}_value", values)
+        node.attrs["value"] = make_constant(f"{tensor.name}_value", values)
+
+
+def make_constant(name: str, values: np.ndarray) -> gs.Constant:
+    """A new constant of any type that ONNX has."""
+    return gs.Constant(name, _held(values))
+
+
+def _held(values: np.ndarray) -> np.ndarray | gs.ir.tensor.LazyValues:
+    """Graphsurgeon writes types that numpy lacks byte by byte, four-bit ones too: hold those as ONNX does."""
+    return gs.ir.tensor.LazyValues(numpy_helper.from_array(values)) if values.dtype.kind == "V" else values
 
 
 def to_model(graph: Graph) -> onnx.ModelProto:

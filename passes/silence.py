@@ -27,8 +27,10 @@ def silence(labels: Labels, removed: Array) -> Graph:
 
     def zero(constant: ConstantAxes, values: Array) -> Array:
         values = values.copy()
+        nothing = np.broadcast_to(labels.zeros.get(constant.name, np.zeros((), values.dtype)), values.shape)
         for axis, found in enumerate(constant.labels):
-            values[(slice(None),) * axis + (gone(found, silenced),)] = 0
+            index = (slice(None),) * axis + (gone(found, silenced),)
+            values[index] = nothing[index]
         return values
 
     edit_constants(graph, labels, silenced, zero)

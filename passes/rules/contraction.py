@@ -11,30 +11,30 @@ if TYPE_CHECKING:
     from ..labels import Array, Sweep
 
 
-def _gemm(s: Sweep) -> None:
-    """Y = A' B' + C, where ' is an optional transpose."""
+def gemm(s: Sweep, at: int = 1, addend: int = 2) -> None:
+    """Y = A' B' + C, where ' is an optional transpose; at, addend: which inputs hold B and C."""
     trans_a, trans_b = bool(s.node.attrs.get("transA", 0)), bool(s.node.attrs.get("transB", 0))
     inner_a, inner_b = (0 if trans_a else 1), (1 if trans_b else 0)
-    rows, columns = s.axes(0)[1 - inner_a], s.axes(1)[1 - inner_b]
-    s.contract((0, inner_a), (1, inner_b))
+    rows, columns = s.axes(0)[1 - inner_a], s.axes(at)[1 - inner_b]
+    s.contract((0, inner_a), (at, inner_b))
     s.produces(columns)
     if s.is_moved_constant(0):
         s.produces(rows)
-    if s.has(2):
-        broadcast(s, [(rows, columns), s.axes(2)])
+    if s.has(addend):
+        broadcast(s, [(rows, columns), s.axes(addend)])
     s.set(0, (rows, columns))
     s.macs(1, (rows, columns, s.axes(0)[inner_a]))
 
 
-def _matmul(s: Sweep) -> None:
-    """numpy.matmul: batch axes broadcast, the last axis of A meets the last but one of B."""
-    a, b = s.axes(0), s.axes(1)
+def matmul(s: Sweep, at: int = 1) -> None:
+    """numpy.matmul: batch axes broadcast, the last axis of A meets the last but one of B (input `at`)."""
+    a, b = s.axes(0), s.axes(at)
     inner_a, inner_b = len(a) - 1, max(len(b) - 2, 0)
-    s.contract((0, inner_a), (1, inner_b))
+    s.contract((0, inner_a), (at, inner_b))
     rows = a[-2:-1] if len(a) > 1 else ()
     columns = b[-1:] if len(b) > 1 else ()
     batch = broadcast(s, [a[:-2], b[:-2]])
-    if s.is_moved_constant(1) and columns:
+    if s.is_moved_constant(at) and columns:
         s.produces(columns[0])
     if s.is_moved_constant(0) and rows:
         s.produces(rows[0])
@@ -99,7 +99,7 @@ def _sum_over(s: Sweep, letter: str, terms: list[str]) -> None:
 RULES = (
     Rule(
         "Gemm",
-        _gemm,
+        gemm,
         samples=(
             """
             <ir_version: 8, opset_import: ["": 17]>
@@ -122,7 +122,7 @@ RULES = (
     ),
     Rule(
         "MatMul",
-        _matmul,
+        matmul,
         samples=(
             """
             <ir_version: 8, opset_import: ["": 17]>

@@ -13,16 +13,21 @@ if TYPE_CHECKING:
     from ..labels import Array, Sweep
 
 
-def _conv(s: Sweep) -> None:
-    """y[o] = sum_c W[o, c] * x[c]: data axis 1 meets weight axis 1, weight axis 0 becomes output axis 1."""
-    data, weight = s.axes(0), s.axes(1)
+def convolve(s: Sweep, at: int = 1, bias: int | None = 2) -> None:
+    """y[o] = sum_c W[o, c] * x[c]: data axis 1 meets weight axis 1, weight axis 0 becomes output axis 1.
+
+    at, bias: which inputs hold the weight and the bias, if the operator has one.
+    """
+    data, weight = s.axes(0), s.axes(at)
     group = int(s.node.attrs.get("group", 1))
     _space(s, data, weight)
     if group == 1:
-        s.contract((0, 1), (1, 1))
+        s.contract((0, 1), (at, 1))
         s.produces(weight[0])
     else:
-        _grouped(s, group, data[1], weight[0], weight[1], consumed=weight[1])
+        _grouped(s, group, data[1], at)
+    if bias is not None and s.has(bias):
+        s.tie(s.axes(bias)[0], weight[0])
     _finish(s, data, weight[0], float(np.prod(s.out_shape()[2:])), weight)
 
 
@@ -48,6 +53,8 @@ def _conv_transpose(s: Sweep) -> None:
             s.consume((0, 1), (1, 0), weight[0])
         s.produces(weight[1])
         s.note(groups)
+    if s.has(2):
+        s.tie(s.axes(2)[0], outputs)
     _finish(s, data, outputs, float(np.prod(s.shape(0)[2:])), weight)
 
 
@@ -59,8 +66,9 @@ def _space(s: Sweep, data: tuple[Array, ...], weight: tuple[Array, ...]) -> None
         s.keep(axis, "slides over this axis")
 
 
-def _grouped(s: Sweep, group: int, data: Array, filters: Array, positions: Array, consumed: Array) -> None:
+def _grouped(s: Sweep, group: int, data: Array, at: int) -> None:
     """Depthwise: channel and filters are one. Else whole groups, or the same position in every group (a Split)."""
+    filters, positions = s.axes(at)[:2]
     if len(data) == group:
         s.tie(np.repeat(data, len(filters) // group), filters)
         s.note(data)
@@ -69,20 +77,18 @@ def _grouped(s: Sweep, group: int, data: Array, filters: Array, positions: Array
     s.split(data.reshape(group, -1), (groups, positions))
     within = s.fresh(len(filters) // group) if len(filters) > group else s.fixed(1)
     s.split(filters.reshape(group, -1), (groups, within))
-    s.consume((0, 1), (1, 1), consumed)
+    s.consume((0, 1), (at, 1), positions)
     s.produces(filters)
     s.note(groups)
 
 
 def _finish(s: Sweep, data: tuple[Array, ...], outputs: Array, positions: float, weight: tuple[Array, ...]) -> None:
-    if s.has(2):
-        s.tie(s.axes(2)[0], outputs)
     s.set(0, (data[0], outputs, *(s.fixed(n) for n in s.out_shape()[2:])))
     kernel = np.prod([len(a) for a in weight[2:]])
     s.macs(positions * kernel, (weight[0], weight[1]))
 
 
-def _rewrite(cut: Cut) -> None:
+def rewrite_group(cut: Cut) -> None:
     """`group` counts the groups that are left."""
     if int(cut.node.attrs.get("group", 1)) > 1:
         cut.node.attrs["group"] = cut.size(cut.note[0])
@@ -91,8 +97,8 @@ def _rewrite(cut: Cut) -> None:
 RULES = (
     Rule(
         "Conv",
-        _conv,
-        _rewrite,
+        convolve,
+        rewrite_group,
         samples=(
             """
             <ir_version: 8, opset_import: ["": 17]>
@@ -144,7 +150,7 @@ RULES = (
     Rule(
         "ConvTranspose",
         _conv_transpose,
-        _rewrite,
+        rewrite_group,
         samples=(
             """
             <ir_version: 8, opset_import: ["": 17]>

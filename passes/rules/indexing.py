@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +16,9 @@ if TYPE_CHECKING:
     from ..labels import Array, Sweep
 
 
-def _concat(s: Sweep) -> None:
-    operands = [s.axes(i) for i in range(len(s.node.inputs))]
+def concat(s: Sweep, positions: Iterable[int] | None = None) -> None:
+    """Labels are joined like the tensors; positions: the inputs that are operands, by default all."""
+    operands = [s.axes(i) for i in (range(len(s.node.inputs)) if positions is None else positions)]
     axis = int(s.node.attrs["axis"]) % len(operands[0])
     joined = [o[axis] for o in operands]
     result = [same(s, [o[i] for o in operands]) if i != axis else a for i, a in enumerate(operands[0])]
@@ -201,7 +203,7 @@ def _sample(expression: str, weights: str = "", opset: int = 17, channels: int =
 RULES = (
     Rule(
         "Concat",
-        _concat,
+        concat,
         samples=(
             _sample("c = Conv (x, w3)\n z = Concat <axis = 1> (c, a, c)", ", float[4, 3, 1, 1] w3", channels=16),
             _sample("r = Relu (a)\n z = Concat <axis = -3> (a, r)", channels=16),

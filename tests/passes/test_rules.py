@@ -3,7 +3,6 @@
 import numpy as np
 import onnx
 import pytest
-
 from onnx_prune.passes.apply_plan import Cut, apply_removal
 from onnx_prune.passes.model import to_model
 from onnx_prune.passes.rules import rules
@@ -18,6 +17,13 @@ FLOAT32_ONLY = (
     "MeanVarianceNormalization-0",
     "Resize-0",
     "Upsample-0",
+    "QuantizeLinear-0",
+    "DequantizeLinear-0",
+    "DequantizeLinear-1",
+    "DynamicQuantizeLinear-0",
+    "QLinearConv-0",
+    "MatMulInteger-0",
+    "QLinearMatMul-0",
 )
 FAMILIES = {
     "Conv-0": "convolution",
@@ -35,6 +41,8 @@ FAMILIES = {
     "Transpose-0": "reshaping",
     "ConstantOfShape-0": "shape arithmetic",
     "LSTM-0": "recurrent",
+    "DequantizeLinear-0": "quantisation",
+    "QLinearConv-0": "quantisation",
     "GRU-0": "recurrent",
 }
 

@@ -21,10 +21,13 @@ class Variable(Tensor):
 
 class Constant(Tensor):
     _values: np.ndarray | ir.tensor.LazyValues | ir.tensor.SparseValues
-    values: np.ndarray
+    @property
+    def values(self) -> np.ndarray: ...
+    @values.setter
+    def values(self, values: np.ndarray | ir.tensor.LazyValues) -> None: ...
     shape: tuple[int, ...]
     dtype: Any
-    def __init__(self, name: str, values: np.ndarray) -> None: ...
+    def __init__(self, name: str, values: np.ndarray | ir.tensor.LazyValues) -> None: ...
 
 class Node:
     op: str
