@@ -20,11 +20,10 @@ def _per_channel(s: Sweep) -> None:
     for position in range(1, len(s.node.inputs)):
         if s.has(position):
             s.tie(data[channel], s.axes(position)[0])
-    if s.node.op == "InstanceNormalization":
-        for axis in data[2:]:
+    trains = bool(s.node.attrs.get("training_mode")) or len(s.node.outputs) > 1
+    if s.node.op == "InstanceNormalization" or trains:
+        for axis in (*data[:channel], *data[2:]):
             s.keep(axis, "takes statistics over this axis")
-    else:
-        s.keep(data[0], "takes statistics over the batch")
     s.set(0, data)
     for position in range(1, len(s.node.outputs)):  # running statistics of training mode
         s.set(position, (data[channel],) if s.node.op == "BatchNormalization" else data)
@@ -95,6 +94,19 @@ def _sample(expression: str, weights: str = "", opset: int = 17) -> str:
         """
 
 
+# Filters normalised by their own statistics: their input channels stay.
+_STANDARDISED_WEIGHT = """
+    <ir_version: 8, opset_import: ["": 17]>
+    g (float[1, 3, 4, 4] x) => (float[1, 2, 4, 4] y)
+    <float[6, 3, 1, 1] w1, float[1, 8, 6] w2, float[8] one, float[8] zero, int64[4] s = {8, 6, 1, 1},
+     float[2, 8, 1, 1] w3> {
+      a = Conv (x, w1)
+      n = InstanceNormalization (w2, one, zero)
+      w = Reshape (n, s)
+      b = Conv (a, w)
+      y = Conv (b, w3)
+    }
+    """
 RULES = (
     Rule(
         "BatchNormalization",
@@ -104,6 +116,7 @@ RULES = (
                 "z = BatchNormalization (a, scale, shift, mean, var)",
                 ", float[6] scale, float[6] shift, float[6] mean, float[6] var = {0.5, 0.6, 0.7, 0.8, 0.9, 1.0}",
             ),
+            _STANDARDISED_WEIGHT,
         ),
     ),
     Rule(
