@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse import coo_matrix
@@ -30,6 +30,7 @@ class ChannelGroup:
     slices: (constant, use, axis) -> (units, m) indices, the m slices of each unit on that axis.
     produced, consumed: those of the keys whose slices make the channel, and whose axis is contracted.
     components: the unit's number in `ChannelGroups.component`, one a unit.
+    inexact: removal changes the statistics of a normalisation: what is left is normalised by its own.
     """
 
     name: str
@@ -39,6 +40,7 @@ class ChannelGroup:
     produced: tuple[Key, ...]
     consumed: tuple[Key, ...]
     components: Array
+    inexact: bool = False
 
     def __repr__(self) -> str:
         return f"ChannelGroup({self.name!r}, units={self.units}, pinned={self.pinned!r})"
@@ -143,6 +145,7 @@ def _collect(labels: Labels, component: Array, reasons: dict[int, str]) -> tuple
         return ()
     kind, first = _footprints(rows, number, reasons)
     makers = _makers(labels, component)
+    coupled = {c for _, a in labels.coupled for c in np.unique(component[a[a >= 0]]).tolist()}
     rows = rows.take(np.lexsort((rows.index, first[rows.unit], rows.owner, kind[rows.unit])))
     found = []
     for start, end in _runs(kind[rows.unit]):
@@ -155,7 +158,8 @@ def _collect(labels: Labels, component: Array, reasons: dict[int, str]) -> tuple
         ]
         one = int(members[0])
         name = _name(labels, makers.get(one), keys[0][0])
-        found.append(ChannelGroup(name, len(members), reasons.get(one), slices, roles[0], roles[1], members))
+        inexact = not coupled.isdisjoint(members.tolist())
+        found.append(ChannelGroup(name, len(members), reasons.get(one), slices, roles[0], roles[1], members, inexact))
     found.sort(key=lambda g: first[g.components[0]])
     return _unique_names(found)
 
@@ -242,5 +246,5 @@ def _unique_names(groups: list[ChannelGroup]) -> tuple[ChannelGroup, ...]:
     for g in groups:
         seen[g.name] = seen.get(g.name, 0) + 1
         name = g.name if seen[g.name] == 1 else f"{g.name}#{seen[g.name]}"
-        result.append(ChannelGroup(name, g.units, g.pinned, g.slices, g.produced, g.consumed, g.components))
+        result.append(replace(g, name=name))
     return tuple(result)

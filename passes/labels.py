@@ -116,6 +116,7 @@ class Labels:
     produced: list[tuple[int, Array]] = field(default_factory=list)
     consumed: list[Array] = field(default_factory=list)
     masks: list[Mask] = field(default_factory=list)
+    coupled: list[tuple[int, Array]] = field(default_factory=list)  # (node, labels): see Sweep.couple
     zeros: dict[str, Array] = field(default_factory=dict)  # constant -> its zero point, where that is not 0
     consumers: list[Consumer] = field(default_factory=list)
     terms: list[Term] = field(default_factory=list)
@@ -125,11 +126,14 @@ class Labels:
     depends: dict[str, tuple[Array, ...]] = field(default_factory=dict)
 
 
-def label_channels(graph: Graph, facts: Facts) -> Labels:
-    """Sweep the graph once in topological order and label every axis of every tensor."""
+def label_channels(graph: Graph, facts: Facts, *, inexact: bool = False) -> Labels:
+    """Sweep the graph once in topological order and label every axis of every tensor.
+
+    inexact: leave channels free that are coupled by a normalisation's mean and variance only.
+    """
     from .rules import find_rule
 
-    sweep = Sweep(graph, facts)
+    sweep = Sweep(graph, facts, inexact=inexact)
     for index, node in enumerate(graph.gs.nodes):
         sweep.begin(index, node)
         sweep.visit(node, find_rule(node))
@@ -140,8 +144,8 @@ def label_channels(graph: Graph, facts: Facts) -> Labels:
 class Sweep:
     """The state of the sweep, and what a rule may ask and say."""
 
-    def __init__(self, graph: Graph, facts: Facts) -> None:
-        self.graph, self.facts = graph, facts
+    def __init__(self, graph: Graph, facts: Facts, *, inexact: bool = False) -> None:
+        self.graph, self.facts, self.inexact = graph, facts, inexact
         self.out = Labels(graph, facts)
         self.index = -1
         self.node: gs.Node = gs.Node("")
@@ -239,6 +243,13 @@ class Sweep:
         """Pin with the operator at hand in the reason."""
         if labels.size and (labels.strides[0] != 0 or labels[0] >= 0):
             self.pin(labels, f"{self.node.op} {why}")
+
+    def couple(self, labels: Array, why: str) -> None:
+        """The node takes statistics over these channels: they stay, or the rest is normalised by its own (inexact)."""
+        if self.inexact:
+            self.out.coupled.append((self.index, labels))
+        else:
+            self.keep(labels, why)
 
     def split(self, flat: Array, axes: Sequence[Array]) -> None:
         """`flat` (k-dimensional) and the k axes describe the same channels; see Split."""

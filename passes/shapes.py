@@ -198,7 +198,7 @@ class _Sweep:
         try:
             schema = onnx.defs.get_schema(proto.op_type, self.version.get(domain, 1), domain)
             found = onnx.shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=self.opsets)
-        except (onnx.shape_inference.InferenceError, onnx.defs.SchemaError, RuntimeError):
+        except (onnx.shape_inference.InferenceError, onnx.defs.SchemaError, onnx.checker.ValidationError, RuntimeError):
             return
         for name, type_proto in found.items():
             self.types[name] = type_proto

@@ -10,6 +10,7 @@ from . import Rule
 from .elementwise import broadcast
 
 if TYPE_CHECKING:
+    from ..apply_plan import Cut
     from ..labels import Sweep
 
 
@@ -34,7 +35,7 @@ def _over_last_axes(s: Sweep) -> None:
     data = s.axes(0)
     axis = int(s.node.attrs.get("axis", -1)) % len(data)
     for labels in data[axis:]:
-        s.keep(labels, "couples the channels by their mean and variance")
+        s.couple(labels, "couples the channels by their mean and variance")
     for position in range(1, len(s.node.inputs)):
         if s.has(position):
             broadcast(s, [data, s.axes(position)])
@@ -44,13 +45,27 @@ def _over_last_axes(s: Sweep) -> None:
 
 
 def _over_groups(s: Sweep) -> None:
-    """GroupNormalization: statistics over the channels of a group."""
-    data = s.axes(0)
-    for axis in data[1:]:
-        s.keep(axis, "couples the channels of a group by their mean and variance")
+    """GroupNormalization: whole groups can go; where inexact removal is allowed, the same positions of each instead.
+
+    Scale and bias are one a group before opset 21, one a channel since.
+    """
+    data, count = s.axes(0), int(s.node.attrs["num_groups"])
+    size = len(data[1]) // count
+    groups, within = s.fresh(count) if count > 1 else s.fixed(1), s.fresh(size) if size > 1 else s.fixed(1)
+    for axis in data[2:]:
+        s.keep(axis, "takes statistics over this axis")
+    s.couple(within, "couples the channels of a group by their mean and variance")
+    s.split(data[1].reshape(count, size), (groups, within))
     for position in (1, 2):
-        s.keep(s.axes(position)[0], "couples the channels of a group by their mean and variance")
+        labels = s.axes(position)[0]
+        s.tie(labels, data[1] if len(labels) == len(data[1]) else groups)
     s.set(0, data)
+    s.note(groups)
+
+
+def _rewrite_groups(cut: Cut) -> None:
+    """`num_groups` counts the groups that are left."""
+    cut.node.attrs["num_groups"] = cut.size(cut.note[0])
 
 
 def _mixes_axis_1(s: Sweep) -> None:
@@ -82,11 +97,11 @@ def _mixes_axes(s: Sweep) -> None:
     s.set(0, data)
 
 
-def _sample(expression: str, weights: str = "", opset: int = 17) -> str:
+def _sample(expression: str, weights: str = "", opset: int = 17, channels: int = 6) -> str:
     return f"""
         <ir_version: 8, opset_import: ["": {opset}]>
         g (float[1, 3, 4, 4] x) => (float[1, 2, 4, 4] y)
-        <float[6, 3, 1, 1] w1, float[6] b1, float[2, 6, 1, 1] w2{weights}> {{
+        <float[{channels}, 3, 1, 1] w1, float[{channels}] b1, float[2, {channels}, 1, 1] w2{weights}> {{
           a = Conv (x, w1, b1)
           {expression}
           y = Conv (z, w2)
@@ -94,6 +109,13 @@ def _sample(expression: str, weights: str = "", opset: int = 17) -> str:
         """
 
 
+_GROUP_NORM = """
+t = Reshape (a, shape)
+n = InstanceNormalization (t, one, zero)
+u = Reshape (n, back)
+m = Mul (u, scale)
+z = Add (m, shift)
+"""
 # Filters normalised by their own statistics: their input channels stay.
 _STANDARDISED_WEIGHT = """
     <ir_version: 8, opset_import: ["": 17]>
@@ -122,12 +144,29 @@ RULES = (
     Rule(
         "InstanceNormalization",
         _per_channel,
-        samples=(_sample("z = InstanceNormalization (a, scale, shift)", ", float[6] scale, float[6] shift"),),
+        samples=(
+            _sample("z = InstanceNormalization (a, scale, shift)", ", float[6] scale, float[6] shift"),
+            _sample(
+                _GROUP_NORM,
+                ", int64[3] shape = {0, 4, -1}, int64[4] back = {1, 8, 4, 4}, float[4] one, float[4] zero, "
+                "float[8, 1, 1] scale, float[8, 1, 1] shift",
+                channels=8,
+            ),
+        ),
     ),
-    Rule("LayerNormalization", _over_last_axes),
+    Rule(
+        "LayerNormalization",
+        _over_last_axes,
+        samples=(_sample("z = LayerNormalization (a, s, t)", ", float[4] s, float[4] t"),),
+    ),
     Rule("SimplifiedLayerNormalization", _over_last_axes),
     Rule("RMSNormalization", _over_last_axes),
-    Rule("GroupNormalization", _over_groups),
+    Rule(
+        "GroupNormalization",
+        _over_groups,
+        _rewrite_groups,
+        samples=(_sample("z = GroupNormalization <num_groups = 4> (a, s, t)", ", float[8] s, float[8] t", 21, 8),),
+    ),
     Rule("LRN", _mixes_axis_1),
     Rule(
         "Softmax",

@@ -33,6 +33,8 @@ def _reduce(s: Sweep) -> None:
     for axis in axes:
         if s.node.op == "ReduceSum":
             s.mask(0, axis)  # a removed channel is a removed summand
+        elif s.node.op == "ReduceMean":
+            s.couple(data[axis], "takes the mean over this axis")
         else:
             s.keep(data[axis], "mixes the entries of its axis")
     keep = bool(s.node.attrs.get("keepdims", 1))

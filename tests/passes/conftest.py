@@ -15,11 +15,16 @@ from onnx_prune.passes.labels import label_channels
 from onnx_prune.passes.model import load
 from onnx_prune.passes.shapes import real_inputs, tensor_facts
 from onnx_prune.runtime.session import open_session
+from onnx_prune.runtime.shapes import tensor_shapes
 
 
-def _groups_of(model, sizes=None):
+def _groups_of(model, sizes=None, inexact=False):
+    """The groups; shapes that inference does not find (com.microsoft's operators) are those of a run."""
     graph = load(model)
-    return channel_groups(label_channels(graph, tensor_facts(graph, sizes)))
+    facts = tensor_facts(graph, sizes)
+    if facts.unknown and sizes is None:
+        facts = tensor_facts(graph, known=tensor_shapes(model, _random_feeds(model, batch=1)))
+    return channel_groups(label_channels(graph, facts, inexact=inexact))
 
 
 def _parse(text, seed=0, double=False):

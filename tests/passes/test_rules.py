@@ -17,6 +17,7 @@ FLOAT32_ONLY = (
     "MeanVarianceNormalization-0",
     "Resize-0",
     "Upsample-0",
+    "GroupNormalization-0",
     "QuantizeLinear-0",
     "DequantizeLinear-0",
     "DequantizeLinear-1",
