@@ -176,11 +176,12 @@ def allocate(
     if budget.shares is not None:
         return frame.aligned(_by_pattern(frame, budget.shares))
     measure = _measure(cost, frame, budget.kind)
-    limit = budget.limit(measure(frame.units))
-    if measure(frame.units) <= limit:
-        return frame.units
-    if measure(frame.least) > limit:
+    whole = measure(frame.units)
+    limit = budget.limit(whole)
+    if measure(frame.least) > limit or (whole == 0 and budget.is_share and budget.amount < 1):
         raise _out_of_reach(cost, frame, budget, measure)
+    if whole <= limit:
+        return frame.units
     return _widest(frame, method.schedule(frame, rankings), lambda kept: measure(kept) <= limit)
 
 
@@ -257,19 +258,22 @@ def _widest(frame: Frame, schedule: Schedule, fits: Callable[[Array], bool]) -> 
 def _out_of_reach(cost: CostModel, frame: Frame, budget: Budget, measure: Callable[[Array], int]) -> BudgetError:
     """Says what can be reached, rounded so that asking for it succeeds."""
     whole, least = measure(frame.units), measure(frame.least)
-    possible = math.ceil(1000 * least / whole) / 10
-    asked = 100 * budget.limit(whole) / whole
+    share = least / whole if whole else 1.0
+    possible = math.ceil(1000 * share) / 10
+    asked = 100 * budget.amount if budget.is_share else 100 * budget.amount / whole
     pinned = int((~cost.free).sum())
-    fix = f"ask for --{budget.kind} {f'{possible:g}%' if budget.is_share else least}"
+    fixes = []
+    if least < whole:
+        fixes.append(f"ask for --{budget.kind} {f'{possible:g}%' if budget.is_share else least}")
     if frame.align > 1:
-        fix += ", or for a smaller --align"
+        fixes.append("ask for a smaller --align")
     if (cost.free & (frame.least == frame.units) & (frame.units > frame.align)).any():
-        fix += ", or exclude fewer groups"
+        fixes.append("exclude fewer groups")
     return BudgetError(
         f"the budget cannot be met: {100 - possible:.3g} % of the {_NOUNS[budget.kind]} can go, "
         f"{100 - asked:.3g} % were asked for",
         where=f"{pinned} of {len(frame.names)} groups are pinned (onnx-prune inspect names them)",
-        fix=fix,
+        fix=", or ".join(fixes) or None,
         asked=asked / 100,
-        possible=least / whole,
+        possible=share,
     )

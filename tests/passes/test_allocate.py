@@ -159,6 +159,13 @@ def test_a_budget_out_of_reach_says_what_can_be_reached_and_that_succeeds(cost, 
     assert (kept < cost.units).any()
 
 
+def test_where_nothing_can_go_there_is_no_advice_to_ask_for_less(cost):
+    for kind in (*MEASURES, "channels"):
+        with pytest.raises(BudgetError, match=r": 0 % of the .* can go, 50 % were asked for") as caught:
+            allocate(cost, {}, Budget(**{kind: 0.5}), exclude=".*")
+        assert caught.value.fix == "exclude fewer groups"
+
+
 def test_selected_units_are_the_first_of_the_ranking(cost):
     kept = allocate(cost, {}, Budget(macs=0.5))
     evidence = Evidence(cost.groups, seed=4)
