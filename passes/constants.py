@@ -35,7 +35,7 @@ def cut_names(labels: Labels, removed: Array) -> dict[tuple[str, str], str]:
     taken = {*tensors, *(tensor.name for tensor in labels.graph.source.graph.initializer)}
     names: dict[tuple[str, str], str] = {}
     for name, uses in cuts.items():
-        whole = not all(uses.values()) or ("" not in uses and not _readers(tensors[name]) <= set(uses))
+        whole = not all(uses.values()) or ("" not in uses and not readers(tensors[name]) <= set(uses))
         chosen = {b"": name} if whole else {}
         for use, cut in uses.items():
             if cut and cut not in chosen:
@@ -54,7 +54,7 @@ def edit_constants(graph: Graph, labels: Labels, removed: Array, edit: Callable[
     if not names:
         return
     source, tensors = labels.graph.gs.tensors(), graph.gs.tensors()
-    readers = {node.outputs[0].name: node for node in graph.gs.nodes if node.outputs}
+    nodes = {node.outputs[0].name: node for node in graph.gs.nodes if node.outputs}
     made: dict[str, gs.Tensor] = {}
     for (name, use), new in names.items():
         if new not in made:
@@ -65,13 +65,13 @@ def edit_constants(graph: Graph, labels: Labels, removed: Array, edit: Callable[
                 set_constant(tensors[name], edited)
             made[new] = tensors[name] if new == name else make_constant(new, edited)
         if new != name:
-            inputs = readers[use].inputs
+            inputs = nodes[use].inputs
             for position, given in enumerate(inputs):
                 if given is tensors[name]:
                     inputs[position] = made[new]
 
 
-def _readers(tensor: gs.Tensor) -> set[str]:
+def readers(tensor: gs.Tensor) -> set[str]:
     """The uses of a constant: the first outputs of the nodes that read it."""
     return {node.outputs[0].name for node in tensor.outputs}
 

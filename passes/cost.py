@@ -17,6 +17,7 @@ from onnx import TensorProto, helper
 from scipy.sparse import csr_array
 
 from .channel_groups import ChannelGroups
+from .constants import readers
 from .labels import Axes, ConstantAxes, Labels
 from .model import constant_values
 
@@ -42,13 +43,37 @@ class _Products:
         return round(float(self.coefficient @ lengths[self.axes].prod(axis=1)))
 
 
+@dataclass(frozen=True, slots=True)
+class _Constants:
+    """Elements of every constant. A row is a constant, or each different use of a vector that several nodes share.
+
+    Uses that lose nothing share one tensor, the others get one each (constants.cut_names).
+    axes (rows, j) as in _Products; owner (rows,): the number of the constant. Of each constant: full, its elements;
+    stays, whether a reader takes it whole whatever goes; itemsize; floating.
+    """
+
+    axes: Array
+    owner: Array
+    full: Array
+    stays: Array
+    itemsize: Array
+    floating: Array
+
+    def __call__(self, lengths: Array) -> Array:
+        elements = lengths[self.axes].prod(axis=1)
+        whole = elements == self.full[self.owner]
+        stays = self.stays.copy()
+        stays[self.owner[whole]] = True
+        return np.bincount(self.owner, np.where(whole, 0, elements), len(stays)) + self.full * stays
+
+
 @dataclass(frozen=True)
 class CostModel:
     """Costs as functions of `kept`, int64, one entry a group of `groups.groups`; those of pinned groups are not read.
 
     units: `kept` of the whole network. MACs count each multiply-accumulate of Conv, ConvTranspose, Gemm, MatMul and
     Einsum once, at the input sizes of the facts. Parameters are the elements of float constants that a node of the
-    main graph reads; one that several nodes share counts once, as its first reader has it.
+    main graph reads. A vector that several nodes share counts once, and once more for every use that is cut apart.
     """
 
     groups: ChannelGroups
@@ -57,8 +82,7 @@ class CostModel:
     _base: Array
     _matrix: csr_array
     _macs: _Products
-    _params: _Products
-    _bytes: _Products
+    _constants: _Constants
     _fixed_params: int
 
     def macs(self, kept: Array) -> int:
@@ -67,11 +91,11 @@ class CostModel:
 
     def params(self, kept: Array) -> int:
         """Elements of float constants."""
-        return self._params(self._lengths(kept)) + self._fixed_params
+        return round(float(self._constants.floating @ self._constants(self._lengths(kept)))) + self._fixed_params
 
     def weight_bytes(self, kept: Array) -> int:
         """Bytes of all constants that carry labels, whatever their type."""
-        return self._bytes(self._lengths(kept))
+        return round(float(self._constants.itemsize @ self._constants(self._lengths(kept))))
 
     def size(self, kept: Array) -> int:
         """Estimated bytes of the model with its weights: the original's less those of what goes."""
@@ -92,13 +116,9 @@ class CostModel:
 def cost_model(groups: ChannelGroups) -> CostModel:
     """Build the cost model of a graph, once for all widths. Linear in the number of labels."""
     labels = groups.labels
-    constants: dict[str, ConstantAxes] = {}
-    for constant in labels.constants.values():
-        constants.setdefault(constant.name, constant)
     table = _AxisTable()
-    macs = table.products([(t.coefficient, t.axes) for t in labels.terms])
-    params = table.products([(1, c.labels) for c in constants.values() if c.floating])
-    size = table.products([(c.itemsize, c.labels) for c in constants.values()])
+    macs = _Products(np.array([t.coefficient for t in labels.terms]), table.rows(t.axes for t in labels.terms))
+    constants = _constants(groups, table)
     base, matrix = _affine(table.arrays, groups)
     return CostModel(
         groups=groups,
@@ -107,9 +127,8 @@ def cost_model(groups: ChannelGroups) -> CostModel:
         _base=base,
         _matrix=matrix,
         _macs=macs,
-        _params=params,
-        _bytes=size,
-        _fixed_params=_unlabelled_params(labels, constants),
+        _constants=constants,
+        _fixed_params=_unlabelled_params(labels),
     )
 
 
@@ -120,12 +139,13 @@ class _AxisTable:
         self.arrays: list[Array] = []
         self._numbers: dict[int, int] = {}
 
-    def products(self, rows: Iterable[tuple[float, Axes]]) -> _Products:
-        rows = list(rows)
-        numbers = np.zeros((len(rows), max((len(axes) for _, axes in rows), default=0)), np.int64)
-        for i, (_, axes) in enumerate(rows):
-            numbers[i, : len(axes)] = [self._number(a) for a in axes]
-        return _Products(np.array([coefficient for coefficient, _ in rows], np.float64), numbers)
+    def rows(self, axes: Iterable[Axes]) -> Array:
+        """(rows, j) numbers of the axes of each, filled up with 0."""
+        rows = list(axes)
+        numbers = np.zeros((len(rows), max(map(len, rows), default=0)), np.int64)
+        for i, row in enumerate(rows):
+            numbers[i, : len(row)] = [self._number(axis) for axis in row]
+        return numbers
 
     def _number(self, axis: Array) -> int:
         if id(axis) not in self._numbers:
@@ -155,8 +175,30 @@ def _affine(arrays: Sequence[Array], groups: ChannelGroups) -> tuple[Array, csr_
     return base, matrix
 
 
-def _unlabelled_params(labels: Labels, labelled: Mapping[str, ConstantAxes]) -> int:
+def _constants(groups: ChannelGroups, table: _AxisTable) -> _Constants:
+    labels = groups.labels
+    uses: dict[str, dict[tuple[bytes, ...], ConstantAxes]] = {}
+    read: dict[str, set[str]] = {}
+    for constant in labels.constants.values():
+        units = tuple(groups.component[axis[axis >= 0]].tobytes() for axis in constant.labels)
+        uses.setdefault(constant.name, {}).setdefault(units, constant)
+        read.setdefault(constant.name, set()).add(constant.use)
+    tensors = labels.graph.gs.tensors()
+    rows = [constant for different in uses.values() for constant in different.values()]
+    firsts = [next(iter(different.values())) for different in uses.values()]
+    return _Constants(
+        axes=table.rows(constant.labels for constant in rows),
+        owner=np.repeat(np.arange(len(uses)), [len(different) for different in uses.values()]),
+        full=np.array([np.prod([len(axis) for axis in constant.labels]) for constant in firsts], np.float64),
+        stays=np.array(["" not in read[name] and not readers(tensors[name]) <= read[name] for name in uses], bool),
+        itemsize=np.array([constant.itemsize for constant in firsts], np.float64),
+        floating=np.array([constant.floating for constant in firsts], np.float64),
+    )
+
+
+def _unlabelled_params(labels: Labels) -> int:
     """Elements of float constants that no rule asked for, and that so keep their size."""
+    labelled = {name for name, _ in labels.constants}
     tensors = {t.name: t for node in labels.graph.gs.nodes for t in node.inputs}
     facts = labels.facts
     return sum(

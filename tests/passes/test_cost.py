@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import onnx
 import pytest
@@ -90,3 +92,38 @@ def test_a_shared_constant_counts_once_and_its_work_twice(groups_of):
     cost = cost_model(groups_of(model))
     assert cost.params(cost.units) == 18 + 36 + 12 + 1
     assert cost.macs(cost.units) == 16 * (18 + 36 + 36 + 12)
+
+
+APART = """
+    <ir_version: 8, opset_import: ["": 17]>
+    g (float[1, 3, 4, 4] x) => (float[1, 2, 4, 4] y)
+    <float[4, 3, 1, 1] w1, float[4, 4, 1, 1] w2, float[4, 4, 1, 1] w3, float[2, 4, 1, 1] w4,
+     float[4] one = {1, 2, 3, 4}> {
+      a = Conv (x, w1, one)
+      b = Conv (a, w2, one)
+      c = Conv (b, w3, one)
+      y = Conv (c, w4)
+    }
+"""
+
+
+@pytest.mark.parametrize(
+    ("removed", "bias"),
+    [
+        ({}, 4),
+        ({"a": (0,)}, 4 + 3),
+        ({"a": (0,), "b": (1, 2)}, 4 + 3 + 2),
+        ({"a": (0,), "b": (1, 2), "c": (3,)}, 3 + 2 + 3),
+    ],
+)
+def test_a_shared_vector_that_is_cut_apart_counts_once_for_every_cut(removed, bias, groups_of):
+    model = parser.parse_model(APART)
+    for name, shape in {"w1": (4, 3, 1, 1), "w2": (4, 4, 1, 1), "w3": (4, 4, 1, 1), "w4": (2, 4, 1, 1)}.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(shape, np.float32), name))
+    groups = groups_of(model)
+    cost = cost_model(groups)
+    cut = to_model(apply_removal(groups.labels, groups.removed_labels(removed)))
+    recount = cost_model(groups_of(cut))
+    widths = [3, *(4 - len(removed.get(name, ())) for name in "abc"), 2]
+    assert cost.params(cost.kept(removed)) == sum(a * b for a, b in pairwise(widths)) + bias
+    assert cost.params(cost.kept(removed)) == recount.params(recount.units)
