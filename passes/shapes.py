@@ -60,6 +60,8 @@ def tensor_facts(
         shapes[tensor.name] = tuple(tensor.dims)
         types[tensor.name] = helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
     sweep = _Sweep(graph, shapes, types, values)
+    if not dynamic:
+        sweep.declared = {v.name: v.type for v in [*graph.source.graph.value_info, *graph.source.graph.output]}
     for node, proto in zip(graph.gs.nodes, graph.source.graph.node, strict=True):
         sweep.visit(node, proto)
     unknown = tuple(o.name for n in graph.gs.nodes for o in n.outputs if o.name and o.name not in shapes)
@@ -115,6 +117,7 @@ class _Sweep:
         self.graph, self.shapes, self.types, self.values = graph, shapes, types, values
         self.opsets = list(graph.source.opset_import)
         self.version = {o.domain: o.version for o in self.opsets}
+        self.declared: dict[str, onnx.TypeProto] = {}  # what the model itself says, for operators nobody else knows
 
     def visit(self, node: gs.Node, proto: onnx.NodeProto) -> None:
         if node.op == "Constant" and not node.domain:
@@ -122,12 +125,20 @@ class _Sweep:
             return
         if any(o.name and o.name not in self.shapes for o in node.outputs):
             self._infer(node, proto)
+            self._believe(node)
         if node.domain not in (None, "", "ai.onnx"):
             return
         if node.op in ("Shape", "Size") and node.inputs[0].name in self.shapes:
             self._shape(node)
         elif node.op in FOLDABLE:
             self._fold(node)
+
+    def _believe(self, node: gs.Node) -> None:
+        for tensor in node.outputs:
+            if tensor.name not in self.shapes and tensor.name in self.declared:
+                shape = _static(self.declared[tensor.name])
+                if shape is not None:
+                    self.shapes[tensor.name], self.types[tensor.name] = shape, self.declared[tensor.name]
 
     def _constant(self, tensor: gs.Tensor) -> None:
         array = constant_values(tensor)

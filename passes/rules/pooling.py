@@ -37,6 +37,9 @@ def _roi_align(s: Sweep) -> None:
 
 def _resize(s: Sweep) -> None:
     """An axis of unchanged size is carried on (NCHW and NHWC alike); one that is resized is space."""
+    if s.has(3) and s.value(3) is None:
+        s.opaque("Resize to computed sizes has no rule")
+        return
     data, size = s.axes(0), s.out_shape()
     result = []
     for labels, after in zip(data, size, strict=True):

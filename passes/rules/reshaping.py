@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 def _reshape(s: Sweep) -> None:
     """Axes of equal products are matched from the left; see `regroup`."""
+    if s.has(1) and s.value(1) is None:
+        s.opaque("Reshape to a computed shape has no rule")
+        return
     s.set(0, regroup(s, list(s.axes(0)), list(s.out_shape())))
 
 
@@ -43,6 +47,7 @@ def regroup(s: Sweep, before: list[Array], after: list[int]) -> list[Array]:
 
 
 def _run(s: Sweep, before: list[Array], after: list[int]) -> list[Array]:
+    _drop_ones(s, before)
     inner = [a for a in before if len(a) != 1]
     outer = [n for n in after if n != 1]
     if len(inner) == len(outer) == 1:
@@ -53,6 +58,13 @@ def _run(s: Sweep, before: list[Array], after: list[int]) -> list[Array]:
         made = _refine(s, inner, outer)
     rest = iter(made)
     return [s.fixed(1) if n == 1 else next(rest) for n in after]
+
+
+def _drop_ones(s: Sweep, axes: Sequence[Array]) -> None:
+    """An axis of one entry may vanish here, so the entry must be there; it can be one of a larger axis that was split."""
+    for axis in axes:
+        if len(axis) == 1:
+            s.keep(axis, "needs the one entry of this axis")
 
 
 def _refine(s: Sweep, before: list[Array], after: list[int]) -> list[Array]:
@@ -132,12 +144,16 @@ def _transpose(s: Sweep) -> None:
 
 def _ones(s: Sweep) -> None:
     """Squeeze and Unsqueeze: axes of size 1 come and go."""
+    _drop_ones(s, s.axes(0))
     rest = iter([a for a in s.axes(0) if len(a) != 1])
     s.set(0, [s.fixed(1) if n == 1 else next(rest) for n in s.out_shape()])
 
 
 def _expand(s: Sweep) -> None:
     """A stretched axis holds copies of one entry: as many as the target says, so they can be removed."""
+    if s.value(1) is None:
+        s.opaque("Expand to a computed shape has no rule")
+        return
     data, size, kind = s.axes(0), s.out_shape(), s.kind(1)
     result: list[Array] = []
     for back in range(len(size), 0, -1):
@@ -146,7 +162,7 @@ def _expand(s: Sweep) -> None:
             result.append(labels)
             continue
         s.keep(labels, "stretches it over an axis")
-        free = s.value(1) is None or (back <= len(kind) and kind[-back] & DYNAMIC)
+        free = back <= len(kind) and kind[-back] & DYNAMIC
         result.append(s.fixed(size[-back]) if free else s.fresh(size[-back]))
     s.set(0, result)
 
@@ -224,6 +240,30 @@ u = Reshape (a, five)
 v = Transpose <perm = [0, 2, 1, 3, 4]> (u)
 z = Reshape (v, four)
 """
+# Packed query, key and value: (3, heads, dimensions) of which only whole heads can go.
+_PACKED = """
+    <ir_version: 8, opset_import: ["": 17]>
+    g (float[2, 4, 6] x) => (float[2, 4, 5] y)
+    <float[6, 24] wqkv, float[24] b, float[8, 5] wo, int64[5] five = {0, 4, 3, 4, 2}, int64[1] one = {2},
+     int64[3] parts = {1, 1, 1}, int64[3] flat = {2, 4, 8}> {
+      m = MatMul (x, wqkv)
+      h = Add (m, b)
+      r = Reshape (h, five)
+      q1, k1, v1 = Split <axis = 2> (r, parts)
+      q = Squeeze (q1, one)
+      k = Squeeze (k1, one)
+      v = Squeeze (v1, one)
+      qh = Transpose <perm = [0, 2, 1, 3]> (q)
+      kh = Transpose <perm = [0, 2, 3, 1]> (k)
+      vh = Transpose <perm = [0, 2, 1, 3]> (v)
+      s = MatMul (qh, kh)
+      p = Softmax <axis = -1> (s)
+      o = MatMul (p, vh)
+      t = Transpose <perm = [0, 2, 1, 3]> (o)
+      c = Reshape (t, flat)
+      y = MatMul (c, wo)
+    }
+    """
 RULES = (
     Rule(
         "Reshape",
@@ -256,6 +296,7 @@ RULES = (
         "Squeeze",
         _ones,
         samples=(
+            _PACKED,
             _sample(
                 "p = GlobalMaxPool (a)\n q = Squeeze (p, k)\n z = Unsqueeze (q, k)",
                 ", int64[2] k = {2, 3}",
