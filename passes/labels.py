@@ -329,8 +329,11 @@ class Sweep:
                 self.out.axes[tensor.name] = tuple(_filled(label, n) for n in self.facts.shapes.get(tensor.name, ()))
 
     def pin_outputs(self) -> None:
+        constants: dict[str, list[Array]] = {}
+        for (name, _), constant in self.out.constants.items():
+            constants.setdefault(name, []).extend(constant.labels)
         for tensor in self.graph.gs.outputs:
-            for labels in self.out.axes.get(tensor.name, ()):
+            for labels in self.out.axes.get(tensor.name) or constants.get(tensor.name, ()):
                 self.pin(labels, f"graph output '{tensor.name}'")
 
     def _complete(self, node: gs.Node) -> None:

@@ -278,11 +278,11 @@ def _restore_tensors(graph: onnx.GraphProto, source: onnx.GraphProto) -> None:
         graph.initializer.extend(copies)
         now = {t.name: t for t in graph.initializer}
     for before, after in ((source.input, graph.input), (source.output, graph.output)):
-        shapes = {v.name: v for v in after}
         del after[:]
         for value in before:
-            cut = value.name in now and list(now[value.name].dims) != [d.dim_value for d in _dims(value)]
-            after.append(shapes[value.name] if cut and value.name in shapes else value)
+            tensor = now.get(value.name)  # old models list initializers as inputs too: these follow the cut
+            cut = tensor is not None and list(tensor.dims) != [d.dim_value for d in _dims(value)]
+            after.append(_typed(tensor) if cut and tensor is not None else value)
     interface = {v.name for v in [*source.input, *source.output]}
     made = {o for node in graph.node for o in node.output}
     infos = {v.name: v for v in graph.value_info}
@@ -291,6 +291,10 @@ def _restore_tensors(graph: onnx.GraphProto, source: onnx.GraphProto) -> None:
         known = infos.get(value.name)
         if value.name in made - interface and (known is None or known.type == value.type or not _is_plain(value)):
             graph.value_info.append(value)
+
+
+def _typed(tensor: onnx.TensorProto) -> onnx.ValueInfoProto:
+    return onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
 
 
 def _dims(value: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimension]:
