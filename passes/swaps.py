@@ -64,7 +64,6 @@ class _Table:
         W, S, self.weight = consumer
         n, C, self.k = W.shape
         flat = compact(np.asarray(W, np.float64).reshape(n, C * self.k))
-        self.kept = ~gone
         self.M = np.array(S, np.float64)
         self.M[np.diag_indices_from(self.M)] += damping(S.diagonal(), ridge)
         self.X = flat @ self.M
@@ -88,16 +87,12 @@ class _Table:
         return -self.weight * np.trace(np.linalg.solve(D, by_channel @ by_channel.transpose(0, 2, 1)), axis1=1, axis2=2)
 
     def toggle(self, channel: int) -> None:
-        """Sweep on a channel that was gone, or sweep back on one that was kept."""
+        """Sweep on a channel, in either direction: they differ in the sign of its own row, which no score sees."""
         c = columns(np.array([channel]), self.k)
-        sign = -1.0 if self.kept[channel] else 1.0
         pivot = lu_factor(self.M[np.ix_(c, c)], check_finite=False)
-        row = self.M[c]
-        scaled = lu_solve(pivot, row, check_finite=False)
-        own = self.X[:, c]
-        self.X -= own @ scaled
-        self.M -= row.T @ scaled
-        self.X[:, c] = sign * lu_solve(pivot, own.T, check_finite=False).T
-        self.M[c], self.M[:, c] = sign * scaled, sign * scaled.T
+        row = lu_solve(pivot, self.M[c], check_finite=False)
+        own = lu_solve(pivot, self.X[:, c].T, check_finite=False).T
+        self.X -= self.X[:, c] @ row
+        self.M -= self.M[:, c] @ row
+        self.X[:, c], self.M[c], self.M[:, c] = own, row, row.T
         self.M[np.ix_(c, c)] = -lu_solve(pivot, np.eye(self.k), check_finite=False)
-        self.kept[channel] = not self.kept[channel]

@@ -10,15 +10,20 @@ from onnx_prune.passes.lasso import lasso_path, lasso_select
 C = 20
 
 
-@pytest.fixture(params=range(3))
+@pytest.fixture(params=[0, 3, 5])
 def G(request, monkeypatch):
     """A matrix that needs no ridge, and none that would blur the comparison."""
     monkeypatch.setattr(lasso, "_RIDGE", 1e-13)
     rng = np.random.default_rng(request.param)
-    hidden = rng.standard_normal((300, C // 2))
-    x = np.maximum(hidden @ rng.standard_normal((C // 2, C)) + rng.standard_normal((300, C)), 0)
-    x *= rng.uniform(0.3, 1, C) * rng.choice([-1, 1], C)
+    factors = rng.standard_normal((300, 4)) @ rng.standard_normal((4, C))
+    x = factors + rng.uniform(0.3, 1, C) * rng.standard_normal((300, C))
     return x.T @ x / 300
+
+
+def test_the_data_has_coefficients_that_begin_below_zero_and_some_that_vanish_again(G):
+    solutions = np.sign([dense(lasso_select(G, keep)) for keep in range(C + 1)])
+    assert (solutions < 0).any()
+    assert (np.diff(np.abs(solutions), axis=0) < 0).any()
 
 
 def coordinate_descent(G, penalty):
