@@ -12,19 +12,24 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from .passes.allocate import allocate, select
+from .passes.allocate import Method, allocate, make_method, select
 from .passes.apply_plan import apply_removal
 from .passes.budget import Budget
 from .passes.channel_groups import ChannelGroups, channel_groups
-from .passes.cost import CostModel
-from .passes.criteria import Criterion, Evidence, make_criterion
+from .passes.choice import word
+from .passes.cost import CostModel, cost_model
+from .passes.criteria import make_criterion
 from .passes.errors import ProofError, ReadError, UsageError
+from .passes.export import infer_shapes, to_model
+from .passes.files import save_model
 from .passes.labels import label_channels
-from .passes.model import Graph, infer_shapes, load, save, to_model
+from .passes.model import Graph, load
 from .passes.plan import Plan, make_plan, removed_from_plan
+from .passes.ranking import Criterion, Evidence, rank_groups
 from .passes.report import GroupRow, Report
 from .passes.shapes import input_shapes, tensor_facts
 from .passes.silence import silence
+from .passes.spill import file_bytes
 from .runtime.feeds import runnable_feeds, sample_feeds
 from .runtime.latency import compare
 from .runtime.prove import Proof, max_relative_error, runs_on
@@ -47,7 +52,7 @@ class Result:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the model so that the file appears whole or not at all."""
-        return save(self.model, path, external=self.external)
+        return save_model(self.model, path, external=self.external)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,7 @@ class Settings:
     """
 
     criterion: str | Criterion = "l2"
-    allocation: str = "uniform"
+    allocation: str | Method = "uniform"
     align: int = 1
     exclude: str | None = None
     seed: int = 0
@@ -95,7 +100,7 @@ def analyse(
             facts = tensor_facts(graph, shapes, known=tensor_shapes(graph.source, feeds, device=device))
     groups = channel_groups(label_channels(graph, facts))
     name = Path(model).name if isinstance(model, str | os.PathLike) else graph.source.graph.name
-    return Analysis(name, graph, groups, CostModel(groups), feeds)
+    return Analysis(name, graph, groups, cost_model(groups), feeds)
 
 
 inspect = analyse
@@ -126,30 +131,15 @@ def prune(
 
 def decide(analysis: Analysis, budget: Budget, settings: Settings) -> Plan:
     """Which units of which groups go."""
-    criterion = make_criterion(settings.criterion)
-    groups = analysis.groups
-    evidence = Evidence(groups, seed=settings.seed)
-    rankings = {g.name: criterion.rank(g, evidence) for g in groups.free}
-    kept = allocate(
-        groups,
-        analysis.cost,
-        rankings,
-        budget,
-        method=settings.allocation,
-        align=settings.align,
-        exclude=settings.exclude,
+    criterion, method = make_criterion(settings.criterion), make_method(settings.allocation)
+    evidence = Evidence(analysis.groups, seed=settings.seed)
+    rankings = rank_groups(criterion, evidence)
+    kept = allocate(analysis.cost, rankings, budget, method=method, align=settings.align, exclude=settings.exclude)
+    removed = select(analysis.groups, kept, criterion, evidence)
+    plan = make_plan(
+        analysis.cost, removed, budget, criterion=word(criterion), allocation=word(method), seed=settings.seed
     )
-    removed = select(groups, kept, criterion, evidence)
-    return make_plan(
-        groups,
-        analysis.cost,
-        removed,
-        budget=budget,
-        criterion=criterion.name,
-        allocation=settings.allocation,
-        seed=settings.seed,
-        name=analysis.name,
-    )
+    return replace(plan, model=analysis.name)
 
 
 def apply(
@@ -158,10 +148,10 @@ def apply(
     """Redo a plan, on its model or another checkpoint of the same graph, with proof and measurement."""
     chosen = _settings(settings)
     start = time.perf_counter()
-    plan = plan if isinstance(plan, Plan) else Plan.load(plan)
+    loaded = plan if isinstance(plan, Plan) else Plan.load(plan)
     progress("reading the model")
     analysis = analyse(model, device=chosen.device, seed=chosen.seed)
-    return _write(analysis, replace(plan, model={**plan.model, "name": analysis.name}), chosen, progress, start)
+    return _write(analysis, replace(loaded, model=analysis.name), chosen, progress, start)
 
 
 def _settings(given: Mapping[str, object]) -> Settings:
@@ -199,7 +189,7 @@ def _write(analysis: Analysis, plan: Plan, settings: Settings, progress: Progres
         groups=tuple(_rows(analysis.groups, plan)),
         macs=plan.macs,
         params=plan.params,
-        size=(analysis.graph.source.ByteSize(), model.ByteSize()),
+        size=(file_bytes(analysis.graph.source), file_bytes(model)),
         latency=latency,
         proof=proof.error,
         seconds=seconds,
@@ -208,8 +198,8 @@ def _write(analysis: Analysis, plan: Plan, settings: Settings, progress: Progres
 
 
 def _rows(groups: ChannelGroups, plan: Plan) -> list[GroupRow]:
-    gone = {g["name"]: len(g["removed"]) for g in plan.groups}
-    return [GroupRow(g.name, g.units, g.units - gone.get(g.name, 0), g.pinned) for g in groups.groups]
+    gone = plan.removed
+    return [GroupRow(g.name, g.units, g.units - len(gone.get(g.name, ())), g.pinned) for g in groups.groups]
 
 
 def prove(analysis: Analysis, model: onnx.ModelProto, removed: np.ndarray, settings: Settings) -> Proof:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -242,7 +241,7 @@ class Cut:
         self._settled.add((self.index, position))
         self.node.inputs[position] = tensor
 
-    def _node(self, op: str, inputs: list[gs.Tensor], **attrs: Any) -> gs.Tensor:
+    def _node(self, op: str, inputs: list[gs.Tensor], **attrs: int) -> gs.Tensor:
         """A new node in front of the one at hand."""
         output = gs.Variable(self._fresh(op.lower()))
         made = gs.Node(op, name=output.name, attrs=attrs, inputs=inputs, outputs=[output])

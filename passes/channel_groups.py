@@ -226,7 +226,7 @@ def _makers(labels: Labels, component: Array) -> dict[int, int]:
 def _name(labels: Labels, node: int | None, constant: str) -> str:
     """A module path where the model has one: the weight's name, else the node's; see docs/architecture.md."""
     if node is None:
-        return re.sub(r"\.weight$", "", constant)
+        return re.sub(r"\.weight$", "", constant) + ":in"
     made = labels.graph.gs.nodes[node]
     for tensor in made.inputs[1:2]:
         path = re.fullmatch(r"(.+)\.(?:weight|kernel|W)(?:_\w+)?", tensor.name)

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto
 from scipy.sparse import csr_array
 
 from .channel_groups import ChannelGroups
 from .constants import readers
 from .labels import Axes, ConstantAxes, Labels
 from .model import constant_values
+from .spill import file_bytes
 
 Array = np.ndarray
 
@@ -28,8 +28,6 @@ _FLOATING = frozenset(
     for name, kind in TensorProto.DataType.items()
     if name in ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16") or name[:6] == "FLOAT8"
 )
-_FOUR_BITS = frozenset((TensorProto.INT4, TensorProto.UINT4))
-_TENSOR_OVERHEAD = 16  # bytes of a TensorProto beside name and values: tags, lengths, dimensions; an estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +108,7 @@ class CostModel:
 
     @cached_property
     def _file_bytes(self) -> int:
-        return _serialized_bytes(self.groups.labels.graph.source)
+        return file_bytes(self.groups.labels.graph.source)
 
 
 def cost_model(groups: ChannelGroups) -> CostModel:
@@ -206,18 +204,3 @@ def _unlabelled_params(labels: Labels) -> int:
         for name, tensor in tensors.items()
         if name not in labelled and facts.dtypes.get(name) in _FLOATING and constant_values(tensor) is not None
     )
-
-
-def _serialized_bytes(model: onnx.ModelProto) -> int:
-    """Bytes of the model in one file. Weights are not serialised for it, which takes seconds a GB and ends at 2 GiB."""
-    graph = model.graph
-    weights = sum(_tensor_bytes(tensor) for tensor in graph.initializer)
-    rest = [*graph.node, *graph.input, *graph.output, *graph.value_info, *model.metadata_props]
-    return weights + sum(part.ByteSize() + 3 for part in rest)  # 3: a tag, and a length in two bytes
-
-
-def _tensor_bytes(tensor: TensorProto) -> int:
-    if not tensor.HasField("raw_data"):
-        return tensor.ByteSize()
-    bits = 4 if tensor.data_type in _FOUR_BITS else 8 * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    return int(np.prod(tensor.dims, dtype=np.int64)) * bits // 8 + len(tensor.name) + _TENSOR_OVERHEAD

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import numpy_helper
 
-from .errors import ReadError, UsageError
+from .errors import ReadError
 
 PROTOBUF_LIMIT = 2**31 - 2**20  # bytes; protobuf refuses 2 GiB, a margin for the graph itself
 EXTERNAL_THRESHOLD = 1024  # bytes; smaller tensors stay inside the model file
@@ -83,7 +82,7 @@ def load(source: str | os.PathLike[str] | bytes | onnx.ModelProto | Graph) -> Gr
         import onnx.inliner
 
         model = onnx.inliner.inline_local_functions(model)
-    with _quiet():
+    with quiet():
         graph = gs.import_onnx(model)
     return Graph(graph, model, external)
 
@@ -119,7 +118,7 @@ def _where(source: object) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Generator[None]:
+def quiet() -> Generator[None]:
     """Graphsurgeon's logger writes warnings about valid models (no name, bfloat16) on standard output."""
     from onnx_graphsurgeon.logger import G_LOGGER
 
@@ -180,195 +179,3 @@ def make_constant(name: str, values: np.ndarray) -> gs.Constant:
 def _held(values: np.ndarray) -> np.ndarray | gs.ir.tensor.LazyValues:
     """Graphsurgeon writes types that numpy lacks byte by byte, four-bit ones too: hold those as ONNX does."""
     return gs.ir.tensor.LazyValues(numpy_helper.from_array(values)) if values.dtype.kind == "V" else values
-
-
-def to_model(graph: Graph) -> onnx.ModelProto:
-    """The graph as a ModelProto, with all that the import dropped put back by name."""
-    with _quiet():
-        model = gs.export_onnx(graph.gs, do_type_check=False)
-    source = graph.source
-    _restore_model(model, source)
-    _restore_nodes(model.graph, source.graph)
-    _restore_tensors(model.graph, source.graph)
-    return model
-
-
-def _restore_model(model: onnx.ModelProto, source: onnx.ModelProto) -> None:
-    for field in ("producer_name", "producer_version", "domain", "model_version", "doc_string", "ir_version"):
-        if source.HasField(field):
-            setattr(model, field, getattr(source, field))
-        else:
-            model.ClearField(field)
-    for field in ("opset_import", "metadata_props", "training_info", "configuration"):
-        if field in source.DESCRIPTOR.fields_by_name:
-            model.ClearField(field)
-            getattr(model, field).extend(getattr(source, field))
-    for field in ("quantization_annotation", "metadata_props"):
-        if field in source.graph.DESCRIPTOR.fields_by_name:
-            model.graph.ClearField(field)
-            getattr(model.graph, field).extend(getattr(source.graph, field))
-    if source.graph.HasField("doc_string"):
-        model.graph.doc_string = source.graph.doc_string
-    else:
-        model.graph.ClearField("doc_string")
-
-
-def _node_key(node: onnx.NodeProto) -> tuple[str, str]:
-    return node.op_type, next((o for o in node.output if o), "")
-
-
-def _restore_nodes(graph: onnx.GraphProto, source: onnx.GraphProto) -> None:
-    original = {_node_key(node): node for node in source.node}
-    for node in graph.node:
-        before = original.get(_node_key(node))
-        if before is None:
-            continue
-        for field in ("doc_string", "overload"):
-            if before.HasField(field):
-                setattr(node, field, getattr(before, field))
-        for field in ("metadata_props", "device_configurations"):
-            if field in before.DESCRIPTOR.fields_by_name:
-                getattr(node, field).extend(getattr(before, field))
-        kept = {a.name: a for a in node.attribute}
-        attributes = []
-        for attribute in before.attribute:  # the original wherever the cut left the value alone: doc strings, order
-            now = kept.pop(attribute.name, None)
-            if (now is None and attribute.type == onnx.AttributeProto.TENSORS) or (
-                now is not None and _same(now, attribute)
-            ):
-                attributes.append(attribute)
-            elif now is not None:
-                attributes.append(now)
-        attributes.extend(kept.values())
-        copies = [onnx.AttributeProto.FromString(a.SerializeToString()) for a in attributes]
-        del node.attribute[:]
-        node.attribute.extend(copies)
-
-
-def _same(now: onnx.AttributeProto, before: onnx.AttributeProto) -> bool:
-    """Whether the exporter wrote the attribute unchanged (its type, and its value in the type's field)."""
-    if now.type != before.type:
-        return not now.ints and not before.ints and now.type in (0, before.type)
-    if now.type == onnx.AttributeProto.TENSOR:
-        return now.t.dims == before.t.dims and np.array_equal(
-            numpy_helper.to_array(now.t), numpy_helper.to_array(before.t)
-        )
-    if now.type == onnx.AttributeProto.GRAPH:
-        return True  # nothing of ours changes a body
-    return (now.i, now.f, now.s, list(now.ints), list(now.floats), list(now.strings)) == (
-        before.i,
-        before.f,
-        before.s,
-        list(before.ints),
-        list(before.floats),
-        list(before.strings),
-    )
-
-
-def _restore_tensors(graph: onnx.GraphProto, source: onnx.GraphProto) -> None:
-    """Interface types verbatim, initializers in their old order with the unused ones, value_info that still holds."""
-    now = {t.name: t for t in graph.initializer}
-    read = {name for node in source.node for name in node.input}
-    order = {t.name: i for i, t in enumerate(source.initializer)}
-    if [t.name for t in graph.initializer] != list(order):
-        unread = [t for t in source.initializer if t.name not in read and t.name not in now]
-        tensors = sorted([*now.values(), *unread], key=lambda t: order.get(t.name, len(order)))
-        copies = [onnx.TensorProto.FromString(t.SerializeToString()) for t in tensors]
-        del graph.initializer[:]
-        graph.initializer.extend(copies)
-        now = {t.name: t for t in graph.initializer}
-    for before, after in ((source.input, graph.input), (source.output, graph.output)):
-        del after[:]
-        for value in before:
-            tensor = now.get(value.name)  # old models list initializers as inputs too: these follow the cut
-            cut = tensor is not None and list(tensor.dims) != [d.dim_value for d in _dims(value)]
-            after.append(_typed(tensor) if cut and tensor is not None else value)
-    interface = {v.name for v in [*source.input, *source.output]}
-    made = {o for node in graph.node for o in node.output}
-    infos = {v.name: v for v in graph.value_info}
-    del graph.value_info[:]
-    for value in source.value_info:
-        known = infos.get(value.name)
-        if value.name in made - interface and (known is None or known.type == value.type or not _is_plain(value)):
-            graph.value_info.append(value)
-
-
-def _typed(tensor: onnx.TensorProto) -> onnx.ValueInfoProto:
-    return onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
-
-
-def _dims(value: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimension]:
-    return list(value.type.tensor_type.shape.dim)
-
-
-def _is_plain(value: onnx.ValueInfoProto) -> bool:
-    return value.type.HasField("tensor_type")
-
-
-def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with the shapes of its intermediate tensors inferred anew; the weights are not serialised for it."""
-    skeleton = without_weights(model)
-    inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
-    have = {v.name for v in [*model.graph.value_info, *model.graph.input, *model.graph.output]}
-    have |= {t.name for t in model.graph.initializer}
-    model.graph.value_info.extend(v for v in inferred.graph.value_info if v.name not in have)
-    return model
-
-
-def without_weights(model: onnx.ModelProto, above: int = 1024) -> onnx.ModelProto:
-    """A copy in which initializers of more than `above` elements became inputs of the same type: light to infer on."""
-    skeleton = onnx.ModelProto()
-    skeleton.ir_version = model.ir_version
-    skeleton.opset_import.extend(model.opset_import)
-    skeleton.functions.extend(model.functions)
-    graph, source = skeleton.graph, model.graph
-    graph.name = source.name or "graph"
-    graph.node.extend(source.node)
-    graph.input.extend(source.input)
-    graph.output.extend(source.output)
-    graph.value_info.extend(source.value_info)
-    listed = {v.name for v in source.input}
-    for tensor in source.initializer:
-        if int(np.prod(tensor.dims)) <= above:
-            graph.initializer.append(tensor)
-        elif tensor.name not in listed:
-            graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
-    graph.sparse_initializer.extend(source.sparse_initializer)
-    return skeleton
-
-
-def save(model: onnx.ModelProto, path: str | os.PathLike[str], *, external: bool = False) -> Path:
-    """Check the model and write it so that the file appears whole or not at all. Returns the path.
-
-    external: write the weights to `<name>.data` beside it, as for every model that protobuf cannot hold (2 GiB).
-    Raises UsageError where the folder does not exist or cannot be written.
-    """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise UsageError("the output folder does not exist", where=str(path.parent), fix="make it first")
-    external = external or model.ByteSize() > PROTOBUF_LIMIT
-    try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            file = Path(folder) / path.name
-            if external:
-                onnx.save(
-                    model,
-                    file,
-                    save_as_external_data=True,
-                    location=f"{path.name}.data",
-                    size_threshold=EXTERNAL_THRESHOLD,
-                )
-            else:
-                file.write_bytes(model.SerializeToString())
-            onnx.checker.check_model(file, full_check=True)
-            for written in sorted(Path(folder).iterdir(), key=lambda p: p == file):  # the weights first, the model last
-                _publish(written, path.parent / written.name)
-    except OSError as error:
-        raise UsageError(f"the output cannot be written ({error.strerror})", where=str(path)) from error
-    return path
-
-
-def _publish(file: Path, target: Path) -> None:
-    with file.open("rb") as handle:
-        os.fsync(handle.fileno())
-    file.replace(target)

@@ -15,7 +15,8 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import helper, numpy_helper
 
-from .model import Graph, constant_values, without_weights
+from .model import Graph, constant_values
+from .spill import without_weights
 from .values import FOLDABLE, LIMIT, fold
 
 Shape = tuple[int, ...]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
 from ..passes.errors import ReadError
+from .observe import observed, tap, taps
 from .session import Device, Source, open_session
 
 
@@ -29,16 +30,17 @@ def max_relative_error(
     feeds_list: Sequence[Mapping[str, np.ndarray]],
     *,
     device: Device = "auto",
-    base_dirs: tuple[str | Path | None, str | Path | None] = (None, None),
 ) -> Proof:
     """Compare `first` with the reference `second` on each of `feeds_list`, both unoptimised, one after the other.
 
-    The error of an output is `output_error`; outputs are matched by name, and one that either model lacks counts inf.
-    Memory: the outputs of one model over all feeds, and one opened model. Raises ReadError if a model does not run.
+    Outputs behind a sigmoid or softmax are compared in front of it (see observe.py). The error of an output is
+    `output_error`; outputs are matched by name, and one that either model lacks counts inf. Memory: the outputs of one
+    model over all feeds, and one opened model. Raises ReadError if a model does not run.
     """
-    references = list(_outputs(second, feeds_list, device, base_dirs[1]))
+    chosen = observed(second.graph) if isinstance(second, onnx.ModelProto) else {}
+    references = list(_outputs(second, feeds_list, device, chosen))
     worst, where = 0.0, ""
-    for values, reference in zip(_outputs(first, feeds_list, device, base_dirs[0]), references, strict=True):
+    for values, reference in zip(_outputs(first, feeds_list, device, chosen), references, strict=True):
         for name in {**reference, **values}:
             error = output_error(values[name], reference[name]) if name in values and name in reference else math.inf
             if not where or error > worst:
@@ -60,11 +62,16 @@ def output_error(value: Any, reference: Any) -> float:  # noqa: ANN401 - whateve
 
 
 def _outputs(
-    model: Source, feeds_list: Iterable[Mapping[str, np.ndarray]], device: Device, base_dir: str | Path | None
+    model: Source, feeds_list: Iterable[Mapping[str, np.ndarray]], device: Device, chosen: Mapping[str, str]
 ) -> Iterator[dict[str, Any]]:
-    session = open_session(model, device=device, optimise=False, base_dir=base_dir)
+    """What the model shows for each output, by the output's name."""
+    hidden = {output: tap(output) for output, tensor in chosen.items() if output != tensor}
+    additions = taps(chosen, model.graph) if hidden and isinstance(model, onnx.ModelProto) else None
+    session = open_session(model, device=device, optimise=False, additions=additions)
+    names = [name for name in session.outputs if name not in hidden]
     for feeds in feeds_list:
-        yield session.run(feeds)
+        shown = session.run(feeds, names)
+        yield {**shown, **{output: shown.pop(name) for output, name in hidden.items() if name in shown}}
 
 
 def _largest(pairs: Iterable[tuple[Any, Any]]) -> float:

@@ -20,7 +20,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from ..passes.errors import ReadError, UsageError
-from .spill import spill, weight_bytes
+from ..passes.spill import spill, weight_bytes
 
 if TYPE_CHECKING:
     import onnxruntime

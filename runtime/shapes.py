@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, shape_inference
 
+from ..passes.spill import without_weights
 from .session import Device, Source, open_session
-from .spill import without_weights
 
 Shape = tuple[int, ...]
 

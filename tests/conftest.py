@@ -16,7 +16,7 @@ SHARED = _FOLDER if _FOLDER.is_dir() else None
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("shared") and SHARED is None:
-            item.add_marker(pytest.mark.skip(reason=f"needs the models and data of {_FOLDER.name}/ (set ONNX_PRUNE_SHARED)"))
+            item.add_marker(pytest.mark.skip(reason="no folder shared/: set ONNX_PRUNE_SHARED"))
         if item.get_closest_marker("gpu") and not cuda_available():
             item.add_marker(pytest.mark.skip(reason="CUDA does not work here"))
 

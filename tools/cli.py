@@ -30,7 +30,7 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)
 @click.version_option(package_name="onnx-prune", prog_name="onnx-prune")
 def cli() -> None:
-    r"""Make a trained ONNX model smaller and faster by removing whole channels.
+    """Make a trained ONNX model smaller and faster by removing whole channels.
 
     \b
     onnx-prune MODEL [options]        prune MODEL (see: onnx-prune prune --help)
@@ -98,9 +98,7 @@ def prune(model: Path, output: Path | None, as_json: bool, no_latency: bool, **o
     target = output or model.with_name(f"{model.stem}.pruned.onnx")
     if target.resolve() == model.resolve():
         raise UsageError("the output is the input", where=str(model), fix="choose another name for -o")
-    budget = Budget.parse(
-        macs=options["macs"], params=options["params"], size=options["size"], channels=options["channels"]
-    )
+    budget = Budget(**{k: options[k] for k in ("macs", "params", "size", "channels") if options[k]})
     chosen = {k: options[k] for k in ("criterion", "allocation") if options[k] is not None}
     with _progress(as_json) as progress:
         result = run(

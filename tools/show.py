@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -41,6 +42,11 @@ def print_result(
         )
     console.print()
     console.print(_summary(result, accuracy))
+    plan = result.plan
+    console.print(
+        f"criterion {plan.criterion}, allocation {plan.allocation}, reconstruction {plan.reconstruct}; "
+        f"proof error {report.proof:.1e}; {report.seconds:.2f} s"
+    )
     console.print()
     console.print(Text.assemble("wrote ", (str(target), "bold"), f" and {plan_file}" if plan_file else ""))
     if result.plan.reconstruct == "none" and accuracy is None:
@@ -53,7 +59,7 @@ def print_result(
 
 
 def _summary(result: Result, accuracy: tuple[float, float] | None) -> Table:
-    report, plan = result.report, result.plan
+    report = result.report
     table = Table(show_edge=False, pad_edge=False)
     for heading, justify in (("", "left"), ("before", "right"), ("after", "right"), ("kept", "right")):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
@@ -65,11 +71,6 @@ def _summary(result: Result, accuracy: tuple[float, float] | None) -> Table:
         table.add_row("latency", f"{before:.2f} ms", f"{after:.2f} ms", f"{after / before:.1%}")
     if accuracy is not None:
         table.add_row("top-1", f"{accuracy[0]:.2%}", f"{accuracy[1]:.2%}", "")
-    table.caption = (
-        f"criterion {plan.criterion}, allocation {plan.allocation}, reconstruction {plan.reconstruct}; "
-        f"proof error {report.proof:.1e}; {report.seconds:.2f} s"
-    )
-    table.caption_justify = "left"
     return table
 
 
@@ -89,13 +90,13 @@ def _bytes(value: float) -> str:
 
 def inspection_dict(analysis: Analysis) -> dict[str, Any]:
     """What `inspect --json` prints."""
-    whole = analysis.cost.whole()
+    cost = analysis.cost
     return {
         "model": analysis.name,
         "opset": analysis.graph.opset,
         "nodes": len(analysis.graph.gs.nodes),
-        "macs": whole.macs,
-        "params": whole.params,
+        "macs": cost.macs(cost.units),
+        "params": cost.params(cost.units),
         "groups": [
             {
                 "name": g.name,
@@ -118,12 +119,13 @@ def _role(group: ChannelGroup, key: tuple[str, str, int]) -> str:
 
 def print_inspection(analysis: Analysis, *, members: bool) -> None:
     console = Console(highlight=False)
-    whole = analysis.cost.whole()
+    cost = analysis.cost
+    whole = cost.macs(cost.units)
     console.print(
         Text.assemble(
             (analysis.name, "bold"),
             f": {len(analysis.graph.gs.nodes)} nodes, opset {analysis.graph.opset}, "
-            f"{_count(whole.macs)} MACs, {_count(whole.params)} parameters",
+            f"{_count(whole)} MACs, {_count(cost.params(cost.units))} parameters",
         )
     )
     table = Table(show_edge=False, pad_edge=False)
@@ -134,10 +136,9 @@ def print_inspection(analysis: Analysis, *, members: bool) -> None:
         ("pinned because", "left"),
     ):
         table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    saved = analysis.cost.macs_per_unit()
     for index, g in enumerate(analysis.groups.groups):
-        cost = "" if g.pinned else _count(saved[index])
-        table.add_row(Text(g.name), str(g.units), cost, Text(g.pinned or "", style="yellow"))
+        saved = "" if g.pinned else _count(whole - cost.macs(cost.units - (np.arange(len(cost.units)) == index)))
+        table.add_row(Text(g.name), str(g.units), saved, Text(g.pinned or "", style="yellow"))
         if members:
             for (name, _, axis), places in g.slices.items():
                 role = _role(g, next(k for k in g.slices if k[0] == name and k[2] == axis))
@@ -145,9 +146,10 @@ def print_inspection(analysis: Analysis, *, members: bool) -> None:
                 table.add_row(Text(f"  {name} axis {axis}: {role}{times}", style="dim"), "", "", "")
     console.print(table)
     free = analysis.groups.free
+    least = cost.macs(np.where(cost.free, 1, cost.units))
     console.print(
         f"{len(free)} of {len(analysis.groups.groups)} groups can be pruned; "
-        f"at most {1 - analysis.cost.least().macs / max(whole.macs, 1):.0%} of the MACs can go"
+        f"at most {1 - least / max(whole, 1):.0%} of the MACs can go"
     )
     for reason, count in Counter(g.pinned for g in analysis.groups.groups if g.pinned).most_common():
         console.print(Text(f"  {count} pinned: {reason}", style="dim"))

@@ -61,7 +61,7 @@ def _run(s: Sweep, before: list[Array], after: list[int]) -> list[Array]:
 
 
 def _drop_ones(s: Sweep, axes: Sequence[Array]) -> None:
-    """An axis of one entry may vanish here, so the entry must be there; it can be one of a larger axis that was split."""
+    """An axis of one entry may vanish here, so the entry must be there; a larger axis may have been split for it."""
     for axis in axes:
         if len(axis) == 1:
             s.keep(axis, "needs the one entry of this axis")

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx_prune.passes.apply_plan import apply_removal
-from onnx_prune.passes.model import to_model
+from onnx_prune.passes.export import to_model
 from onnx_prune.passes.silence import silence
 
 

@@ -11,7 +11,7 @@ from onnx import parser
 from onnx_prune import models
 from onnx_prune.passes.apply_plan import apply_removal
 from onnx_prune.passes.cost import cost_model
-from onnx_prune.passes.model import to_model
+from onnx_prune.passes.export import to_model
 
 BUILDERS = {
     "lenet5": models.lenet5,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from onnx_prune.passes.apply_plan import apply_removal
-from onnx_prune.passes.model import to_model
+from onnx_prune.passes.export import to_model
 from onnx_prune.passes.silence import silence
 
 

@@ -13,7 +13,7 @@ from onnx_prune.passes.apply_plan import apply_removal
 from onnx_prune.passes.budget import Budget
 from onnx_prune.passes.cost import cost_model
 from onnx_prune.passes.errors import ReadError, UsageError
-from onnx_prune.passes.model import to_model
+from onnx_prune.passes.export import to_model
 from onnx_prune.passes.plan import Plan, PlannedGroup, make_plan, removed_from_plan
 
 SETTINGS = {"criterion": "random", "allocation": "uniform", "reconstruct": "none", "seed": 3}

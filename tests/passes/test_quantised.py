@@ -8,8 +8,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx_prune.passes.apply_plan import apply_removal
 from onnx_prune.passes.channel_groups import channel_groups
+from onnx_prune.passes.export import to_model
+from onnx_prune.passes.files import save_model
 from onnx_prune.passes.labels import label_channels
-from onnx_prune.passes.model import load, save, to_model
+from onnx_prune.passes.model import load
 from onnx_prune.passes.shapes import tensor_facts
 from onnx_prune.passes.silence import silence
 from onnx_prune.runtime.shapes import tensor_shapes
@@ -184,7 +186,7 @@ def test_other_float_types_load_are_cut_saved_and_run(dtype, graphs, tmp_path):
     onnx.save(model, tmp_path / "model.onnx")
     groups = channel_groups(label_channels(graph := load(tmp_path / "model.onnx"), tensor_facts(graph)))
     removed = half_of(groups)
-    path = save(to_model(apply_removal(groups.labels, removed)), tmp_path / "cut.onnx")
+    path = save_model(to_model(apply_removal(groups.labels, removed)), tmp_path / "cut.onnx")
     cut, twin = onnx.load(path), to_model(silence(groups.labels, removed))
     assert {t.data_type for t in cut.graph.initializer} == {dtype}
     assert {tuple(t.dims) for t in cut.graph.initializer} >= {(4, 4, 3, 3), (8, 5)}

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx_prune.passes.apply_plan import Cut, apply_removal
-from onnx_prune.passes.model import to_model
+from onnx_prune.passes.export import to_model
 from onnx_prune.passes.rules import rules
 from onnx_prune.passes.silence import silence
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx_prune.passes.apply_plan import apply_removal
-from onnx_prune.passes.model import to_model
+from onnx_prune.passes.export import to_model
 from onnx_prune.passes.silence import silence
 
 

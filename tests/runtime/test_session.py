@@ -10,9 +10,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 from onnx_prune.passes.errors import ReadError, UsageError
+from onnx_prune.passes.spill import spill, weight_bytes, without_weights
 from onnx_prune.runtime import session as session_module
 from onnx_prune.runtime.session import open_session
-from onnx_prune.runtime.spill import spill, weight_bytes, without_weights
 
 TWO_OUTPUTS = """
 <ir_version: 8, opset_import: ["" : 17]>

@@ -12,6 +12,8 @@ from onnx import TensorProto, external_data_helper, helper, numpy_helper
 WEIGHTS = "weights.bin"
 # Smaller tensors are shapes and scalars, which ONNX Runtime folds and shape inference reads: they stay.
 _SMALL_BYTES = 1024
+_FOUR_BITS = frozenset((TensorProto.INT4, TensorProto.UINT4))
+_TENSOR_OVERHEAD = 16  # bytes of a TensorProto beside name and values: tags, lengths, dimensions; an estimate
 
 
 def weight_bytes(model: onnx.ModelProto) -> int:
@@ -23,13 +25,20 @@ def weight_bytes(model: onnx.ModelProto) -> int:
     return sum(_tensor_bytes(tensor) for tensor in kept)
 
 
-def spill(model: onnx.ModelProto, folder: Path, base_dir: str | Path | None = None) -> onnx.ModelProto:
-    """Write the weights into one file in `folder` and return a copy of the model that refers to them there.
+def spill(
+    model: onnx.ModelProto, folder: Path, base_dir: str | Path | None = None, name: str = WEIGHTS
+) -> onnx.ModelProto:
+    """Write the weights into the file `name` in `folder` and return a copy of the model that refers to them there.
 
     base_dir: where the model's own external data lie; they are brought along. Needs no memory beyond one tensor.
     """
-    with (folder / WEIGHTS).open("wb") as sink:
-        return without_weights(model, sink, base_dir)
+    with (folder / name).open("wb") as sink:
+        light = without_weights(model, sink, base_dir)
+    for tensor in light.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = name
+    return light
 
 
 def without_weights(
@@ -96,3 +105,18 @@ def _tensor_bytes(tensor: TensorProto) -> int:
     if tensor.data_type in (TensorProto.STRING, TensorProto.UNDEFINED):
         return 0
     return math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+
+
+def file_bytes(model: onnx.ModelProto) -> int:
+    """Bytes of the model in one file. Weights are not serialised for it, which takes seconds a GB and ends at 2 GiB."""
+    graph = model.graph
+    weights = sum(_file_bytes(tensor) for tensor in graph.initializer)
+    rest = [*graph.node, *graph.input, *graph.output, *graph.value_info, *model.metadata_props]
+    return weights + sum(part.ByteSize() + 3 for part in rest)  # 3: a tag, and a length in two bytes
+
+
+def _file_bytes(tensor: TensorProto) -> int:
+    if not tensor.HasField("raw_data"):
+        return tensor.ByteSize()
+    bits = 4 if tensor.data_type in _FOUR_BITS else 8 * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return math.prod(tensor.dims) * bits // 8 + len(tensor.name) + _TENSOR_OVERHEAD
