@@ -151,6 +151,8 @@ class Sweep:
         self.node: gs.Node = gs.Node("")
         self._reasons = {POSITION: _POSITION_REASON}
         self._moved: set[str] = set()
+        self._splits = 0  # how many there were before the node at hand
+        self._relabelled: set[str] = set()  # moved constants whose labels are no longer those of the constant's axes
         self._readers = _count_readers(graph)
         self._tensors = graph.gs.tensors()
         initializers = {t.name for t in graph.source.graph.initializer}
@@ -267,10 +269,13 @@ class Sweep:
 
     def consume(self, data: tuple[int, int], weight: tuple[int, int], labels: Array) -> None:
         if self.is_moved_constant(weight[0]):
-            self.out.consumed.append(labels)
             name, constant = self.node.inputs[data[0]].name, self.node.inputs[weight[0]].name
+            if constant in self._relabelled:
+                self.mask(*data)
+            else:
+                self.out.consumed.append(labels)
             self.out.consumers.append(Consumer(self.index, name, constant, self.axes(data[0])[data[1]]))
-        elif self.is_moved_constant(data[0]):
+        elif self.is_moved_constant(data[0]) and self.node.inputs[data[0]].name not in self._relabelled:
             self.out.consumed.append(self.axes(data[0])[data[1]])
         else:
             self.mask(*data)
@@ -301,6 +306,7 @@ class Sweep:
 
     def begin(self, index: int, node: gs.Node) -> None:
         self.index, self.node = index, node
+        self._splits = len(self.out.splits)
 
     def visit(self, node: gs.Node, rule: Rule | None) -> None:
         self._captured(node)
@@ -358,6 +364,8 @@ class Sweep:
         sources = range(len(node.inputs) if node.op == "Concat" else 1)
         if node.op in _MOVES and all(self.is_moved_constant(i) for i in sources):
             self._moved.update(o.name for o in node.outputs)
+            if len(self.out.splits) > self._splits or any(t.name in self._relabelled for t in node.inputs):
+                self._relabelled.update(o.name for o in node.outputs)
 
     def _follow_values(self, node: gs.Node) -> None:
         """Carry on what shape arithmetic depends on; where it is read as data, freeze or pin (see values.py)."""

@@ -1,0 +1,71 @@
+"""Random graphs of all rule families hold the proof: cut equals silenced, in float64, for random removals."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import strategies as st
+from onnx_prune.passes.apply_plan import Cut, apply_removal
+from onnx_prune.passes.channel_groups import channel_groups
+from onnx_prune.passes.export import to_model
+from onnx_prune.passes.labels import label_channels
+from onnx_prune.passes.model import load
+from onnx_prune.passes.shapes import tensor_facts
+from onnx_prune.passes.silence import silence
+
+from .random_graphs import compose
+
+
+def removal(groups, seed):
+    rng = np.random.default_rng(seed)
+    sizes = {g.name: int(rng.integers(0, g.units)) for g in groups.free}
+    return groups.removed_labels({g.name: rng.permutation(g.units)[: sizes[g.name]] for g in groups.free})
+
+
+def cut_and_twin(model, seed):
+    graph = load(model)
+    groups = channel_groups(label_channels(graph, tensor_facts(graph)))
+    assume(any(g.units > 1 for g in groups.free))
+    removed = removal(groups, seed)
+    return to_model(apply_removal(groups.labels, removed)), to_model(silence(groups.labels, removed))
+
+
+def hold(data, graphs):
+    """The property itself."""
+    net, model = compose(data)
+    cut, twin = cut_and_twin(model, data.draw(st.integers(0, 99)))
+    onnx.checker.check_model(cut, full_check=True)
+    feeds = graphs.random_feeds(model)
+    first, second = graphs.reference(cut, feeds), graphs.reference(twin, feeds)
+    assert graphs.difference(first, second) < 1e-11, net.kinds
+
+
+QUICK = settings(max_examples=500, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@QUICK
+@given(data=st.data())
+def test_cutting_equals_silencing_on_random_graphs(data, graphs):
+    hold(data, graphs)
+
+
+@pytest.mark.parametrize("end", [0, -1], ids=["first", "last"])
+def test_the_property_turns_red_for_a_shifted_index(end, graphs, monkeypatch):
+    """One axis of every constant loses the neighbours of the entries that it should lose."""
+    right = Cut.compress
+
+    def shifted(cut, constant, values):
+        touched = [axis for axis, labels in enumerate(constant.labels) if cut.touched(labels)]
+        return right(cut, constant, np.roll(values, 1, touched[end]) if touched else values)
+
+    monkeypatch.setattr(Cut, "compress", shifted)
+
+    @settings(QUICK, max_examples=20, phases=[Phase.generate])
+    @given(data=st.data())
+    def wrong(data):
+        hold(data, graphs)
+
+    with pytest.raises(AssertionError):
+        wrong()
