@@ -8,7 +8,7 @@ import onnx_graphsurgeon as gs
 from onnx import numpy_helper
 
 from .model import Graph, quiet
-from .spill import without_weights
+from .spill import copy_except, without_weights
 
 
 def to_model(graph: Graph) -> onnx.ModelProto:
@@ -19,7 +19,7 @@ def to_model(graph: Graph) -> onnx.ModelProto:
     _restore_model(model, source)
     _restore_nodes(model.graph, source.graph)
     _restore_tensors(model.graph, source.graph)
-    return model
+    return _in_order(model, source.graph)
 
 
 def _restore_model(model: onnx.ModelProto, source: onnx.ModelProto) -> None:
@@ -95,17 +95,8 @@ def _same(now: onnx.AttributeProto, before: onnx.AttributeProto) -> bool:
 
 
 def _restore_tensors(graph: onnx.GraphProto, source: onnx.GraphProto) -> None:
-    """Interface types verbatim, initializers in their old order with the unused ones, value_info that still holds."""
+    """Interface types verbatim, value_info that still holds."""
     now = {t.name: t for t in graph.initializer}
-    read = {name for node in source.node for name in node.input}
-    order = {t.name: i for i, t in enumerate(source.initializer)}
-    if [t.name for t in graph.initializer] != list(order):
-        unread = [t for t in source.initializer if t.name not in read and t.name not in now]
-        tensors = sorted([*now.values(), *unread], key=lambda t: order.get(t.name, len(order)))
-        copies = [onnx.TensorProto.FromString(t.SerializeToString()) for t in tensors]
-        del graph.initializer[:]
-        graph.initializer.extend(copies)
-        now = {t.name: t for t in graph.initializer}
     for before, after in ((source.input, graph.input), (source.output, graph.output)):
         del after[:]
         for value in before:
@@ -120,6 +111,25 @@ def _restore_tensors(graph: onnx.GraphProto, source: onnx.GraphProto) -> None:
         known = infos.get(value.name)
         if value.name in made - interface and (known is None or known.type == value.type or not _is_plain(value)):
             graph.value_info.append(value)
+
+
+def _in_order(model: onnx.ModelProto, source: onnx.GraphProto) -> onnx.ModelProto:
+    """Initializers in their old order, with those that nothing reads.
+
+    Where the order is another one this is a new message: protobuf keeps what is deleted until the whole message goes.
+    """
+    order = {t.name: i for i, t in enumerate(source.initializer)}
+    have = {t.name for t in model.graph.initializer}
+    if [t.name for t in model.graph.initializer] == list(order):
+        return model
+    read = {name for node in source.node for name in node.input}
+    unread = [t for t in source.initializer if t.name not in read and t.name not in have]
+    ordered = copy_except(model, onnx.ModelProto(), "graph")
+    copy_except(model.graph, ordered.graph, "initializer")
+    ordered.graph.initializer.extend(
+        sorted([*model.graph.initializer, *unread], key=lambda t: order.get(t.name, len(order)))
+    )
+    return ordered
 
 
 def _typed(tensor: onnx.TensorProto) -> onnx.ValueInfoProto:

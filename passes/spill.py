@@ -48,8 +48,8 @@ def without_weights(
 
     sink: receives their bytes, one after another; without it the copy has names, types and shapes only.
     """
-    light = _copy_except(model, onnx.ModelProto(), "graph")
-    _copy_except(model.graph, light.graph, "initializer")
+    light = copy_except(model, onnx.ModelProto(), "graph")
+    copy_except(model.graph, light.graph, "initializer")
     for tensor in model.graph.initializer:
         if tensor.data_type == TensorProto.STRING or (_tensor_bytes(tensor) < _SMALL_BYTES and not _external(tensor)):
             light.graph.initializer.add().CopyFrom(tensor)
@@ -58,7 +58,8 @@ def without_weights(
     return light
 
 
-def _copy_except(source, target, field: str):  # noqa: ANN001, ANN202 - any protobuf message, returned as it came
+def copy_except(source, target, field: str):  # noqa: ANN001, ANN201 - any protobuf message, returned as it came
+    """Copy all fields but one from a message to an empty one of its kind, and return that one."""
     for descriptor, value in source.ListFields():
         if descriptor.name == field:
             continue
