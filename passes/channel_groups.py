@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -144,6 +144,7 @@ def _collect(labels: Labels, component: Array, reasons: dict[int, str]) -> tuple
     if not rows.unit.size:
         return ()
     kind, first = _footprints(rows, number, reasons)
+    kind = _part(kind, labels, component, reasons)
     makers = _makers(labels, component)
     coupled = {c for _, a in labels.coupled for c in np.unique(component[a[a >= 0]]).tolist()}
     rows = rows.take(np.lexsort((rows.index, first[rows.unit], rows.owner, kind[rows.unit])))
@@ -212,6 +213,28 @@ def _footprints(rows: _Rows, number: int, reasons: dict[int, str]) -> tuple[Arra
     kind = np.full(number, -1)
     kind[here] = np.unique(footprint[here], return_inverse=True)[1]
     return kind, first
+
+
+def _part(kind: Array, labels: Labels, component: Array, pinned: Container[int]) -> Array:
+    """Footprints told apart where an axis holds some units of each of its groups, but all of none: it must not empty.
+
+    A Split into halves that are joined again is the plainest case. kind: the footprint's number of each component, -1
+    for those that are no units; pinned: the components that stay anyway.
+    """
+    sizes = np.bincount(kind[kind >= 0])
+    codes = np.random.default_rng(1)
+    parts = np.zeros(len(kind), np.uint64)
+    for axis in {id(a): a for axes in labels.axes.values() for a in axes}.values():
+        if not axis.size or axis.min() < 0:
+            continue
+        inside = np.unique(component[axis])
+        kinds, count = np.unique(kind[inside], return_counts=True)
+        if kinds[0] >= 0 and (count < sizes[kinds]).all() and not any(c in pinned for c in inside.tolist()):
+            parts[inside] += codes.integers(1, 2**63, dtype=np.uint64)
+    if not parts.any():
+        return kind
+    told = np.unique(np.stack([kind.astype(np.uint64), parts]), axis=1, return_inverse=True)[1].reshape(-1)
+    return np.where(kind >= 0, told, -1)
 
 
 def _makers(labels: Labels, component: Array) -> dict[int, int]:

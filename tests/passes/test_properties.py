@@ -69,3 +69,25 @@ def test_the_property_turns_red_for_a_shifted_index(end, graphs, monkeypatch):
 
     with pytest.raises(AssertionError):
         wrong()
+
+
+def test_no_axis_empties_where_every_group_keeps_one_unit(graphs):
+    """Halves that only meet again in a Concat are two groups."""
+    text = """
+        <ir_version: 8, opset_import: ["": 17]>
+        g (float[1, 3, 4, 4] x) => (float[1, 2, 4, 4] y)
+        <float[6, 3, 1, 1] w1, float[2, 6, 1, 1] w2> {
+          a = Conv (x, w1)
+          u, v = Split <axis = 1> (a)
+          p = MaxPool <kernel_shape = [1, 1]> (u)
+          z = Concat <axis = 1> (v, p)
+          y = Conv (z, w2)
+        }
+        """
+    model = graphs.parse(text)
+    groups = graphs.groups_of(model)
+    assert [g.units for g in groups.free] == [3, 3]
+    removed = groups.removed_labels({g.name: [1, 2] for g in groups.free})
+    cut, twin = to_model(apply_removal(groups.labels, removed)), to_model(silence(groups.labels, removed))
+    feeds = graphs.random_feeds(model)
+    assert graphs.difference(graphs.ort(cut, feeds), graphs.ort(twin, feeds)) < 2e-6
