@@ -1,0 +1,144 @@
+"""What a run costs, measured so that anybody can repeat it: `python -m onnx_prune.tools.bench pass|command MODEL`.
+
+`pass`: load to save in one process, without latency and without interpreter start, beside a peer if it is installed.
+`command`: the whole command in a process of its own, with its peak memory. Times are medians; wall time suffers from
+whatever else the machine does, CPU time less.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+Run = tuple[float, float]  # seconds: wall, CPU
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table: what ran, its medians in seconds, and its peak memory in bytes where that was measured."""
+
+    name: str
+    wall: float
+    cpu: float
+    peak: int | None = None
+
+
+_model = click.argument("model", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+_runs = click.option("--runs", default=7, show_default=True, help="Measured runs, after one that is not.")
+
+
+@click.group()
+def bench() -> None:
+    """Times and memory of onnx-prune."""
+
+
+@bench.command("pass")
+@_model
+@_runs
+@click.option("--macs", default="50%", show_default=True)
+@click.option("--criterion", default="l1", show_default=True)
+def pass_command(model: Path, runs: int, macs: str, criterion: str) -> None:
+    """Load, label, choose, cut, prove and save MODEL; onnxsim's structured pruning in turns with it, if installed."""
+    from ..passes.budget import Budget
+    from ..pipeline import prune
+
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / model.name
+
+        def ours() -> None:
+            prune(model, budget=Budget(macs=macs), criterion=criterion, measure=False).save(target)
+
+        jobs = {"onnx-prune": ours}
+        peer = _onnxsim(model, target)
+        if peer is not None:
+            jobs["onnxsim apply_structured_pruning"] = peer
+        _show(f"pass, load to save: {model.name}", _in_turns(jobs, runs))
+
+
+@bench.command("command", context_settings={"ignore_unknown_options": True})
+@_model
+@_runs
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def whole_command(model: Path, runs: int, options: tuple[str, ...]) -> None:
+    """The whole command `onnx-prune MODEL OPTIONS`, interpreter start and latency measurement included."""
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / model.name
+        command = [sys.executable, "-m", "onnx_prune.tools.cli", str(model), "-o", str(target), "--json", *options]
+        measured = [child(command) for _ in range(runs + 1)][1:]
+    row = Row(
+        " ".join(["onnx-prune", model.name, *options]),
+        median(wall for wall, _, _ in measured),
+        median(cpu for _, cpu, _ in measured),
+        max(peak for _, _, peak in measured),
+    )
+    _show(f"whole command: {model.name}, {model.stat().st_size / 1e6:.1f} MB", [row])
+
+
+def child(command: list[str]) -> tuple[float, float, int]:
+    """Run a command to its end: seconds of wall and CPU time, and its peak resident memory in bytes. POSIX only.
+
+    Raises click.ClickException where it fails.
+    """
+    start = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:  # noqa: S603 - a command of our own
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise click.ClickException(f"exit code {process.returncode} from: {' '.join(command)}")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit
+
+
+def _in_turns(jobs: dict[str, Callable[[], None]], runs: int) -> list[Row]:
+    """Medians of each job, all of them once unmeasured, then in turns, so that noise falls on all alike."""
+    rounds = [{name: _timed(job) for name, job in jobs.items()} for _ in range(runs + 1)][1:]
+    return [Row(name, median(r[name][0] for r in rounds), median(r[name][1] for r in rounds)) for name in jobs]
+
+
+def _timed(job: Callable[[], None]) -> Run:
+    wall, cpu = time.perf_counter(), time.process_time()
+    job()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def _onnxsim(model: Path, target: Path) -> Callable[[], None] | None:
+    """The peer's pass from file to file at the same kept share of channels, which is not the same share of MACs."""
+    with contextlib.suppress(ImportError):
+        import onnx
+
+        peer = importlib.import_module("onnxsim.pruning")
+
+        def run() -> None:
+            onnx.save(peer.apply_structured_pruning(str(model), sparsity=0.3, importance_norm="l1"), target)
+
+        return run
+    return None
+
+
+def _show(title: str, rows: list[Row]) -> None:
+    table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
+    table.add_column("", overflow="fold")
+    for heading in ("wall", "CPU", "peak memory", "ratio"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        peak = "" if row.peak is None else f"{row.peak / 1e6:.0f} MB"
+        ratio = f"{row.wall / rows[0].wall:.2f}" if len(rows) > 1 else ""
+        table.add_row(row.name, f"{row.wall:.3f} s", f"{row.cpu:.3f} s", peak, ratio)
+    Console(highlight=False).print(table)
+
+
+if __name__ == "__main__":
+    bench()
