@@ -20,6 +20,7 @@ from .choice import choose
 from .cost import CostModel
 from .errors import BudgetError, UsageError
 from .ranking import Criterion, Evidence, Ranking
+from .tradeoff import convex_slopes
 
 Array = np.ndarray
 _NOUNS = {"macs": "MACs", "params": "parameters", "size": "file size", "channels": "channels"}
@@ -126,6 +127,31 @@ class Global:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Error:
+    """The least sum of the groups' harms under the budget: what a unit adds to it, over what it costs, decides.
+
+    harms must be comparable as they are: relative errors of reconstruction, or what `sensitivity` makes of them. Each
+    harm is replaced by its lower convex hull. costs: of one unit of each group, in the unit of the budget (see
+    tradeoff.savings), all alike where it is left out; protect: the share of every group that stays.
+    """
+
+    protect: float = 0.05
+    costs: Array | None = None
+
+    def schedule(self, frame: Frame, rankings: Mapping[str, Ranking]) -> Schedule:
+        """Needs the ranking of every group that may be cut."""
+        parts = []
+        for number in np.flatnonzero(frame.least < frame.units).tolist():
+            gone = int(frame.units[number]) - int(frame.least[number])
+            cost = 1.0 if self.costs is None else max(float(self.costs[number]), 1e-12)
+            slopes = convex_slopes(rankings[frame.names[number]].harm[:gone]) / cost
+            parts.append(np.stack([slopes, np.arange(gone), np.full(gone, number)]))
+        harm, step, group = np.concatenate(parts, axis=1) if parts else np.zeros((3, 0))
+        order = np.lexsort((group, step, harm))
+        return _GlobalSchedule(frame, group[order[::-1]].astype(np.int64))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _GlobalSchedule:
     """back: the group of every unit above the least, in the order in which they come back."""
 
@@ -144,7 +170,7 @@ class _GlobalSchedule:
         return groups[np.argsort(first)]
 
 
-METHODS: dict[str, type[Method]] = {"uniform": Uniform, "global": Global}
+METHODS: dict[str, type[Method]] = {"uniform": Uniform, "global": Global, "error": Error}
 
 
 def make_method(given: str | Method) -> Method:

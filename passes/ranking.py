@@ -9,7 +9,9 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from .channel_groups import ChannelGroup, ChannelGroups, Key
+from .linear import Linear, linears
 from .model import constant_values
+from .moments import MomentsSet
 
 Array = np.ndarray
 
@@ -37,13 +39,16 @@ class Ranking:
 class Evidence:
     """What is known of the network when a group is ranked.
 
-    seed: of everything that is drawn; removed: one bool a label, what is already gone upstream (greedy criteria).
+    seed: of everything that is drawn; removed: one bool a label, what is already gone upstream (greedy criteria);
+    moments: of the consumers' inputs on calibration data.
     """
 
     groups: ChannelGroups
     seed: int = 0
     removed: Array | None = None
+    moments: MomentsSet | None = None
     _tensors: dict[str, gs.Tensor] = field(default_factory=dict, repr=False)
+    _linears: list[Linear] = field(default_factory=list, repr=False)
 
     def weight(self, key: Key) -> Array:
         """The values of the constant as they are stored; nothing is dequantised."""
@@ -52,6 +57,13 @@ class Evidence:
         values = constant_values(self._tensors[key[0]])
         assert values is not None, f"{key[0]} is no constant"
         return values
+
+    @property
+    def linears(self) -> tuple[Linear, ...]:
+        """`linear.linears` of the network, read once."""
+        if not self._linears:
+            self._linears.extend(linears(self.groups.labels))
+        return tuple(self._linears)
 
     def present(self, key: Key) -> Array:
         """`weight(key)` without the indices of the other axes that are gone upstream."""

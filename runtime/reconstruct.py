@@ -1,0 +1,135 @@
+"""Sequential refit: front to back, every weight that reads changed activations is fitted to the original's outputs.
+
+For a consumer y = W u + b of the cut network with inputs u' (what the network, refitted so far, really delivers) and the
+original's outputs y: min E|y - W' u' - b'|^2 + ridge. Where y goes into a residual sum y + s, the target is the
+original's sum less the shortcut s' that the cut network delivers, so that the shortcut's error is repaired too.
+Source: He et al. 2017, sections 3.2 and 3.3 (asymmetric, multi-branch).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from ..passes.instrument import Positions, Taps
+from ..passes.labels import Labels
+from ..passes.linear import Linear, linears, write_refit
+from ..passes.model import Graph
+from ..passes.normal_equations import NormalEquations, choose_ridge
+from .calibrate import Calibration, iterate_rows
+from .segments import Frontier
+from .sources import Batch
+
+Array = np.ndarray
+Progress = Callable[[int, int], None]
+_TARGET_BYTES = 1 << 30  # of target rows held at once; more consumers than fit take further passes over the data
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fit:
+    """One consumer to refit. target: the tensor of the original to match; shortcut: what is taken off it, or None."""
+
+    linear: Linear
+    target: str
+    shortcut: str | None
+    inputs: Array
+    outputs: Array
+
+
+def refit_sequentially(
+    labels: Labels,
+    removed: Array,
+    cut: Graph,
+    taps: Taps,
+    data: Iterable[Batch],
+    how: Calibration | None = None,
+    progress: Progress = lambda done, of: None,
+) -> int:
+    """Refit the consumers of `cut` in place, in the order of the graph, and say how many.
+
+    labels: of the original; removed: one bool a label, what was cut; taps: of the original; data: iterated once for the
+    original's targets and once for the cut network, in segments from one consumer to the next, whose activations are
+    kept in memory while they are small (segments.py).
+    """
+    how = how or Calibration()
+    fits = _fits(labels, removed, cut, taps)
+    frontier = Frontier(cut, data)
+    done = 0
+    for part in _parts(fits, taps, frontier.samples, how):
+        wanted = taps.outputs({fit.linear.name: fit.target for fit in part})
+        rows = list(iterate_rows(labels.graph.source, wanted, data, how))
+        for number, fit in enumerate(part):
+            targets = [batch[number][:, fit.outputs] for batch in rows]
+            _refit(fit, targets, frontier, taps, how)
+            done += 1
+            progress(done, len(fits))
+    return done
+
+
+def _fits(labels: Labels, removed: Array, cut: Graph, taps: Taps) -> list[_Fit]:
+    """Every tapped consumer that reads a changed tensor, with its target."""
+    tapped = {name for tap in taps for name in tap.consumers if tap.groups == 1}
+    known = {linear.name: linear for linear in linears(labels)}
+    changed: set[str] = set()
+    fits = []
+    position = {node.outputs[0].name: i for i, node in enumerate(cut.gs.nodes) if node.outputs}
+    for node in labels.graph.gs.nodes:
+        name = node.outputs[0].name if node.outputs else ""
+        linear = known.get(name)
+        kept = None if linear is None else _kept(linear.inputs, removed)
+        if any(t.name in changed for t in node.inputs) or (kept is not None and not kept.all()):
+            changed.update(t.name for t in node.outputs)
+            if linear is not None and kept is not None and name in tapped:
+                total, shortcut = _residual(cut, name, position)
+                fits.append(_Fit(linear, total, shortcut, kept, _kept(linear.outputs, removed)))
+    return fits
+
+
+def _kept(axis: Array, removed: Array) -> Array:
+    return (axis < 0) | ~removed[axis]
+
+
+def _residual(cut: Graph, name: str, position: dict[str, int]) -> tuple[str, str | None]:
+    """The sum that the consumer's output goes into and the other summand, where that one is made before it."""
+    node = cut.gs.nodes[position[name]]
+    readers = node.outputs[0].outputs
+    if len(readers) != 1 or readers[0].op != "Add":
+        return name, None
+    add = readers[0]
+    other = add.inputs[1] if add.inputs[0].name == name else add.inputs[0]
+    if isinstance(other, gs.Constant) or not other.inputs or other.inputs[0].op == "Constant":
+        return name, None
+    maker = position.get(other.inputs[0].outputs[0].name, len(position))
+    return (add.outputs[0].name, other.name) if maker < position[name] else (name, None)
+
+
+def _parts(fits: Sequence[_Fit], taps: Taps, samples: int, how: Calibration) -> Iterator[list[_Fit]]:
+    """Consecutive consumers whose targets fit into memory together."""
+    part: list[_Fit] = []
+    size = 0
+    for fit in fits:
+        positions = len(Positions(0, how.positions)(taps[fit.linear.name].grid, 1)[0])
+        need = 4 * samples * positions * len(fit.linear.b)
+        if part and size + need > _TARGET_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(fit)
+        size += need
+    if part:
+        yield part
+
+
+def _refit(fit: _Fit, targets: list[Array], frontier: Frontier, taps: Taps, how: Calibration) -> None:
+    name = fit.linear.name
+    W = fit.linear.W[fit.outputs][:, fit.inputs]
+    own = taps.only([name])
+    wanted = own if fit.shortcut is None else Taps((*own, *taps.outputs({name: fit.shortcut})), taps.sizes)
+    halves = [NormalEquations(W.shape[1] * W.shape[2], len(W)) for _ in range(2)]
+    for number, (rows, Y) in enumerate(zip(frontier.rows(name, wanted, how), targets, strict=True)):
+        halves[number % 2].add(rows[0], Y if fit.shortcut is None else Y - rows[1])
+    fitted, held_out = halves
+    ridge = choose_ridge(fitted, held_out, W) if fitted.rows and held_out.rows else 1e-3
+    write_refit(frontier.graph, name, (fitted + held_out).solve(W, ridge))

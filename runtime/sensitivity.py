@@ -1,0 +1,85 @@
+"""How much the whole network minds that a group is cut: divergence of its outputs at a few widths, without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+from ..passes.channel_groups import ChannelGroup, ChannelGroups
+from ..passes.export import to_model
+from ..passes.least_squares import Refit, refit_full
+from ..passes.linear import linears, write_refit
+from ..passes.model import Graph
+from ..passes.moments import MomentsSet
+from ..passes.ranking import Ranking
+from .evaluate import divergence, outputs
+from .session import Device
+from .sources import Batch
+
+Array = np.ndarray
+Progress = Callable[[int, int], None]
+LEVELS = (0.25, 0.5, 0.75)  # shares of a group's units that go
+
+
+def sensitivity(
+    groups: ChannelGroups,
+    rankings: Mapping[str, Ranking],
+    moments: MomentsSet,
+    data: Iterable[Batch],
+    *,
+    device: Device = "auto",
+    progress: Progress = lambda done, of: None,
+) -> dict[str, Ranking]:
+    """The rankings with harm in units of the network's output: nats for classifiers, else relative squared error.
+
+    Each free group alone loses 25, 50 and 75 % of its units, its readers are refitted on the moments, and the outputs
+    are compared with the original's. Between the levels the harm follows the ranking's own curve: a monotone
+    piecewise-linear map takes it to the divergence.
+    """
+    batches = list(data)
+    reference = list(outputs(groups.labels.graph.source, batches, device=device))
+    result: dict[str, Ranking] = {}
+    for number, group in enumerate(groups.free):
+        ranking = rankings[group.name]
+        counts = sorted({int(level * group.units) for level in LEVELS} - {0, group.units})
+        values = []
+        for count in counts:
+            graph = silenced_and_refitted(groups, group, ranking.order[:count], moments)
+            values.append(divergence(to_model(graph), reference, batches, device=device).value)
+        result[group.name] = Ranking(ranking.order, _mapped(ranking.harm, counts, values))
+        progress(number + 1, len(groups.free))
+    return result
+
+
+def _mapped(harm: Array, counts: list[int], values: list[float]) -> Array:
+    """The harm curve through the measured points (harm at a count, divergence), and on in proportion behind them."""
+    if not counts:
+        return harm * 0 + np.inf
+    x = np.concatenate([[0.0], harm[np.asarray(counts) - 1]])
+    y = np.maximum.accumulate(np.concatenate([[0.0], values]))
+    x = x + np.arange(len(x)) * 1e-12  # strictly rising
+    mapped = np.interp(harm, x, y)
+    beyond = harm > x[-1]
+    slope = (y[-1] - y[-2]) / max(x[-1] - x[-2], 1e-12)
+    mapped[beyond] = y[-1] + np.maximum(slope, y[-1] / max(x[-1], 1e-12)) * (harm[beyond] - x[-1])
+    return np.maximum.accumulate(mapped)
+
+
+def silenced_and_refitted(groups: ChannelGroups, group: ChannelGroup, units: Array, moments: MomentsSet) -> Graph:
+    """The original graph in which the readers of these units do without them: weights zero, the others refitted."""
+    graph = groups.labels.graph.copy()
+    gone = np.zeros(int(groups.component.max()) + 1, bool)
+    gone[group.components[units]] = True
+    for linear in linears(groups.labels):
+        cut = (linear.inputs >= 0) & gone[groups.component[np.maximum(linear.inputs, 0)]]
+        if not cut.any():
+            continue
+        W, kept = linear.W.copy(), np.flatnonzero(~cut)
+        refit = Refit(linear.W[:, kept], linear.b)
+        if linear.name in moments and (found := moments[linear.name]).second is not None and len(kept):
+            refit = refit_full(linear.W, linear.b, found.second, found.mean, kept)
+        W[:, cut] = 0
+        W[:, kept] = refit.weight
+        write_refit(graph, linear.name, Refit(W, refit.bias))
+    return graph
