@@ -32,10 +32,10 @@ _PREFIX = "onnx_prune"
 class Tap:
     """Where patches of a tensor are taken.
 
-    tensor: what is read; consumers: who reads it in this way, by the names of their first outputs; perm: what brings
-    the channels last, None where they are; rank: of the tensor; inner, grid: rows of the tensor, and output positions,
-    an image; table: (grid, k) int64, the rows of a position's patch, -1 for padding; groups: of the convolution; dtype: of
-    the tensor, as onnx.TensorProto has it.
+    tensor: what is read, and its dtype, as onnx.TensorProto has it; consumers: who reads it in this way, by the names
+    of their first outputs; perm: what brings the channels last, None where they are; rank: of the tensor; inner, grid:
+    rows of the tensor, and output positions, an image; table: (grid, k) int64, the rows of a position's patch, -1 for
+    padding; groups: of the convolution.
     """
 
     tensor: str

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -174,7 +175,7 @@ def _function(source: Source) -> Callable[[], Iterable[object]] | None:
         ) from error
     if not callable(function):
         raise UsageError(f"{name} is not a function", where=source, fix="name a function without arguments")
-    return function
+    return cast("Callable[[], Iterable[object]]", function)
 
 
 def _stream(
