@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 def gemm(s: Sweep, at: int = 1, addend: int = 2) -> None:
-    """Y = A' B' + C, where ' is an optional transpose; at, addend: which inputs hold B and C."""
+    """Y = A' B' + C, where ' is an optional transpose: columns of A meet rows of B, columns of B become the output's.
+
+    at, addend: which inputs hold B and C.
+    """
     trans_a, trans_b = bool(s.node.attrs.get("transA", 0)), bool(s.node.attrs.get("transB", 0))
     inner_a, inner_b = (0 if trans_a else 1), (1 if trans_b else 0)
     rows, columns = s.axes(0)[1 - inner_a], s.axes(at)[1 - inner_b]
@@ -27,7 +30,10 @@ def gemm(s: Sweep, at: int = 1, addend: int = 2) -> None:
 
 
 def matmul(s: Sweep, at: int = 1) -> None:
-    """numpy.matmul: batch axes broadcast, the last axis of A meets the last but one of B (input `at`)."""
+    """numpy.matmul: batch axes broadcast, the last axis of A meets the last but one of B.
+
+    at: which input holds B.
+    """
     a, b = s.axes(0), s.axes(at)
     inner_a, inner_b = len(a) - 1, max(len(b) - 2, 0)
     s.contract((0, inner_a), (at, inner_b))

@@ -110,10 +110,12 @@ def same(s: Sweep, axes: Sequence[Array]) -> Array:
 
 
 def _unary(s: Sweep) -> None:
+    """Index by index: the labels go on."""
     s.set(0, s.axes(0))
 
 
 def _first(s: Sweep) -> None:
+    """The first input's labels go on; the others are parameters."""
     for position in range(1, len(s.node.inputs)):
         if s.has(position):
             for axis in s.axes(position):
@@ -123,6 +125,7 @@ def _first(s: Sweep) -> None:
 
 
 def _nary(s: Sweep) -> None:
+    """Index by index: the operands are tied, with broadcasting."""
     s.set(0, broadcast(s, [s.axes(i) for i in range(len(s.node.inputs))]))
 
 

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def concat(s: Sweep, positions: Iterable[int] | None = None) -> None:
-    """Labels are joined like the tensors; positions: the inputs that are operands, by default all."""
+    """Labels are joined like the tensors.
+
+    positions: the inputs that are operands, by default all.
+    """
     operands = [s.axes(i) for i in (range(len(s.node.inputs)) if positions is None else positions)]
     axis = int(s.node.attrs["axis"]) % len(operands[0])
     joined = [o[axis] for o in operands]
@@ -27,6 +30,7 @@ def concat(s: Sweep, positions: Iterable[int] | None = None) -> None:
 
 
 def _split(s: Sweep) -> None:
+    """Each part gets its piece of the labels; sizes are rewritten."""
     data = s.axes(0)
     axis = int(s.node.attrs.get("axis", 0)) % len(data)
     sizes = [s.out_shape(i)[axis] for i in range(len(s.node.outputs))]
@@ -48,6 +52,7 @@ def _rewrite_split(cut: Cut) -> None:
 
 
 def _slice(s: Sweep) -> None:
+    """Labels are sliced like the tensor; bounds are rewritten, or become a Gather."""
     data, size = s.axes(0), s.out_shape()
     index = slice_index(s.node.attrs, len(data), [s.value(i) for i in range(1, len(s.node.inputs))])
     if index is None:
@@ -96,6 +101,7 @@ def _bounds(positions: Array) -> tuple[int, int, int] | None:
 
 
 def _gather(s: Sweep) -> None:
+    """Labels are taken at constant indices, which are rewritten; an axis looked up at computed ones stays."""
     data, indices = s.axes(0), s.value(1)
     axis = int(s.node.attrs.get("axis", 0)) % len(data)
     if indices is None:
@@ -131,7 +137,7 @@ def _rewrite_gather(cut: Cut) -> None:
 
 
 def _pad(s: Sweep) -> None:
-    """Constant padding adds indices that carry the pad value: fresh labels. Other modes copy entries of the axis."""
+    """Constant padding adds channels that carry the pad value; other modes copy entries of the axis, which stays."""
     data, size = s.axes(0), s.out_shape()
     pads = _pads(s)
     constant = s.node.attrs.get("mode", "constant") == "constant"

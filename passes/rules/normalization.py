@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def _per_channel(s: Sweep) -> None:
-    """BatchNormalization, InstanceNormalization: every parameter is a vector along axis 1."""
+    """Every parameter is a vector along axis 1."""
     data = s.axes(0)
     channel = min(1, len(data) - 1)
     for position in range(1, len(s.node.inputs)):
@@ -31,7 +31,7 @@ def _per_channel(s: Sweep) -> None:
 
 
 def _over_last_axes(s: Sweep) -> None:
-    """LayerNormalization, RMSNormalization: statistics over all axes from `axis` on couple their channels."""
+    """Statistics over all axes from `axis` on couple their channels."""
     data = s.axes(0)
     axis = int(s.node.attrs.get("axis", -1)) % len(data)
     for labels in data[axis:]:
@@ -45,7 +45,7 @@ def _over_last_axes(s: Sweep) -> None:
 
 
 def _over_groups(s: Sweep) -> None:
-    """GroupNormalization: whole groups can go; where inexact removal is allowed, the same positions of each instead.
+    """Whole groups can go; where inexact removal is allowed, the same positions of each instead.
 
     Scale and bias are one a group before opset 21, one a channel since.
     """
@@ -69,13 +69,13 @@ def _rewrite_groups(cut: Cut) -> None:
 
 
 def _mixes_axis_1(s: Sweep) -> None:
-    """LRN sums squares over neighbouring channels."""
+    """Sums squares over neighbouring channels, which stay."""
     s.keep(s.axes(0)[1], "mixes neighbouring channels")
     s.set(0, s.axes(0))
 
 
 def _mixes_axis(s: Sweep) -> None:
-    """Softmax and friends, LpNormalization, CumSum, Hardmax: every entry of the axis counts for every other."""
+    """Every entry of the axis counts for every other: it stays, the other axes go on."""
     data = s.axes(0)
     flat = s.node.op in ("Softmax", "LogSoftmax", "Hardmax") and s.graph.opset < 13
     if s.node.op == "CumSum":
@@ -90,7 +90,7 @@ def _mixes_axis(s: Sweep) -> None:
 
 
 def _mixes_axes(s: Sweep) -> None:
-    """MeanVarianceNormalization."""
+    """Takes statistics over its axes, which stay; the others go on."""
     data = s.axes(0)
     for axis in s.node.attrs.get("axes", [0, 2, 3]):
         s.keep(data[axis], "takes statistics over this axis")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 
 def _pool(s: Sweep) -> None:
+    """Axis 1 is carried on, the axes behind it are space."""
     data = s.axes(0)
     for axis in data[2:]:
         s.keep(axis, "slides over this axis")
@@ -22,6 +23,7 @@ def _pool(s: Sweep) -> None:
 
 
 def _grid_sample(s: Sweep) -> None:
+    """Axis 1 is carried on; space is sampled at computed places."""
     data = s.axes(0)
     for axis in (*data[2:], *s.axes(1)):
         s.keep(axis, "samples along this axis")
@@ -29,6 +31,7 @@ def _grid_sample(s: Sweep) -> None:
 
 
 def _roi_align(s: Sweep) -> None:
+    """Axis 1 is carried on; batch and space are sampled at computed places."""
     data = s.axes(0)
     for axis in (data[0], *data[2:], *s.axes(1), *s.axes(2)):
         s.keep(axis, "samples along this axis")

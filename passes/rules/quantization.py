@@ -70,7 +70,7 @@ def _comes_quantised(s: Sweep) -> bool:
 
 
 def _dynamic(s: Sweep) -> None:
-    """DynamicQuantizeLinear: one scale from the range of all entries, which always spans 0; what goes counts as 0."""
+    """One scale from the range of all entries, which always spans 0: what goes counts as 0."""
     for axis in range(s.rank(0)):
         s.mask(0, axis)
     s.set(0, s.axes(0))
@@ -99,7 +99,10 @@ def _steps(s: Sweep, position: int, operand: int, axis: int) -> None:
 
 
 def _conv(s: Sweep) -> None:
-    """ConvInteger (x, w, x_zero, w_zero) and QLinearConv (x, .., .., w, w_scale, w_zero, .., .., bias)."""
+    """A Conv of integers; scales and zero points go with the filters.
+
+    ConvInteger (x, w, x_zero, w_zero), QLinearConv (x, .., .., w, w_scale, w_zero, .., .., bias).
+    """
     at, zero, bias = (3, 5, 8) if s.node.op == "QLinearConv" else (1, 3, None)
     if _integer_weight(s, at, zero, axis=0):
         for position in (4, 5) if bias else (3,):
@@ -108,7 +111,10 @@ def _conv(s: Sweep) -> None:
 
 
 def _matmul(s: Sweep) -> None:
-    """MatMulInteger (a, b, a_zero, b_zero), QLinearMatMul (a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero)."""
+    """A MatMul of integers; scales and zero points go with the columns.
+
+    MatMulInteger (a, b, a_zero, b_zero), QLinearMatMul (a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero).
+    """
     linear = s.node.op == "QLinearMatMul"
     at, zero = (3, 5) if linear else (1, 3)
     if _integer_weight(s, at, zero, axis=-1):
@@ -120,7 +126,7 @@ def _matmul(s: Sweep) -> None:
 
 
 def _q_gemm(s: Sweep) -> None:
-    """QGemm (a, a_scale, a_zero, b, b_scale, b_zero, c, y_scale, y_zero)."""
+    """A Gemm of integers: (a, a_scale, a_zero, b, b_scale, b_zero, c, y_scale, y_zero)."""
     columns = 0 if s.node.attrs.get("transB", 0) else 1
     if _integer_weight(s, 3, 5, axis=columns):
         for position in (4, 5):
@@ -129,22 +135,22 @@ def _q_gemm(s: Sweep) -> None:
 
 
 def _q_binary(s: Sweep) -> None:
-    """QLinearAdd, QLinearMul (a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero)."""
+    """Index by index: the operands are tied, with broadcasting (a, .., .., b, .., .., y_scale, y_zero)."""
     s.set(0, broadcast(s, [s.axes(0), s.axes(3)]))
 
 
 def _q_unary(s: Sweep) -> None:
-    """QLinearSigmoid, QLinearLeakyRelu (x, x_scale, x_zero, y_scale, y_zero)."""
+    """Index by index: the labels go on."""
     s.set(0, s.axes(0))
 
 
 def _q_concat(s: Sweep) -> None:
-    """QLinearConcat (y_scale, y_zero, then x, x_scale, x_zero of each operand)."""
+    """Labels are joined like the tensors (y_scale, y_zero, then x, x_scale, x_zero of each)."""
     concat(s, range(2, len(s.node.inputs), 3))
 
 
 def _q_pool(s: Sweep) -> None:
-    """QLinearAveragePool, QLinearGlobalAveragePool: axis 1 is carried on, with channels_last the last one."""
+    """Axis 1, with channels_last the last one, is carried on; the others are space."""
     data, size = s.axes(0), s.out_shape()
     channels = len(data) - 1 if s.node.attrs.get("channels_last", 0) else 1
     for i, labels in enumerate(data):

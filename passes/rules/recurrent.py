@@ -17,7 +17,7 @@ PEEPHOLES = 3  # input, output and forget gate look at the cell
 
 
 def _recurrent(s: Sweep) -> None:
-    """Each gate is W x + R h + b: hidden units are rows of W and R, columns of R, and entries of B, P and the states.
+    """Hidden units are rows of W and R, columns of R, and entries of B, P and the states.
 
     X [steps, batch, I] ([batch, steps, I] with layout 1), W [D, gates*H, I], R [D, gates*H, H], B [D, 2*gates*H],
     P [D, 3*H], states [D, batch, H]; Y [steps, D, batch, H]. Both directions share the units, as they share Y's axis.

@@ -25,6 +25,7 @@ MIXING = [
 
 
 def _reduce(s: Sweep) -> None:
+    """Over positions labels go on; over channels a sum loses a summand, a mean is inexact, all else stays."""
     data = s.axes(0)
     axes = _reduced_axes(s, len(data))
     if axes is None:
@@ -57,7 +58,7 @@ def _reduced_axes(s: Sweep, rank: int) -> set[int] | None:
 
 
 def _arg(s: Sweep) -> None:
-    """ArgMax, ArgMin: the result counts entries of the axis."""
+    """The result counts entries of the axis, which stays; the others go on."""
     data = s.axes(0)
     axis = int(s.node.attrs.get("axis", 0)) % len(data)
     s.keep(data[axis], "counts the entries of its axis")
@@ -66,6 +67,7 @@ def _arg(s: Sweep) -> None:
 
 
 def _top_k(s: Sweep) -> None:
+    """The axis that is sorted stays, the others go on."""
     data = s.axes(0)
     axis = int(s.node.attrs.get("axis", -1)) % len(data)
     s.keep(data[axis], "sorts the entries of its axis")

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def _reshape(s: Sweep) -> None:
-    """Axes of equal products are matched from the left; see `regroup`."""
+    """Axes are merged and divided; where one becomes several, whichever leaves more freedom may lose entries.
+
+    Axes of equal products are matched from the left; see `regroup`.
+    """
     if s.has(1) and s.value(1) is None:
         s.opaque("Reshape to a computed shape has no rule")
         return
@@ -128,6 +131,7 @@ def _rewrite_reshape(cut: Cut) -> None:
 
 
 def _flatten(s: Sweep) -> None:
+    """Two runs of axes are merged: a channel becomes a block of features."""
     data = list(s.axes(0))
     axis = int(s.node.attrs.get("axis", 1))
     axis = axis + len(data) if axis < 0 else axis
@@ -138,6 +142,7 @@ def _flatten(s: Sweep) -> None:
 
 
 def _transpose(s: Sweep) -> None:
+    """Labels are permuted like the axes."""
     data = s.axes(0)
     s.set(0, [data[p] for p in s.node.attrs.get("perm") or range(len(data) - 1, -1, -1)])
 

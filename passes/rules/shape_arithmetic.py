@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def _numbers(s: Sweep) -> None:
-    """Shape, Size, Range, NonZero, OneHot, EyeLike, random numbers: positions."""
+    """The result counts or draws: it holds no channels."""
     for position in range(len(s.node.inputs)):
         if s.has(position) and s.node.op not in ("Shape", "Size"):
             for axis in s.axes(position):

@@ -28,7 +28,10 @@ def _groups_of(model, sizes=None, inexact=False):
 
 
 def _parse(text, seed=0, double=False):
-    """A model from ONNX text; initializers that the text declares without values are drawn at random."""
+    """A model from ONNX text; initializers that the text declares without values are drawn at random.
+
+    What it declares of a node's output stays a declaration.
+    """
     model = onnx.parser.parse_model(text)
     known = {t.name for t in model.graph.initializer} | {i.name for i in model.graph.input}
     known |= {o for n in model.graph.node for o in n.output}
@@ -38,7 +41,10 @@ def _parse(text, seed=0, double=False):
             shape = [d.dim_value for d in value.type.tensor_type.shape.dim]
             dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
             model.graph.initializer.append(numpy_helper.from_array(_draw(rng, shape, dtype), value.name))
+    made = {o for n in model.graph.node for o in n.output}
+    declared = [value for value in model.graph.value_info if value.name in made]
     del model.graph.value_info[:]
+    model.graph.value_info.extend(declared)
     return _to_double(model) if double else model
 
 
@@ -53,7 +59,7 @@ def _to_double(model):
     for tensor in model.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT:
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
-    for value in [*model.graph.input, *model.graph.output]:
+    for value in [*model.graph.input, *model.graph.output, *model.graph.value_info]:
         if value.type.tensor_type.elem_type == TensorProto.FLOAT:
             value.type.tensor_type.elem_type = TensorProto.DOUBLE
     for node in model.graph.node:

@@ -17,6 +17,8 @@ FLOAT32_ONLY = (
     "MeanVarianceNormalization-0",
     "Resize-0",
     "Upsample-0",
+    "Attention-0",  # its scale is an attribute, which is float32
+    "Attention-1",
     "GroupNormalization-0",
     "QuantizeLinear-0",
     "DequantizeLinear-0",
@@ -45,6 +47,7 @@ FAMILIES = {
     "DequantizeLinear-0": "quantisation",
     "QLinearConv-0": "quantisation",
     "GRU-0": "recurrent",
+    "Attention-2": "attention",
 }
 
 

@@ -1,0 +1,125 @@
+"""Attention as one operator: whole heads, entries of queries and keys, entries of values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from . import Rule
+
+if TYPE_CHECKING:
+    from ..apply_plan import Cut
+    from ..labels import Array, Sweep
+
+
+def _attention(s: Sweep) -> None:
+    """softmax(scale Q K') V a head: heads can go, or entries of queries and keys, or entries of values.
+
+    Q, K, V are (batch, heads, length, size), or (batch, length, heads * size); several heads of Q may share one of K.
+    """
+    if any(s.has(i) for i in range(4, len(s.node.inputs))) or any(t.name for t in s.node.outputs[1:]):
+        s.opaque("Attention with a cache has no rule")
+        return
+    flat = s.rank(0) == 3
+    queries, keys, values = (s.axes(i) for i in range(3))
+    for axes in (queries, keys, values):
+        for axis in (axes[0], axes[-2]):
+            s.keep(axis, "runs over this axis")
+    heads, deep, wide, shared = _packed(s) if flat else _apart(s)
+    s.mask(0, len(queries) - 1)
+    if s.has(3):
+        *rest, _, _ = s.axes(3)
+        for axis in s.axes(3)[-2:]:
+            s.keep(axis, "runs over this axis")
+        if rest and len(rest[-1]) > 1:
+            s.tie(rest[-1], np.repeat(heads, shared))
+    if flat:
+        out = s.fresh(len(heads) * shared * len(wide))
+        s.split(out.reshape(len(heads), shared, len(wide)), (heads, s.fixed(shared), wide))
+        s.set(0, (*queries[:2], out))
+    else:
+        s.set(0, (*queries[:3], wide))
+    s.note(heads, deep)
+    pairs = len(queries[-2]) * len(keys[-2]) * shared
+    s.macs(pairs, (heads, deep))
+    s.macs(pairs, (heads, wide))
+
+
+def _apart(s: Sweep) -> tuple[Array, Array, Array, int]:
+    """Labels of the heads of K, of the entries of Q and K and of those of V; heads of Q a head of K."""
+    queries, keys, values = (s.axes(i) for i in range(3))
+    shared = len(queries[1]) // len(keys[1])
+    s.tie(queries[1], np.repeat(keys[1], shared))
+    s.tie(keys[1], values[1])
+    s.tie(queries[3], keys[3])
+    return keys[1], keys[3], values[3], shared
+
+
+def _packed(s: Sweep) -> tuple[Array, Array, Array, int]:
+    """The same where heads and entries are one axis."""
+    queries, keys, values = (s.axes(i)[2] for i in range(3))
+    count = int(s.node.attrs["kv_num_heads"])
+    shared = int(s.node.attrs["q_num_heads"]) // count
+    heads, deep, wide = (s.fresh(n) if n > 1 else s.fixed(1) for n in (count, len(keys) // count, len(values) // count))
+    s.split(queries.reshape(count, shared, -1), (heads, s.fixed(shared), deep))
+    s.split(keys.reshape(count, -1), (heads, deep))
+    s.split(values.reshape(count, -1), (heads, wide))
+    return heads, deep, wide, shared
+
+
+def _rewrite(cut: Cut) -> None:
+    """The numbers of heads; and the scale, which else would follow the size of a head."""
+    heads, deep = cut.note
+    attributes = cut.node.attrs
+    if "kv_num_heads" in attributes:
+        shared = int(attributes["q_num_heads"]) // int(attributes["kv_num_heads"])
+        attributes["kv_num_heads"] = cut.size(heads)
+        attributes["q_num_heads"] = cut.size(heads) * shared
+    if cut.touched(deep) and not attributes.get("scale"):
+        attributes["scale"] = 1 / float(np.sqrt(len(deep)))
+
+
+def _sample(sizes: tuple[int, int, int, int], body: str, weights: str = "") -> str:
+    queries, keys, values, out = sizes
+    return f"""
+        <ir_version: 10, opset_import: ["": 23]>
+        g (float[2, 5, 4] x) => (float[2, 5, 3] y)
+        <float[4, {queries}] wq, float[4, {keys}] wk, float[4, {values}] wv, float[{out}, 3] wo{weights}> {{
+          q = MatMul (x, wq)
+          k = MatMul (x, wk)
+          v = MatMul (x, wv)
+          {body}
+          y = MatMul (z, wo)
+        }}
+        """
+
+
+_APART = """
+q4 = Reshape (q, sq)
+qt = Transpose <perm = [0, 2, 1, 3]> (q4)
+k4 = Reshape (k, sq)
+kt = Transpose <perm = [0, 2, 1, 3]> (k4)
+v4 = Reshape (v, sv)
+vt = Transpose <perm = [0, 2, 1, 3]> (v4)
+a = Attention (qt, kt, vt, m)
+t = Transpose <perm = [0, 2, 1, 3]> (a)
+z = Reshape (t, back)
+"""
+RULES = (
+    Rule(
+        "Attention",
+        _attention,
+        _rewrite,
+        samples=(
+            _sample((6, 6, 9, 9), "z = Attention <q_num_heads = 3, kv_num_heads = 3> (q, k, v)"),
+            _sample((8, 4, 6, 12), "z = Attention <q_num_heads = 4, kv_num_heads = 2> (q, k, v)"),
+            _sample(
+                (6, 6, 9, 9),
+                _APART,
+                ", int64[4] sq = {0, 0, 3, 2}, int64[4] sv = {0, 0, 3, -1}, int64[3] back = {0, 0, -1}, "
+                "float[3, 5, 5] m",
+            ),
+        ),
+    ),
+)
