@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -12,33 +13,42 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from .passes.allocate import Method, allocate, make_method, select
+from .passes.allocate import Error, Method, allocate, make_method, select
 from .passes.apply_plan import apply_removal
 from .passes.budget import Budget
 from .passes.channel_groups import ChannelGroups, channel_groups
 from .passes.choice import word
 from .passes.cost import CostModel, cost_model
 from .passes.criteria import make_criterion
-from .passes.errors import ProofError, ReadError, UsageError
+from .passes.criteria.apoz import OfActivations
+from .passes.errors import ReadError, UsageError
 from .passes.export import infer_shapes, to_model
 from .passes.files import save_model
 from .passes.labels import label_channels
 from .passes.model import Graph, load
+from .passes.moments import MomentsSet, load_moments
 from .passes.plan import Plan, make_plan, removed_from_plan
-from .passes.ranking import Criterion, Evidence, rank_groups
+from .passes.ranking import Criterion, Evidence, Ranking, rank_groups
+from .passes.reconstruct import KINDS, refit_once
 from .passes.report import GroupRow, Report
 from .passes.shapes import input_shapes, tensor_facts
-from .passes.silence import silence
 from .passes.spill import file_bytes
-from .runtime.feeds import runnable_feeds, sample_feeds
+from .passes.tradeoff import savings
+from .runtime.calibrate import Calibration, calibrate
+from .runtime.data import Data, open_data
+from .runtime.data import Source as DataSource
+from .runtime.feeds import Feeds, runnable_feeds, sample_feeds
+from .runtime.inputs import model_inputs
 from .runtime.latency import compare
-from .runtime.prove import Proof, max_relative_error, runs_on
+from .runtime.preprocess import Preprocessing
+from .runtime.proof import prove_cut
+from .runtime.reconstruct import refit_sequentially
+from .runtime.sensitivity import sensitivity
 from .runtime.session import Device
 from .runtime.shapes import tensor_shapes
 
 Source = str | os.PathLike[str] | bytes | onnx.ModelProto | Graph
 Progress = Callable[[str], None]
-TOLERANCE = 1e-4  # largest relative difference of the proof in float32; float64 and tiny graphs stay below 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +78,25 @@ class Analysis:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How `prune` decides; every field is a flag of the command line.
+    """How `prune` decides; every field is a flag of the command line. None: what suits the data that are given.
 
-    criterion: which channels go (a name of `criteria()` or a Criterion); allocation: how many each group keeps;
-    align: kept counts are multiples of it; exclude: a regular expression of group names that stay; seed: of all that
-    is drawn; device: where models run; measure: whether latency is measured.
+    criterion: which channels go (a name of `criteria()` or a Criterion): obs with calibration data, else l2;
+    allocation: how many each group keeps: sensitivity with data, error with moments alone, else uniform;
+    reconstruct: how what stays is refitted: sequential with data, full with moments alone, else none;
+    calibration: images or arrays, see `runtime.data.open_data`; samples: so many of them are used; preprocessing: of
+    images; moments: a file that `save_moments` wrote, instead of data; align: kept counts are multiples of it; exclude:
+    a regular expression of group names that stay; seed: of all that is drawn; device: where models run; measure:
+    whether latency is measured.
     """
 
-    criterion: str | Criterion = "l2"
-    allocation: str | Method = "uniform"
+    criterion: str | Criterion | None = None
+    allocation: str | Method | None = None
+    reconstruct: str | None = None
+    calibration: DataSource | None = None
+    samples: int = 1024
+    preprocessing: Preprocessing | None = None
+    moments: str | os.PathLike[str] | None = None
+    save_moments: str | os.PathLike[str] | None = None
     align: int = 1
     exclude: str | None = None
     seed: int = 0
@@ -85,14 +105,20 @@ class Settings:
 
 
 def analyse(
-    model: Source, *, device: Device = "auto", seed: int = 0, sizes: Mapping[str, int] | None = None
+    model: Source,
+    *,
+    device: Device = "auto",
+    seed: int = 0,
+    sizes: Mapping[str, int] | None = None,
+    example: Feeds | None = None,
 ) -> Analysis:
     """Label the channels of a model and group them. Runs it only where shapes cannot be inferred.
 
-    sizes: values of the inputs' free dimensions by name. Raises ReadError where it is no model that can be read.
+    sizes: values of the inputs' free dimensions by name; example: input of the sizes to read the model for. Raises
+    ReadError where it is no model that can be read.
     """
     graph = load(model)
-    feeds = _feeds(graph, device, seed, sizes)
+    feeds = _feeds(graph, device, seed, sizes) if example is None else example
     shapes = {name: tuple(array.shape) for name, array in feeds.items()}
     facts = tensor_facts(graph, shapes)
     if facts.unknown:
@@ -123,23 +149,152 @@ def prune(
     budget = budget or Budget(macs=0.5)
     start = time.perf_counter()
     progress("reading the model")
-    analysis = analyse(model, device=chosen.device, seed=chosen.seed, sizes=sizes)
+    graph = load(model)
+    data = _data(graph, chosen)
+    example = None if data is None else {name: array[:1] for name, array in next(iter(data)).feeds.items()}
+    analysis = analyse(graph, device=chosen.device, seed=chosen.seed, sizes=sizes, example=example)
+    run = _Run(replace(analysis, name=_name(model, graph)), chosen, progress, start, data)
+    moments = run.measure()
     progress("choosing channels")
-    plan = decide(analysis, budget, chosen)
-    return _write(analysis, plan, chosen, progress, start)
+    return run.write(run.decide(budget, moments), moments)
 
 
-def decide(analysis: Analysis, budget: Budget, settings: Settings) -> Plan:
-    """Which units of which groups go."""
-    criterion, method = make_criterion(settings.criterion), make_method(settings.allocation)
-    evidence = Evidence(analysis.groups, seed=settings.seed)
-    rankings = rank_groups(criterion, evidence)
-    kept = allocate(analysis.cost, rankings, budget, method=method, align=settings.align, exclude=settings.exclude)
-    removed = select(analysis.groups, kept, criterion, evidence)
-    plan = make_plan(
-        analysis.cost, removed, budget, criterion=word(criterion), allocation=word(method), seed=settings.seed
-    )
-    return replace(plan, model=analysis.name)
+def _name(model: Source, graph: Graph) -> str:
+    return Path(model).name if isinstance(model, str | os.PathLike) else graph.source.graph.name
+
+
+def _data(graph: Graph, settings: Settings) -> Data | None:
+    if settings.calibration is None:
+        return None
+    inputs = model_inputs(graph.source)
+    return open_data(settings.calibration, inputs, settings.preprocessing, samples=settings.samples, seed=settings.seed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One run: what was read, and how it is to go."""
+
+    analysis: Analysis
+    settings: Settings
+    progress: Progress
+    start: float
+    data: Data | None = None
+
+    def measure(self) -> MomentsSet | None:
+        """Moments of all consumers: measured on the data, read from a file, or none."""
+        settings, data = self.settings, self.data
+        if settings.moments is not None:
+            return load_moments(settings.moments, self.analysis.graph.sha256())
+        if data is None:
+            return None
+        activations = isinstance(make_criterion(settings.criterion or "obs"), OfActivations)
+        how = Calibration(seed=settings.seed, device=settings.device, activations=activations)
+        of = "" if data.samples is None else f" of {data.samples}"
+        labels = self.analysis.groups.labels
+        found = calibrate(
+            labels, data, how=how, progress=lambda done: self.progress(f"calibrating: {done}{of} samples")
+        )
+        if settings.save_moments is not None:
+            found.save(settings.save_moments)
+        return found
+
+    def decide(self, budget: Budget, moments: MomentsSet | None) -> Plan:
+        """Which units of which groups go."""
+        settings, groups, cost = self.settings, self.analysis.groups, self.analysis.cost
+        criterion = make_criterion(settings.criterion or ("l2" if moments is None else "obs"))
+        by_data = "error" if self.data is None else "sensitivity"
+        allocation = settings.allocation or ("uniform" if moments is None else by_data)
+        reconstruct = self._reconstruction(moments)
+        evidence = Evidence(groups, seed=settings.seed, moments=moments)
+        rankings = rank_groups(criterion, evidence)
+        harms = self._sensitivity(rankings, moments) if allocation == "sensitivity" else rankings
+        weighed = allocation in ("error", "sensitivity")
+        method = Error(costs=savings(cost, budget.kind)) if weighed else make_method(allocation)
+        kept = allocate(cost, harms, budget, method=method, align=settings.align, exclude=settings.exclude)
+        plan = make_plan(
+            cost,
+            select(groups, kept, criterion, evidence, rankings),
+            budget,
+            criterion=word(criterion),
+            allocation=allocation if isinstance(allocation, str) else word(method),
+            reconstruct=reconstruct,
+            seed=settings.seed,
+        )
+        return replace(plan, model=self.analysis.name)
+
+    def _sensitivity(self, rankings: Mapping[str, Ranking], moments: MomentsSet | None) -> Mapping[str, Ranking]:
+        if self.data is None or moments is None:
+            raise UsageError(
+                "sensitivity is measured on data", where="--allocation", fix="give --calibration, or take uniform"
+            )
+        return sensitivity(
+            self.analysis.groups,
+            rankings,
+            moments,
+            itertools.islice(self.data, _SENSITIVITY_BATCHES),
+            device=self.settings.device,
+            progress=lambda done, of: self.progress(f"measuring sensitivity: {done} of {of} groups"),
+        )
+
+    def _reconstruction(self, moments: MomentsSet | None) -> str:
+        """The kind of refit; raises UsageError where what it needs is not there."""
+        by_data = "full" if self.data is None else "sequential"
+        kind = self.settings.reconstruct or ("none" if moments is None else by_data)
+        if kind not in KINDS:
+            raise UsageError(f"there is no '{kind}'", where="--reconstruct", fix=f"choose one of {', '.join(KINDS)}")
+        if (kind == "sequential" and self.data is None) or (kind != "none" and moments is None):
+            raise UsageError(f"'{kind}' needs calibration data", where="--reconstruct", fix="give --calibration")
+        return kind
+
+    def write(self, plan: Plan, moments: MomentsSet | None = None) -> Result:
+        """Cut, prove, refit, measure."""
+        analysis, settings = self.analysis, self.settings
+        labels, removed = analysis.groups.labels, removed_from_plan(analysis.groups, plan)
+        self.progress("cutting")
+        cut = apply_removal(labels, removed)
+        model = to_model(cut)
+        self.progress("proving")
+        proof = prove_cut(labels, removed, model, analysis.feeds, settings.device)
+        if moments is not None and plan.reconstruct != "none":
+            self._refit(removed, cut, moments, plan.reconstruct)
+            model = to_model(cut)
+        model = infer_shapes(model)
+        seconds = time.perf_counter() - self.start
+        latency = None
+        if settings.measure:
+            self.progress("measuring latency")
+            before, after = compare([analysis.graph.source, model], analysis.feeds, device=settings.device)
+            latency = (before, after)
+        report = Report(
+            model=analysis.name,
+            groups=tuple(_rows(analysis.groups, plan)),
+            macs=plan.macs,
+            params=plan.params,
+            size=(file_bytes(analysis.graph.source), file_bytes(model)),
+            latency=latency,
+            proof=proof.error,
+            seconds=seconds,
+        )
+        return Result(model, plan, report, analysis.graph.external)
+
+    def _refit(self, removed: np.ndarray, cut: Graph, moments: MomentsSet, kind: str) -> None:
+        labels = self.analysis.groups.labels
+        if kind != "sequential" or self.data is None:
+            self.progress("refitting")
+            refit_once(labels, removed, cut, moments, kind)
+            return
+        how = Calibration(seed=self.settings.seed, device=self.settings.device)
+        refit_sequentially(
+            labels,
+            removed,
+            cut,
+            self.data,
+            how,
+            progress=lambda done, of: self.progress(f"refitting: {done} of {of} layers"),
+        )
+
+
+_SENSITIVITY_BATCHES = 2
 
 
 def apply(
@@ -151,7 +306,7 @@ def apply(
     loaded = plan if isinstance(plan, Plan) else Plan.load(plan)
     progress("reading the model")
     analysis = analyse(model, device=chosen.device, seed=chosen.seed)
-    return _write(analysis, replace(loaded, model=analysis.name), chosen, progress, start)
+    return _Run(analysis, chosen, progress, start).write(replace(loaded, model=analysis.name, reconstruct="none"))
 
 
 def _settings(given: Mapping[str, object]) -> Settings:
@@ -171,72 +326,6 @@ def _feeds(graph: Graph, device: Device, seed: int, sizes: Mapping[str, int] | N
     return sample_feeds(graph.source, seed=seed, batch=1)
 
 
-def _write(analysis: Analysis, plan: Plan, settings: Settings, progress: Progress, start: float) -> Result:
-    labels = analysis.groups.labels
-    removed = removed_from_plan(analysis.groups, plan)
-    progress("cutting")
-    model = infer_shapes(to_model(apply_removal(labels, removed)))
-    progress("proving")
-    proof = prove(analysis, model, removed, settings)
-    seconds = time.perf_counter() - start
-    latency = None
-    if settings.measure:
-        progress("measuring latency")
-        before, after = compare([analysis.graph.source, model], analysis.feeds, device=settings.device)
-        latency = (before, after)
-    report = Report(
-        model=analysis.name,
-        groups=tuple(_rows(analysis.groups, plan)),
-        macs=plan.macs,
-        params=plan.params,
-        size=(file_bytes(analysis.graph.source), file_bytes(model)),
-        latency=latency,
-        proof=proof.error,
-        seconds=seconds,
-    )
-    return Result(model, plan, report, analysis.graph.external)
-
-
 def _rows(groups: ChannelGroups, plan: Plan) -> list[GroupRow]:
     gone = plan.removed
     return [GroupRow(g.name, g.units, g.units - len(gone.get(g.name, ())), g.pinned) for g in groups.groups]
-
-
-def prove(analysis: Analysis, model: onnx.ModelProto, removed: np.ndarray, settings: Settings) -> Proof:
-    """Compare the cut model with the original with silenced consumers. Raises ProofError where they differ."""
-    labels = analysis.groups.labels
-    twin = to_model(silence(labels, removed))
-    feeds = [analysis.feeds, *_second_batch(analysis)]
-    try:
-        proof = max_relative_error(model, twin, feeds, device=settings.device)
-    except ReadError as error:
-        usable = [f for f in feeds if runs_on(twin, f, device=settings.device)]
-        if len(usable) in (0, len(feeds)):
-            raise ProofError(
-                "the cut model does not run", where=f"{analysis.name}: {error.what}", fix=_REPORT
-            ) from error
-        proof = max_relative_error(model, twin, usable, device=settings.device)
-    if not proof.error <= TOLERANCE:
-        raise ProofError(
-            f"the cut model differs from the original with silenced channels by {proof.error:.2g}",
-            where=f"output '{proof.output}' of {analysis.name}",
-            fix=_REPORT,
-            error=proof.error,
-        )
-    return proof
-
-
-_REPORT = "nothing was written; this is a bug of onnx-prune: please report it with the graph (no weights are needed)"
-
-
-def _second_batch(analysis: Analysis) -> list[Mapping[str, np.ndarray]]:
-    """Where the batch is free, one more input of another batch size: nothing may be wired to the first one."""
-    shapes = input_shapes(analysis.graph)
-    if not shapes or any(not dims or isinstance(dims[0], int) for dims in shapes.values()):
-        return []
-    rng = np.random.default_rng(1)
-    doubled = {}
-    for name, array in analysis.feeds.items():
-        fresh = rng.standard_normal(array.shape).astype(array.dtype) if array.dtype.kind == "f" else array
-        doubled[name] = np.concatenate([array, fresh])
-    return [doubled]

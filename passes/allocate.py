@@ -211,16 +211,26 @@ def allocate(
     return _widest(frame, method.schedule(frame, rankings), lambda kept: measure(kept) <= limit)
 
 
-def select(groups: ChannelGroups, kept: Array, criterion: Criterion, evidence: Evidence) -> dict[str, tuple[int, ...]]:
+def select(
+    groups: ChannelGroups,
+    kept: Array,
+    criterion: Criterion,
+    evidence: Evidence,
+    rankings: Mapping[str, Ranking] | None = None,
+) -> dict[str, tuple[int, ...]]:
     """The removed units of each group that is cut, in ascending order, when group i keeps kept[i] of its units.
 
-    Groups are ranked in the order of the graph, each with the evidence of what is already gone.
+    Groups are ranked in the order of the graph, each with the evidence of what is already gone; a criterion that is not
+    greedy does not look at that, and the given rankings serve.
     """
     removed: dict[str, tuple[int, ...]] = {}
     for group, count in zip(groups.groups, kept.tolist(), strict=True):
         if count < group.units:
-            known = replace(evidence, removed=groups.removed_labels(removed))
-            ranking = criterion.rank(group, known)
+            if rankings is not None and not getattr(criterion, "greedy", False):
+                ranking = rankings[group.name]
+            else:
+                known = replace(evidence, removed=groups.removed_labels(removed))
+                ranking = criterion.rank(group, known)
             removed[group.name] = tuple(sorted(ranking.order[: group.units - count].tolist()))
     return removed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 
@@ -32,11 +33,12 @@ def _slope(points: Array, start: int, end: int) -> float:
     return float((points[end] - points[start]) / (end - start))
 
 
-def savings(cost: CostModel, measure: str) -> Array:
-    """What one unit of each group costs in the whole network, in MACs, parameters or bytes; (groups,) float64."""
-    function = {"macs": cost.macs, "params": cost.params, "size": cost.size}.get(measure, cost.channels)
-    whole = function(cost.units)
-    one = np.eye(len(cost.units), dtype=np.int64)
-    return np.array(
-        [whole - function(cost.units - row) if f else 0 for row, f in zip(one, cost.free, strict=True)], float
-    )
+def savings(cost: CostModel, kind: str) -> Array:
+    """What one unit of each group costs in the whole network, in the budget's kind; (groups,) float64, 0 if pinned."""
+    measures: dict[str, Callable[[Array], int]] = {"macs": cost.macs, "params": cost.params, "size": cost.size}
+    if kind not in measures:  # a budget of channels counts units
+        return cost.free.astype(np.float64)
+    measure = measures[kind]
+    whole, one = measure(cost.units), np.eye(len(cost.units), dtype=np.int64)
+    saved = [whole - measure(cost.units - row) if free else 0 for row, free in zip(one, cost.free, strict=True)]
+    return np.array(saved, np.float64)

@@ -1,7 +1,7 @@
-"""Sequential refit: front to back, every weight that reads changed activations is fitted to the original's outputs.
+"""Sequential refit: front to back, each weight that reads changed activations is fitted to the original outputs.
 
-For a consumer y = W u + b of the cut network with inputs u' (what the network, refitted so far, really delivers) and the
-original's outputs y: min E|y - W' u' - b'|^2 + ridge. Where y goes into a residual sum y + s, the target is the
+For a consumer y = W u + b of the cut network with inputs u' (what the network, refitted so far, really delivers) and
+the original's outputs y: min E|y - W' u' - b'|^2 + ridge. Where y goes into a residual sum y + s, the target is the
 original's sum less the shortcut s' that the cut network delivers, so that the shortcut's error is repaired too.
 Source: He et al. 2017, sections 3.2 and 3.3 (asymmetric, multi-branch).
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from ..passes.instrument import Positions, Taps
+from ..passes.instrument import Positions, Taps, find_taps
 from ..passes.labels import Labels
 from ..passes.linear import Linear, linears, write_refit
 from ..passes.model import Graph
@@ -43,18 +43,18 @@ def refit_sequentially(
     labels: Labels,
     removed: Array,
     cut: Graph,
-    taps: Taps,
     data: Iterable[Batch],
     how: Calibration | None = None,
     progress: Progress = lambda done, of: None,
 ) -> int:
     """Refit the consumers of `cut` in place, in the order of the graph, and say how many.
 
-    labels: of the original; removed: one bool a label, what was cut; taps: of the original; data: iterated once for the
+    labels: of the original; removed: one bool a label, what was cut; data: iterated once for the
     original's targets and once for the cut network, in segments from one consumer to the next, whose activations are
     kept in memory while they are small (segments.py).
     """
     how = how or Calibration()
+    taps = find_taps(labels)
     fits = _fits(labels, removed, cut, taps)
     frontier = Frontier(cut, data)
     done = 0

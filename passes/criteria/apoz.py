@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,29 +15,36 @@ from ._readers import tensors
 from .l2 import L2
 
 
-@dataclass(frozen=True, slots=True)
-class Apoz:
-    """A unit's score is the share of its activations, where they are read, that are not zero; least first.
+class OfActivations(ABC):
+    """Scores a unit by a statistic of its activations where they are read; calibration has to take those statistics.
 
-    Networks without ReLU have no zeros: there it says nothing. statistics: it needs those of activations.
+    One whose activations nothing reads linearly is ranked by its weights.
     """
 
+    __slots__ = ()
+
     def rank(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
-        """Rank all units of a free group."""
-        scores = activation_scores(group, evidence, lambda s: 1 - s.zeros)
-        return L2().rank(group, evidence) if scores is None else Ranking.by_score(scores)
+        """Rank all units of a free group: the mean over the tensors that are read, and over a unit's channels."""
+        found = tensors(group, evidence)
+        assert evidence.moments is not None
+        known = evidence.moments.activations
+        if found and not known:
+            raise UsageError(
+                "the moments hold no statistics of activations", where="--moments", fix="calibrate for this criterion"
+            )
+        scores = [self._statistic(known[name])[places].mean(1) for name, places in found if name in known]
+        if not scores:
+            return L2().rank(group, evidence)
+        return Ranking.by_score(np.maximum(np.mean(scores, axis=0), 0))
+
+    @abstractmethod
+    def _statistic(self, statistics: ActivationStatistics) -> np.ndarray:
+        """(C,) float64, the harm of each channel."""
 
 
-def activation_scores(
-    group: ChannelGroup, evidence: Evidence, statistic: Callable[[ActivationStatistics], np.ndarray]
-) -> np.ndarray | None:
-    """The mean over the tensors that read the group, and over a unit's channels, of a statistic; None where none is."""
-    found = tensors(group, evidence)
-    assert evidence.moments is not None
-    known = evidence.moments.activations
-    if found and not known:
-        raise UsageError(
-            "the moments hold no statistics of activations", where="--moments", fix="calibrate for this criterion"
-        )
-    scores = [statistic(known[name])[places].mean(1) for name, places in found if name in known]
-    return np.maximum(np.mean(scores, axis=0), 0) if scores else None
+@dataclass(frozen=True, slots=True)
+class Apoz(OfActivations):
+    """The share of a unit's activations that are not zero; least first. Networks without ReLU have no zeros."""
+
+    def _statistic(self, statistics: ActivationStatistics) -> np.ndarray:
+        return 1 - statistics.zeros

@@ -6,17 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..channel_groups import ChannelGroup
-from ..ranking import Evidence, Ranking
-from .apoz import activation_scores
-from .l2 import L2
+from ..moments import ActivationStatistics
+from .apoz import OfActivations
 
 
 @dataclass(frozen=True, slots=True)
-class MeanActivation:
-    """A unit's score is the size of its mean activation where it is read; least first."""
+class MeanActivation(OfActivations):
+    """The size of a unit's mean activation where it is read; least first."""
 
-    def rank(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
-        """Rank all units of a free group."""
-        scores = activation_scores(group, evidence, lambda s: np.abs(s.mean))
-        return L2().rank(group, evidence) if scores is None else Ranking.by_score(scores)
+    def _statistic(self, statistics: ActivationStatistics) -> np.ndarray:
+        return np.abs(statistics.mean)
