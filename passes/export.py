@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
@@ -67,6 +69,7 @@ def _restore_nodes(graph: onnx.GraphProto, source: onnx.GraphProto) -> None:
             ):
                 attributes.append(attribute)
             elif now is not None:
+                now.doc_string = attribute.doc_string
                 attributes.append(now)
         attributes.extend(kept.values())
         copies = [onnx.AttributeProto.FromString(a.SerializeToString()) for a in attributes]
@@ -95,22 +98,49 @@ def _same(now: onnx.AttributeProto, before: onnx.AttributeProto) -> bool:
 
 
 def _restore_tensors(graph: onnx.GraphProto, source: onnx.GraphProto) -> None:
-    """Interface types verbatim, value_info that still holds."""
-    now = {t.name: t for t in graph.initializer}
+    """Interface types and value_info verbatim, but for shapes that no longer hold; those of constants are known."""
+    held = _constant_sizes(graph)
     for before, after in ((source.input, graph.input), (source.output, graph.output)):
         del after[:]
-        for value in before:
-            tensor = now.get(value.name)  # old models list initializers as inputs too: these follow the cut
-            cut = tensor is not None and list(tensor.dims) != [d.dim_value for d in _dims(value)]
-            after.append(_typed(tensor) if cut and tensor is not None else value)
+        after.extend(_following(value, held) for value in before)
     interface = {v.name for v in [*source.input, *source.output]}
-    made = {o for node in graph.node for o in node.output}
-    infos = {v.name: v for v in graph.value_info}
+    made = {o for node in graph.node for o in node.output} | set(held)
+    now = {v.name: _sizes(v) for v in graph.value_info}
     del graph.value_info[:]
     for value in source.value_info:
-        known = infos.get(value.name)
-        if value.name in made - interface and (known is None or known.type == value.type or not _is_plain(value)):
-            graph.value_info.append(value)
+        if value.name in made - interface:
+            graph.value_info.append(_following(value, held))
+            if value.name not in held and _sizes(value) not in (None, now.get(value.name)):
+                graph.value_info[-1].type.tensor_type.ClearField("shape")
+
+
+def _constant_sizes(graph: onnx.GraphProto) -> dict[str, list[int]]:
+    """Name -> dimensions of every initializer and every tensor in a Constant node."""
+    nodes = [n for n in graph.node if n.op_type == "Constant" and n.attribute and n.attribute[0].name == "value"]
+    held = {node.output[0]: list(node.attribute[0].t.dims) for node in nodes}
+    return held | {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+
+
+def _following(value: onnx.ValueInfoProto, held: Mapping[str, list[int]]) -> onnx.ValueInfoProto:
+    """The same, with the dimensions of the constant of that name, if it is one and they have changed."""
+    if _sizes(value) in (None, held.get(value.name, _sizes(value))):
+        return value
+    changed = onnx.ValueInfoProto()
+    changed.CopyFrom(value)
+    for dim, size in zip(_dims(changed), held[value.name], strict=True):
+        dim.dim_value = size
+    return changed
+
+
+def _sizes(value: onnx.ValueInfoProto) -> list[int | str | None] | None:
+    """Declared dimensions; None where none are, as for what is no tensor."""
+    if not value.type.tensor_type.HasField("shape"):
+        return None
+    return [d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in _dims(value)]
+
+
+def _dims(value: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimension]:
+    return list(value.type.tensor_type.shape.dim)
 
 
 def _in_order(model: onnx.ModelProto, source: onnx.GraphProto) -> onnx.ModelProto:
@@ -132,23 +162,14 @@ def _in_order(model: onnx.ModelProto, source: onnx.GraphProto) -> onnx.ModelProt
     return ordered
 
 
-def _typed(tensor: onnx.TensorProto) -> onnx.ValueInfoProto:
-    return onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
-
-
-def _dims(value: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimension]:
-    return list(value.type.tensor_type.shape.dim)
-
-
-def _is_plain(value: onnx.ValueInfoProto) -> bool:
-    return value.type.HasField("tensor_type")
-
-
 def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with the shapes of its intermediate tensors inferred anew; the weights are not serialised for it."""
     skeleton = without_weights(model)
-    inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
-    have = {v.name for v in [*model.graph.value_info, *model.graph.input, *model.graph.output]}
-    have |= {t.name for t in model.graph.initializer}
-    model.graph.value_info.extend(v for v in inferred.graph.value_info if v.name not in have)
+    inferred = {v.name: v for v in onnx.shape_inference.infer_shapes(skeleton, data_prop=True).graph.value_info}
+    for value in model.graph.value_info:
+        found = inferred.pop(value.name, value)
+        if _sizes(value) is None:
+            value.type.CopyFrom(found.type)
+    have = {v.name for v in [*model.graph.input, *model.graph.output]} | {t.name for t in model.graph.initializer}
+    model.graph.value_info.extend(value for name, value in inferred.items() if name not in have)
     return model

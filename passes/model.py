@@ -9,20 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Generator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from onnx import numpy_helper
 
-from .errors import ReadError
-
-PROTOBUF_LIMIT = 2**31 - 2**20  # bytes; protobuf refuses 2 GiB, a margin for the graph itself
-EXTERNAL_THRESHOLD = 1024  # bytes; smaller tensors stay inside the model file
+from .reading import Source, read_model
 
 
 @dataclass(slots=True)
@@ -61,23 +56,14 @@ class Graph:
         return digest.hexdigest()
 
 
-def load(source: str | os.PathLike[str] | bytes | onnx.ModelProto | Graph) -> Graph:
+def load(source: Source | Graph) -> Graph:
     """Read a model from a path, serialised bytes or a ModelProto. Functions of the model are inlined.
 
-    Raises ReadError where it is no ONNX model, or has an opset below 7.
+    Raises ReadError where it is no valid ONNX model, or has an opset below 7.
     """
     if isinstance(source, Graph):
         return source
-    model, external = _read(source)
-    if not model.graph.node and not model.graph.output:
-        raise ReadError("this is not an ONNX model: its graph is empty", where=_where(source))
-    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), None)
-    if opset is not None and opset < 7:
-        raise ReadError(
-            f"opset {opset} is too old: 7 is the oldest that can be read",
-            where=_where(source),
-            fix="convert the model with onnx.version_converter, or export it again",
-        )
+    model, external = read_model(source)
     if model.functions:
         import onnx.inliner
 
@@ -85,36 +71,6 @@ def load(source: str | os.PathLike[str] | bytes | onnx.ModelProto | Graph) -> Gr
     with quiet():
         graph = gs.import_onnx(model)
     return Graph(graph, model, external)
-
-
-def _read(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> tuple[onnx.ModelProto, bool]:
-    if isinstance(source, onnx.ModelProto):
-        return source, False
-    try:
-        if isinstance(source, bytes):
-            return onnx.load_model_from_string(source), False
-        model = onnx.load(source, load_external_data=False)
-    except FileNotFoundError:
-        raise ReadError("the model file does not exist", where=_where(source)) from None
-    except IsADirectoryError:
-        raise ReadError("this is a folder, not a model file", where=_where(source)) from None
-    except Exception as error:  # protobuf's DecodeError has no public base that onnx re-exports
-        raise ReadError(f"the file cannot be read as ONNX ({type(error).__name__})", where=_where(source)) from error
-    external = any(t.data_location == onnx.TensorProto.EXTERNAL for t in model.graph.initializer)
-    if external:
-        try:
-            onnx.load_external_data_for_model(model, str(Path(source).parent))
-        except (OSError, onnx.checker.ValidationError) as error:
-            raise ReadError(
-                "the model's external weights cannot be read",
-                where=f"{_where(source)}: {error}",
-                fix="keep the .data file beside the .onnx file, under the name that the model gives",
-            ) from error
-    return model, external
-
-
-def _where(source: object) -> str:
-    return str(source) if isinstance(source, str | os.PathLike) else f"a {type(source).__name__} object"
 
 
 @contextlib.contextmanager
