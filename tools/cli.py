@@ -10,10 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .options import (
+    BUDGETS,
+    DEVICE,
+    IMAGES,
+    JSON,
+    MODEL,
+    NO_LATENCY,
+    OUTPUT,
+    SEED,
+    SIZES,
+    free_sizes,
+    preprocessing,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from ..pipeline import Result
+    from ..runtime.preprocess import Preprocessing
 
 BUG = 1
 
@@ -38,58 +53,34 @@ def cli() -> None:
     """
 
 
-def _options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def decorate(function: Any) -> Any:  # noqa: ANN401 - click's decorators are untyped
-        for decorator in reversed(decorators):
-            function = decorator(function)
-        return function
-
-    return decorate
-
-
-_model = click.argument("model", type=click.Path(path_type=Path))
-_device = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-_json = click.option(
-    "--json", "as_json", is_flag=True, help="The result as JSON on standard output, nothing else there."
-)
-_seed = click.option("--seed", type=int, default=0, show_default=True, help="Of everything that is drawn at random.")
-_size = click.option(
-    "--size-of",
-    "sizes",
-    multiple=True,
-    metavar="NAME=N",
-    help="The value of a free dimension of the input, where none that is tried works.",
-)
-_output = click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Default: MODEL's name with .pruned.onnx."
-)
-_no_latency = click.option("--no-latency", is_flag=True, help="Do not measure latency before and after.")
-_budgets = _options(
-    click.option("--macs", help="Multiply-accumulates to keep: 50% (the default) or 2G."),
-    click.option("--params", help="Parameters to keep: 50% or 10M."),
-    click.option("--size", help="File size to reach: 50% or 20MB."),
-    click.option("--channels", multiple=True, help="Channels to keep: 50%, or PATTERN=40% by group name, repeatable."),
-)
-
-
 @cli.command()
-@_model
-@_output
-@_budgets
-@click.option("--criterion", default=None, help="Which channels go. Default: l2 (no calibration data).")
-@click.option("--allocation", default=None, help="How many go where: uniform (default), global.")
+@MODEL
+@OUTPUT
+@BUDGETS
+@click.option("--criterion", help="Which channels go. Default: obs with calibration data, else l2.")
+@click.option("--allocation", help="How many go where. Default: sensitivity with data, else uniform.")
+@click.option("--reconstruct", help="How what stays is refitted. Default: sequential with data, else none.")
+@click.option("--calibration", help="Folder or zip of images, .npz, .npy, or module:function. No labels are needed.")
+@click.option("--samples", type=int, default=1024, show_default=True, help="Calibration samples to use.")
+@click.option("--moments", type=click.Path(path_type=Path), help="Use measured moments instead of data.")
+@click.option("--save-moments", type=click.Path(path_type=Path), help="Keep the measured moments (.npz).")
+@click.option("--evaluate", "evaluation", help="Labelled data: print top-1 before and after.")
+@click.option("--max-drop", help="Write nothing if top-1 falls by more than this (1%): needs --evaluate.")
+@IMAGES
 @click.option("--align", type=int, default=1, show_default=True, help="Kept channel counts are multiples of this.")
 @click.option("--exclude", help="Regular expression of group names that stay whole.")
 @click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="Write what was removed as plan.json.")
-@_seed
-@_device
-@_size
-@_no_latency
-@_json
+@SEED
+@DEVICE
+@SIZES
+@NO_LATENCY
+@JSON
 def prune(model: Path, output: Path | None, as_json: bool, no_latency: bool, **options: Any) -> None:  # noqa: ANN401
     """Prune MODEL: remove channels until the budget holds, prove the result, write it.
 
-    Without calibration data channels are chosen by their weights and accuracy is not protected: expect to fine-tune.
+    With --calibration (images like those the model was trained on, no labels) channels are chosen by what the next
+    layers need, and the weights that stay are refitted. Without it channels are chosen by their weights and accuracy
+    is not protected: expect to fine-tune.
     """
     from ..passes.budget import Budget
     from ..passes.errors import UsageError
@@ -99,31 +90,89 @@ def prune(model: Path, output: Path | None, as_json: bool, no_latency: bool, **o
     if target.resolve() == model.resolve():
         raise UsageError("the output is the input", where=str(model), fix="choose another name for -o")
     budget = Budget(**{k: options[k] for k in ("macs", "params", "size", "channels") if options[k]})
-    chosen = {k: options[k] for k in ("criterion", "allocation") if options[k] is not None}
+    chosen = {k: options[k] for k in _DATA_DRIVEN if options[k] is not None}
+    images = preprocessing(options)
     with _progress(as_json) as progress:
         result = run(
             model,
             budget=budget,
             progress=progress,
-            sizes=_sizes(options["sizes"]),
+            sizes=free_sizes(options["sizes"]),
             align=options["align"],
             exclude=options["exclude"],
             seed=options["seed"],
             device=options["device"],
             measure=not no_latency,
+            preprocessing=images,
             **chosen,
         )
-    _finish(result, target, options["plan_file"], as_json)
+        accuracy = _guard(model, result, images, progress, options)
+    _finish(result, target, options["plan_file"], as_json, accuracy=accuracy)
+
+
+_DATA_DRIVEN = ("criterion", "allocation", "reconstruct", "calibration", "samples", "moments", "save_moments")
+
+
+def _guard(
+    model: Path,
+    result: Result,
+    images: Preprocessing | None,
+    progress: Callable[[str], None],
+    options: Any,  # noqa: ANN401
+) -> tuple[float, float] | None:
+    """Top-1 before and after, where labelled data are given. Raises AccuracyError where it falls too far."""
+    from ..passes.errors import AccuracyError, UsageError
+    from .scores import share, top1
+
+    if options["evaluation"] is None:
+        if options["max_drop"] is not None:
+            raise UsageError("--max-drop needs labelled data", fix="give --evaluate")
+        return None
+    allowed = None if options["max_drop"] is None else share(options["max_drop"])
+    progress("evaluating")
+    before, after = (top1(m, options["evaluation"], images, options["device"]) for m in (model, result.model))
+    if allowed is not None and before - after > allowed:
+        raise AccuracyError(
+            f"top-1 fell from {before:.2%} to {after:.2%}, by more than {allowed:.2%}",
+            where=str(model),
+            fix="nothing was written: keep more (--macs), give more --samples, or allow more",
+            before=before,
+            after=after,
+        )
+    return before, after
 
 
 @cli.command()
-@_model
+@MODEL
+@click.argument("data")
+@click.option("--reference", type=click.Path(path_type=Path), help="Compare outputs with this model: no labels needed.")
+@click.option("--samples", type=int, help="Use so many. Default: all.")
+@IMAGES
+@SEED
+@DEVICE
+@JSON
+def evaluate(model: Path, data: str, reference: Path | None, as_json: bool, **options: Any) -> None:  # noqa: ANN401
+    """Measure MODEL on DATA: top-1 and top-5, or how far its outputs are from --reference."""
+    from .scores import score
+
+    chosen = {k: options[k] for k in ("samples", "seed", "device")}
+    with _progress(as_json) as progress:
+        progress("evaluating")
+        result = score(model, data, reference, preprocessing(options), **chosen)
+    if as_json:
+        _print_json(result)
+    else:
+        click.echo("  ".join(f"{k} {v:.4%}" if k.startswith("top") else f"{k} {v}" for k, v in result.items()))
+
+
+@cli.command()
+@MODEL
 @click.argument("plan", type=click.Path(path_type=Path))
-@_output
-@_seed
-@_device
-@_no_latency
-@_json
+@OUTPUT
+@SEED
+@DEVICE
+@NO_LATENCY
+@JSON
 def apply(
     model: Path, plan: Path, output: Path | None, seed: int, device: str, no_latency: bool, as_json: bool
 ) -> None:
@@ -136,10 +185,10 @@ def apply(
 
 
 @cli.command()
-@_model
-@_device
-@_size
-@_json
+@MODEL
+@DEVICE
+@SIZES
+@JSON
 @click.option("--members", is_flag=True, help="List every weight axis of every group.")
 def inspect(model: Path, device: str, sizes: tuple[str, ...], as_json: bool, members: bool) -> None:
     """Show the channel groups of MODEL, what they cost, and why each pinned one is pinned."""
@@ -147,7 +196,7 @@ def inspect(model: Path, device: str, sizes: tuple[str, ...], as_json: bool, mem
     from .show import inspection_dict, print_inspection
 
     with _progress(as_json):
-        analysis = run(model, device=device, sizes=_sizes(sizes))  # type: ignore[arg-type]
+        analysis = run(model, device=device, sizes=free_sizes(sizes))  # type: ignore[arg-type]
     if as_json:
         _print_json(inspection_dict(analysis))
     else:
@@ -155,9 +204,9 @@ def inspect(model: Path, device: str, sizes: tuple[str, ...], as_json: bool, mem
 
 
 @cli.command()
-@_output
-@_no_latency
-@_json
+@OUTPUT
+@NO_LATENCY
+@JSON
 def demo(output: Path | None, no_latency: bool, as_json: bool) -> None:
     """Prune the small trained model that comes with the package, and print its accuracy before and after."""
     from .demo import run_demo
@@ -185,18 +234,6 @@ def _finish(
         _print_json({**result.report.as_dict(), "output": str(target), "plan": str(plan_file or ""), **extra})
     else:
         print_result(result, target, plan_file, accuracy)
-
-
-def _sizes(given: tuple[str, ...]) -> dict[str, int]:
-    from ..passes.errors import UsageError
-
-    sizes = {}
-    for text in given:
-        name, _, number = text.rpartition("=")
-        if not name or not number.isdigit():
-            raise UsageError("--size-of wants NAME=N", where=text, fix="for example --size-of height=320")
-        sizes[name] = int(number)
-    return sizes
 
 
 def _print_json(value: dict[str, Any]) -> None:

@@ -1,0 +1,87 @@
+"""Flags that several commands share, and what is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ..runtime.preprocess import Preprocessing
+
+
+def options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def decorate(function: Any) -> Any:  # noqa: ANN401 - click's decorators are untyped
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+MODEL = click.argument("model", type=click.Path(path_type=Path))
+DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+JSON = click.option(
+    "--json", "as_json", is_flag=True, help="The result as JSON on standard output, nothing else there."
+)
+SEED = click.option("--seed", type=int, default=0, show_default=True, help="Of everything that is drawn at random.")
+SIZES = click.option(
+    "--size-of",
+    "sizes",
+    multiple=True,
+    metavar="NAME=N",
+    help="The value of a free dimension of the input, where none that is tried works.",
+)
+OUTPUT = click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Default: MODEL's name with .pruned.onnx."
+)
+NO_LATENCY = click.option("--no-latency", is_flag=True, help="Do not measure latency before and after.")
+BUDGETS = options(
+    click.option("--macs", help="Multiply-accumulates to keep: 50% (the default) or 2G."),
+    click.option("--params", help="Parameters to keep: 50% or 10M."),
+    click.option("--size", help="File size to reach: 50% or 20MB."),
+    click.option("--channels", multiple=True, help="Channels to keep: 50%, or PATTERN=40% by group name, repeatable."),
+)
+
+
+IMAGES = options(
+    click.option("--mean", help="Of the channels, in units of 0..1: 0.485,0.456,0.406."),
+    click.option("--std", help="Of the channels, likewise."),
+    click.option("--resize", help="Pixels of the shorter side, or HEIGHT,WIDTH."),
+    click.option("--crop", help="The part in the middle: pixels, or HEIGHT,WIDTH. Default: what the model fixes."),
+    click.option("--scale", type=float, help="Factor of the pixels. Default: 1/255 for models that read floats."),
+    click.option("--layout", type=click.Choice(["NCHW", "NHWC"]), help="Default: what the model's input looks like."),
+)
+
+
+def preprocessing(options: Any) -> Preprocessing | None:  # noqa: ANN401
+    """None where no flag of it is given."""
+    from .scores import numbers
+
+    given = {k: options[k] for k in ("mean", "std", "resize", "crop", "scale", "layout") if options[k] is not None}
+    if not given:
+        return None
+    from ..runtime.preprocess import Preprocessing
+
+    for name in ("mean", "std"):
+        if name in given:
+            given[name] = numbers(given[name], f"--{name}", float)
+    for name in ("resize", "crop"):
+        if name in given:
+            sizes = numbers(given[name], f"--{name}", int)
+            given[name] = sizes[0] if len(sizes) == 1 else sizes
+    return Preprocessing(**given)
+
+
+def free_sizes(given: tuple[str, ...]) -> dict[str, int]:
+    from ..passes.errors import UsageError
+
+    sizes = {}
+    for text in given:
+        name, _, number = text.rpartition("=")
+        if not name or not number.isdigit():
+            raise UsageError("--size-of wants NAME=N", where=text, fix="for example --size-of height=320")
+        sizes[name] = int(number)
+    return sizes

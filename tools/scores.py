@@ -1,0 +1,71 @@
+"""Accuracy for the command line, and the numbers in its flags."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import onnx
+
+from ..passes.errors import UsageError
+from ..passes.model import load
+from ..runtime.data import Data, open_data
+from ..runtime.evaluate import accuracy, divergence, outputs
+from ..runtime.inputs import model_inputs
+from ..runtime.preprocess import Preprocessing
+from ..runtime.session import Device
+
+Number = TypeVar("Number", int, float)
+
+
+def top1(
+    model: Path | onnx.ModelProto, source: str, preprocessing: Preprocessing | None, device: Device = "auto"
+) -> float:
+    """Share of the samples whose class is the highest output."""
+    proto = load(model).source
+    return accuracy(proto, _open(proto, source, preprocessing), device=device).top1
+
+
+def score(
+    model: Path,
+    source: str,
+    reference: Path | None,
+    preprocessing: Preprocessing | None,
+    *,
+    samples: int | None = None,
+    seed: int = 0,
+    device: Device = "auto",
+) -> dict[str, Any]:
+    """What `onnx-prune evaluate` says: accuracy, or the divergence from a reference."""
+    proto = load(model).source
+    data = _open(proto, source, preprocessing, samples, seed)
+    if reference is None:
+        return asdict(accuracy(proto, data, device=device))
+    return asdict(divergence(proto, outputs(load(reference).source, data, device=device), data, device=device))
+
+
+def _open(
+    model: onnx.ModelProto,
+    source: str,
+    preprocessing: Preprocessing | None,
+    samples: int | None = None,
+    seed: int = 0,
+) -> Data:
+    return open_data(source, model_inputs(model), preprocessing, samples=samples, seed=seed)
+
+
+def numbers(text: str, flag: str, kind: type[Number]) -> tuple[Number, ...]:
+    """Numbers with commas between them. Raises UsageError."""
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError("these are no numbers", where=f"{flag} {text}", fix="for example 0.5,0.5,0.5") from None
+
+
+def share(text: str) -> float:
+    """1% or 0.01. Raises UsageError."""
+    try:
+        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        raise UsageError("this is no share", where=f"--max-drop {text}", fix="for example 1%") from None
