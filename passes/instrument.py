@@ -32,10 +32,10 @@ _PREFIX = "onnx_prune"
 class Tap:
     """Where patches of a tensor are taken.
 
-    tensor: what is read, and its dtype, as onnx.TensorProto has it; consumers: who reads it in this way, by the names
-    of their first outputs; perm: what brings the channels last, None where they are; rank: of the tensor; inner, grid:
-    rows of the tensor, and output positions, an image; table: (grid, k) int64, the rows of a position's patch, -1 for
-    padding; groups: of the convolution.
+    tensor: what is read; consumers: who reads it in this way, by the names of their first outputs; perm: what brings
+    the channels last, None where they are; rank: of the tensor; inner, grid: rows of the tensor, and output positions,
+    an image; table: (grid, k) int64, the rows of a position's patch, -1 for padding; groups: of the convolution; dtype:
+    the tensor's, as in onnx.TensorProto; batched: False where it does not grow with the batch, and is as one image.
     """
 
     tensor: str
@@ -47,6 +47,7 @@ class Tap:
     table: Array
     groups: int = 1
     dtype: int = TensorProto.FLOAT
+    batched: bool = True
 
     def reads_like(self, other: Tap) -> bool:
         """Whether both take the same patches."""
@@ -127,20 +128,23 @@ def _tap(labels: Labels, consumer: Consumer) -> Tap | None:
         return None
     data, weight = shapes[consumer.data], shapes[consumer.weight]
     dtype = labels.facts.dtypes.get(consumer.data, TensorProto.UNDEFINED)
+    groups = 1
     if node.op in ("Conv", "ConvTranspose"):
-        space, grid = data[2:], shapes[name][2:]
-        table = patch_table(node.op, node.attrs, space, grid, weight[2:])
+        table = patch_table(node.op, node.attrs, data[2:], shapes[name][2:], weight[2:])
         perm = (0, *range(2, len(data)), 1)
         groups = int(node.attrs.get("group", 1))
-        return Tap(consumer.data, (name,), perm, len(data), int(np.prod(space)), len(table), table, groups, dtype)
-    if node.op not in ("MatMul", "Gemm") or len(weight) > 2:
+        samples, rows = data[0], int(np.prod(data[2:]))
+    elif node.op in ("MatMul", "Gemm") and len(weight) < 3:
+        table, rows = np.zeros((1, 1), np.int64), 1
+        perm = (1, 0) if node.attrs.get("transA", 0) else None
+        samples = int(np.prod(data)) // data[0 if perm else -1]
+    else:
         return None
-    perm = (1, 0) if node.attrs.get("transA", 0) else None
-    channels = data[0 if perm else -1]
-    rows = int(np.prod(data)) // channels
     images = _images(labels)
-    inner = rows // images if rows % images == 0 else rows
-    return Tap(consumer.data, (name,), perm, len(data), inner, inner, np.arange(inner)[:, None], dtype=dtype)
+    batched = samples % images == 0
+    samples = samples // images if batched else samples
+    table = np.concatenate([np.where(table < 0, -1, table + i * rows) for i in range(samples)])
+    return Tap(consumer.data, (name,), perm, len(data), samples * rows, len(table), table, groups, dtype, batched)
 
 
 def _images(labels: Labels) -> int:
@@ -167,13 +171,15 @@ class Instrument:
 
     def draw(self, images: int, positions: Positions) -> Draw:
         """Choose patches of the next `images` images."""
-        drawn = {grid: positions(grid, images) for grid in sorted({tap.grid for tap in self.tables})}
+        wanted = sorted({(tap.grid, images if tap.batched else 1) for tap in self.tables})
+        drawn = {key: positions(*key) for key in wanted}
         feeds: dict[str, Array] = {}
         outside: list[Array] = []
         for number, tap in enumerate(self.tables):
-            rows = tap.table[drawn[tap.grid]]
+            count = images if tap.batched else 1
+            rows = tap.table[drawn[tap.grid, count]]
             padding = rows < 0
-            offsets = tap.inner * np.arange(images)[:, None, None]
+            offsets = tap.inner * np.arange(count)[:, None, None]
             feeds[_rows_input(number)] = np.where(padding, 0, rows + offsets)
             outside.append(np.flatnonzero(padding))
         return Draw(feeds, tuple(outside[number] for number in self.table_of))
@@ -254,7 +260,7 @@ def instrument(taps: Taps, opset: int, statistics: bool = False) -> Instrument:
 
 
 def _same_rows(a: Tap, b: Tap) -> bool:
-    return (a.inner, a.grid) == (b.inner, b.grid) and np.array_equal(a.table, b.table)
+    return (a.inner, a.grid, a.batched) == (b.inner, b.grid, b.batched) and np.array_equal(a.table, b.table)
 
 
 def _rows_input(number: int) -> str:

@@ -137,7 +137,7 @@ def load_moments(path: str | os.PathLike[str], graph_sha256: str) -> MomentsSet:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         header = json.loads(str(arrays.pop("header")))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ReadError("the moments cannot be read", where=f"{path}: {error}", fix=_AGAIN) from error
     if (header.get("format"), header.get("version")) != (_FORMAT, _VERSION):
         raise ReadError("these are no moments that this version can read", where=str(path), fix=_AGAIN)

@@ -148,7 +148,7 @@ def load_arrays(path: Path, inputs: Sequence[ModelInput]) -> dict[str, np.ndarra
             with np.load(path, allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise ReadError(
             "the arrays cannot be read", where=f"{path}: {error}", fix="write it with numpy.save"
         ) from error

@@ -215,9 +215,16 @@ def test_arrays_that_do_not_fit_are_refused_at_once(arrays, says):
 
 def test_unreadable_data_are_refused(tmp_path):
     (tmp_path / "a.npz").write_bytes(b"no archive")
+    (tmp_path / "b.npz").write_bytes(b"")
     (tmp_path / "a.zip").write_bytes(b"no archive")
     (tmp_path / "a.csv").write_text("1,2")
-    for name, error in {"a.npz": ReadError, "a.zip": ReadError, "a.csv": UsageError, "none": ReadError}.items():
+    for name, error in {
+        "a.npz": ReadError,
+        "b.npz": ReadError,
+        "a.zip": ReadError,
+        "a.csv": UsageError,
+        "none": ReadError,
+    }.items():
         with pytest.raises(error):
             open_data(tmp_path / name, NCHW)
     with pytest.raises(UsageError, match="one input"):
