@@ -25,6 +25,7 @@ from .tradeoff import convex_slopes
 Array = np.ndarray
 _NOUNS = {"macs": "MACs", "params": "parameters", "size": "file size", "channels": "channels"}
 _EPSILON = 1e-9  # of a unit: 0.7 * 10 is 7
+_NEAR = 0.01  # of the original: how far below the limit is near enough
 
 
 class Schedule(Protocol):
@@ -193,7 +194,7 @@ def allocate(
     has no say: each group that a pattern matches keeps floor(share * units). align: a group that is cut keeps a
     multiple of it, a group of fewer units stays whole. exclude: a regular expression that matches the whole names of
     groups that stay whole. Pinned groups stay, and every group keeps a unit. A budget of channels counts the units of
-    the groups that may be cut. A latency has to be turned into another budget first.
+    the groups that may be cut. Latency is not supported yet.
 
     Raises BudgetError where the budget is out of reach (with `asked` and `possible`), UsageError for a pattern that
     matches nothing.
@@ -208,7 +209,7 @@ def allocate(
         raise _out_of_reach(cost, frame, budget, measure)
     if whole <= limit:
         return frame.units
-    return _widest(frame, method.schedule(frame, rankings), lambda kept: measure(kept) <= limit)
+    return _widest(frame, method.schedule(frame, rankings), measure, limit, limit - _NEAR * whole)
 
 
 def select(
@@ -272,22 +273,30 @@ def _measure(cost: CostModel, frame: Frame, kind: str) -> Callable[[Array], int]
     if kind == "channels":
         counted = frame.least < frame.units
         return lambda kept: int(kept[counted].sum())
-    assert kind in _NOUNS, f"{kind} cannot be counted"
+    if kind not in _NOUNS:
+        raise UsageError(f"a budget of {kind} is not supported yet", where=f"--{kind}", fix="say it as --macs")
     return getattr(cost, kind)
 
 
-def _widest(frame: Frame, schedule: Schedule, fits: Callable[[Array], bool]) -> Array:
-    """The widest step that fits, then one more unit (or `align`) for each group that still fits, in turn."""
+def _widest(frame: Frame, schedule: Schedule, measure: Callable[[Array], int], limit: float, enough: float) -> Array:
+    """The widest step within the limit, then one more unit (or `align`) for each group in turn, where that fits.
+
+    Where groups with costly units leave the result below `enough`, the others go on growing, round by round.
+    """
     low, high = 0, schedule.steps  # low fits, high does not
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if fits(frame.aligned(schedule.widths(middle))) else (low, middle)
-    kept = frame.aligned(schedule.widths(low))
-    for group in schedule.turns(low).tolist():
-        wider = kept.copy()
-        wider[group] = min(kept[group] + frame.align, frame.units[group])
-        if fits(wider):
-            kept = wider
+        fits = measure(frame.aligned(schedule.widths(middle))) <= limit
+        low, high = (middle, high) if fits else (low, middle)
+    kept, turns, grown = frame.aligned(schedule.widths(low)), schedule.turns(low).tolist(), True
+    while grown:
+        grown = False
+        for group in turns:
+            wider = kept.copy()
+            wider[group] = min(kept[group] + frame.align, frame.units[group])
+            if wider[group] > kept[group] and measure(wider) <= limit:
+                kept, grown = wider, True
+        grown = grown and measure(kept) < enough
     return kept
 
 

@@ -17,9 +17,10 @@ from scipy.sparse import csr_array
 
 from .channel_groups import ChannelGroups
 from .constants import readers
+from .export import infer_shapes
 from .labels import Axes, ConstantAxes, Labels
 from .model import constant_values
-from .spill import file_bytes
+from .spill import file_bytes, without_weights
 
 Array = np.ndarray
 
@@ -96,8 +97,9 @@ class CostModel:
         return round(float(self._constants.itemsize @ self._constants(self._lengths(kept))))
 
     def size(self, kept: Array) -> int:
-        """Estimated bytes of the model with its weights: the original's less those of what goes."""
-        return self._file_bytes + self.weight_bytes(kept) - self.weight_bytes(self.units)
+        """Estimated bytes of the model with its weights; what is cut says the shapes of all tensors as well."""
+        gone = self.weight_bytes(self.units) - self.weight_bytes(kept)
+        return self._file_bytes - gone + (self._shape_bytes if gone else 0)
 
     def kept(self, removed: Mapping[str, Sequence[int]]) -> Array:
         """The number of kept units of each group, given the removed ones by the group's name."""
@@ -109,6 +111,13 @@ class CostModel:
     @cached_property
     def _file_bytes(self) -> int:
         return file_bytes(self.groups.labels.graph.source)
+
+    @cached_property
+    def _shape_bytes(self) -> int:
+        """What saving adds to the file beside the cut: the inferred shapes."""
+        source = self.groups.labels.graph.source
+        skeleton = without_weights(source)
+        return file_bytes(infer_shapes(skeleton)) - file_bytes(without_weights(source))
 
 
 def cost_model(groups: ChannelGroups) -> CostModel:
