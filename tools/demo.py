@@ -15,9 +15,12 @@ from ..runtime.session import Source, open_session
 
 def run_demo(progress: Callable[[str], None], *, measure: bool = True) -> tuple[Result, tuple[float, float]]:
     """The result, and top-1 on the held-out digits before and after."""
-    result = prune(digits_model(), budget=Budget(macs=0.5), progress=progress, measure=measure)
+    test, calibration = digits_data()
+    result = prune(
+        digits_model(), budget=Budget(macs=0.5), calibration=str(calibration), progress=progress, measure=measure
+    )
     progress("evaluating")
-    with np.load(digits_data()[0]) as data:
+    with np.load(test) as data:
         images, labels = data["input"], data["label"]
     return result, (_accuracy(onnx.load(digits_model()), images, labels), _accuracy(result.model, images, labels))
 
