@@ -28,7 +28,7 @@ from .passes.files import save_model
 from .passes.labels import label_channels
 from .passes.model import Graph, load
 from .passes.moments import MomentsSet, load_moments
-from .passes.plan import Plan, make_plan, removed_from_plan
+from .passes.plan import Plan, make_plan, recounted, removed_from_plan
 from .passes.ranking import Criterion, Evidence, Ranking, rank_groups
 from .passes.reconstruct import KINDS, refit_once
 from .passes.report import GroupRow, Report
@@ -252,6 +252,7 @@ class _Run:
         """Cut, prove, refit, measure."""
         analysis, settings = self.analysis, self.settings
         labels, removed = analysis.groups.labels, removed_from_plan(analysis.groups, plan)
+        plan = recounted(plan, analysis.cost, removed)
         self.progress("cutting")
         cut = apply_removal(labels, removed)
         model = to_model(cut)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +136,20 @@ def make_plan(
         params=(cost.params(cost.units), cost.params(kept)),
         groups=tuple(PlannedGroup(g.name, g.units, tuple(removed.get(g.name, ())), g.pinned) for g in groups.groups),
         slices=removed_slices(labels, groups.removed_labels(removed)),
+    )
+
+
+def recounted(plan: Plan, cost: CostModel, removed: Array) -> Plan:
+    """The plan with the costs and the slices of what it removes now, which an edit may have changed.
+
+    removed: its removed labels, of the graph that `cost` is of.
+    """
+    kept = cost.kept(plan.removed)
+    return replace(
+        plan,
+        macs=(cost.macs(cost.units), cost.macs(kept)),
+        params=(cost.params(cost.units), cost.params(kept)),
+        slices=removed_slices(cost.groups.labels, removed) if plan.slices is None else plan.slices,
     )
 
 
