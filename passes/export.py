@@ -7,10 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from .model import Graph, quiet
 from .spill import copy_except, without_weights
+
+_OPTIONAL_INPUTS = 4  # the IR version since which an initializer need not be listed as an input
 
 
 def to_model(graph: Graph) -> onnx.ModelProto:
@@ -21,6 +23,8 @@ def to_model(graph: Graph) -> onnx.ModelProto:
     _restore_model(model, source)
     _restore_nodes(model.graph, source.graph)
     _restore_tensors(model.graph, source.graph)
+    if source.ir_version < _OPTIONAL_INPUTS:
+        _list_initializers(model.graph)
     return _in_order(model, source.graph)
 
 
@@ -98,11 +102,16 @@ def _same(now: onnx.AttributeProto, before: onnx.AttributeProto) -> bool:
 
 
 def _restore_tensors(graph: onnx.GraphProto, source: onnx.GraphProto) -> None:
-    """Interface types and value_info verbatim, but for shapes that no longer hold; those of constants are known."""
+    """Interface types and value_info verbatim, but for shapes that no longer hold; those of constants are known.
+
+    An initializer that went is no input either, where a model lists them so: it would be a required one.
+    """
     held = _constant_sizes(graph)
+    read = {name for node in source.node for name in node.input}
+    went = {tensor.name for tensor in source.initializer} & read - set(held)
     for before, after in ((source.input, graph.input), (source.output, graph.output)):
         del after[:]
-        after.extend(_following(value, held) for value in before)
+        after.extend(_following(value, held) for value in before if value.name not in went)
     interface = {v.name for v in [*source.input, *source.output]}
     made = {o for node in graph.node for o in node.output} | set(held)
     now = {v.name: _sizes(v) for v in graph.value_info}
@@ -112,6 +121,13 @@ def _restore_tensors(graph: onnx.GraphProto, source: onnx.GraphProto) -> None:
             graph.value_info.append(_following(value, held))
             if value.name not in held and _sizes(value) not in (None, now.get(value.name)):
                 graph.value_info[-1].type.tensor_type.ClearField("shape")
+
+
+def _list_initializers(graph: onnx.GraphProto) -> None:
+    """Initializers that the cut made are inputs too."""
+    listed = {value.name for value in graph.input}
+    new = [tensor for tensor in graph.initializer if tensor.name not in listed]
+    graph.input.extend(helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in new)
 
 
 def _constant_sizes(graph: onnx.GraphProto) -> dict[str, list[int]]:

@@ -124,6 +124,28 @@ def test_initializers_that_old_models_list_as_inputs_follow_the_cut():
     onnx.checker.check_model(cut, full_check=True)
 
 
+def test_initializers_that_the_cut_replaces_are_no_longer_inputs_of_an_old_model():
+    model = chain(opset=9, ir_version=3)
+    sizes = numpy_helper.from_array(np.array([3, 2, 3, 3], np.int64), "sizes")
+    model.graph.initializer.append(sizes)
+    fill = helper.make_tensor("fill", onnx.TensorProto.FLOAT, [1], [0.5])
+    model.graph.node.insert(0, helper.make_node("ConstantOfShape", ["sizes"], ["halves"], value=fill))
+    model.graph.node.insert(1, helper.make_node("Conv", ["x", "halves"], ["c"], pads=[1, 1, 1, 1]))
+    model.graph.node.insert(2, helper.make_node("Concat", ["c", "c"], ["cc"], axis=1))
+    model.graph.node[3].input[0], model.graph.initializer[0].dims[1] = "cc", 6
+    values = np.ones((*model.graph.initializer[0].dims,), np.float32)
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(values, "first"))
+    model.graph.input.extend(
+        helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in model.graph.initializer
+    )
+    onnx.checker.check_model(model, full_check=True)
+    cut = prune(model, budget=HALF, measure=False).model
+    onnx.checker.check_model(cut, full_check=True)
+    held = {t.name: list(t.dims) for t in cut.graph.initializer}
+    assert {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in cut.graph.input[1:]} == held
+    assert "sizes" not in held
+
+
 def test_weights_in_constant_nodes_are_cut_where_they_are():
     plain, moved = (prune(m, budget=HALF, measure=False) for m in (chain(), with_constant_nodes(chain())))
     assert [n.op_type for n in moved.model.graph.node] == ["Constant", "Constant", "Conv", "Relu", "Conv"]
