@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -45,6 +45,16 @@ class NormalEquations:
         both._x, both._y = self._x + other._x, self._y + other._y
         both._xx, both._xy, both._yy = self._xx + other._xx, self._xy + other._xy, self._yy + other._yy
         return both
+
+    def retargeted(self, batches: Iterable[tuple[Array, Array]]) -> NormalEquations:
+        """The same input rows with other targets: batches (X, Y) of all the rows; X^T X is not computed anew."""
+        other = NormalEquations(len(self._x), len(self._y))
+        other.rows, other._x, other._xx = self.rows, self._x, self._xx
+        for X, Y in batches:
+            other._xy += X.T @ Y
+            other._y += Y.sum(0, dtype=np.float64)
+            other._yy += np.square(Y).sum(0, dtype=np.float64)
+        return other
 
     def solve(self, W: Array, ridge: float = 1e-3) -> Refit:
         """The weights and bias of `refit_from_moments`, near W (n, K, k) with K*k = m. At least one row is needed."""

@@ -16,6 +16,7 @@ import onnx_graphsurgeon as gs
 
 from ..passes.instrument import Positions, Taps, find_taps
 from ..passes.labels import Labels
+from ..passes.least_squares import Refit
 from ..passes.linear import Linear, linears, write_refit
 from ..passes.model import Graph
 from ..passes.normal_equations import NormalEquations, choose_ridge
@@ -25,16 +26,22 @@ from .sources import Batch
 
 Array = np.ndarray
 Progress = Callable[[int, int], None]
+_ROUNDS = 8  # of the fit behind a ReLU; see `_below_zero`
 _TARGET_BYTES = 1 << 30  # of target rows held at once; more consumers than fit take further passes over the data
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Fit:
-    """One consumer to refit. target: the tensor of the original to match; shortcut: what is taken off it, or None."""
+    """One consumer to refit.
+
+    target: the tensor of the original to match; shortcut: what is taken off it, or None; rectified: whether only a ReLU
+    reads the target; inputs, outputs: the channels that are left, bool.
+    """
 
     linear: Linear
     target: str
     shortcut: str | None
+    rectified: bool
     inputs: Array
     outputs: Array
 
@@ -84,7 +91,8 @@ def _fits(labels: Labels, removed: Array, cut: Graph, taps: Taps) -> list[_Fit]:
             changed.update(t.name for t in node.outputs)
             if linear is not None and kept is not None and name in tapped:
                 total, shortcut = _residual(cut, name, position)
-                fits.append(_Fit(linear, total, shortcut, kept, _kept(linear.outputs, removed)))
+                rectified = {n.op for n in cut.gs.tensors()[total].outputs} == {"Relu"}
+                fits.append(_Fit(linear, total, shortcut, rectified, kept, _kept(linear.outputs, removed)))
     return fits
 
 
@@ -128,8 +136,26 @@ def _refit(fit: _Fit, targets: list[Array], frontier: Frontier, taps: Taps, how:
     own = taps.only([name])
     wanted = own if fit.shortcut is None else Taps((*own, *taps.outputs({name: fit.shortcut})), taps.sizes)
     halves = [NormalEquations(W.shape[1] * W.shape[2], len(W)) for _ in range(2)]
+    seen: list[tuple[Array, Array, Array]] = []
     for number, (rows, Y) in enumerate(zip(frontier.rows(name, wanted, how), targets, strict=True)):
-        halves[number % 2].add(rows[0], Y if fit.shortcut is None else Y - rows[1])
+        offset = np.zeros((1, 1), np.float32) if fit.shortcut is None else rows[1]
+        halves[number % 2].add(rows[0], Y - offset)
+        if fit.rectified:
+            seen.append((rows[0], Y, offset))
     fitted, held_out = halves
     ridge = choose_ridge(fitted, held_out, W) if fitted.rows and held_out.rows else 1e-3
-    write_refit(frontier.graph, name, (fitted + held_out).solve(W, ridge))
+    both = fitted + held_out
+    refit = both.solve(W, ridge)
+    for _ in range(_ROUNDS if fit.rectified else 0):
+        refit = both.retargeted([(X, _below_zero(X, Y, offset, refit)) for X, Y, offset in seen]).solve(W, ridge)
+    write_refit(frontier.graph, name, refit)
+
+
+def _below_zero(X: Array, Y: Array, offset: Array, refit: Refit) -> Array:
+    """Targets of y where a ReLU follows: what the original has below zero may be anything below zero.
+
+    Y: what the original has in front of the ReLU; offset: the shortcut that is added to y.
+    """
+    W = refit.weight.reshape(len(refit.bias), -1).astype(np.float32)
+    now = X @ W.T + refit.bias.astype(np.float32) + offset
+    return np.where(Y > 0, Y, np.minimum(now, 0)) - offset
