@@ -20,6 +20,7 @@ from .options import (
     OUTPUT,
     SEED,
     SIZES,
+    check_outputs,
     free_sizes,
     preprocessing,
 )
@@ -68,6 +69,7 @@ def cli() -> None:
 @click.option("--max-drop", help="Write nothing if top-1 falls by more than this (1%): needs --evaluate.")
 @IMAGES
 @click.option("--align", type=int, default=1, show_default=True, help="Kept channel counts are multiples of this.")
+@click.option("--inexact", is_flag=True, help="Let LayerNorm, GroupNorm and the like lose channels as well.")
 @click.option("--exclude", help="Regular expression of group names that stay whole.")
 @click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="Write what was removed as plan.json.")
 @SEED
@@ -83,13 +85,12 @@ def prune(model: Path, output: Path | None, as_json: bool, no_latency: bool, **o
     is not protected: expect to fine-tune.
     """
     from ..passes.budget import Budget
-    from ..passes.errors import UsageError
     from ..pipeline import prune as run
 
-    target = output or model.with_name(f"{model.stem}.pruned.onnx")
-    if target.resolve() == model.resolve():
-        raise UsageError("the output is the input", where=str(model), fix="choose another name for -o")
-    budget = Budget(**{k: options[k] for k in ("macs", "params", "size", "channels") if options[k]})
+    target = _target(model, output)
+    check_outputs([model], target, options["plan_file"], options["save_moments"])
+    allowed = _allowed_drop(options)
+    budget = Budget(**{k: options[k] for k in ("macs", "params", "size", "latency", "channels") if options[k]})
     chosen = {k: options[k] for k in _DATA_DRIVEN if options[k] is not None}
     images = preprocessing(options)
     with _progress(as_json) as progress:
@@ -100,38 +101,59 @@ def prune(model: Path, output: Path | None, as_json: bool, no_latency: bool, **o
             sizes=free_sizes(options["sizes"]),
             align=options["align"],
             exclude=options["exclude"],
+            inexact=options["inexact"],
             seed=options["seed"],
             device=options["device"],
             measure=not no_latency,
             preprocessing=images,
             **chosen,
         )
-        accuracy = _guard(model, result, images, progress, options)
-    _finish(result, target, options["plan_file"], as_json, accuracy=accuracy)
+        accuracy = _accuracy(model, result, images, progress, options)
+        if accuracy is not None and allowed is not None:
+            _guard(model, *accuracy, allowed)
+    warning = _BY_WEIGHTS if options["calibration"] is None and options["moments"] is None else None
+    _finish(result, target, options["plan_file"], as_json, accuracy=accuracy, warning=warning)
 
 
+_BY_WEIGHTS = (
+    "no calibration data: channels were chosen by their weights alone, and accuracy is not protected\n"
+    "  fix:   give --calibration IMAGES (no labels are needed), or fine-tune the result"
+)
 _DATA_DRIVEN = ("criterion", "allocation", "reconstruct", "calibration", "samples", "moments", "save_moments")
 
 
-def _guard(
+def _allowed_drop(options: Any) -> float | None:  # noqa: ANN401
+    from ..passes.errors import UsageError
+    from .scores import share
+
+    if options["max_drop"] is None:
+        return None
+    if options["evaluation"] is None:
+        raise UsageError("--max-drop needs labelled data", fix="give --evaluate")
+    return share(options["max_drop"])
+
+
+def _accuracy(
     model: Path,
     result: Result,
     images: Preprocessing | None,
     progress: Callable[[str], None],
     options: Any,  # noqa: ANN401
 ) -> tuple[float, float] | None:
-    """Top-1 before and after, where labelled data are given. Raises AccuracyError where it falls too far."""
-    from ..passes.errors import AccuracyError, UsageError
-    from .scores import share, top1
+    """Top-1 before and after, where labelled data are given."""
+    from .scores import top1
 
     if options["evaluation"] is None:
-        if options["max_drop"] is not None:
-            raise UsageError("--max-drop needs labelled data", fix="give --evaluate")
         return None
-    allowed = None if options["max_drop"] is None else share(options["max_drop"])
     progress("evaluating")
     before, after = (top1(m, options["evaluation"], images, options["device"]) for m in (model, result.model))
-    if allowed is not None and before - after > allowed:
+    return before, after
+
+
+def _guard(model: Path, before: float, after: float, allowed: float) -> None:
+    from ..passes.errors import AccuracyError
+
+    if before - after > allowed:
         raise AccuracyError(
             f"top-1 fell from {before:.2%} to {after:.2%}, by more than {allowed:.2%}",
             where=str(model),
@@ -139,7 +161,6 @@ def _guard(
             before=before,
             after=after,
         )
-    return before, after
 
 
 @cli.command()
@@ -179,9 +200,17 @@ def apply(
     """Redo a plan.json on MODEL, or on another checkpoint of the same graph."""
     from ..pipeline import apply as run
 
+    target = _target(model, output)
+    check_outputs([model, plan], target)
     with _progress(as_json) as progress:
         result = run(model, plan, progress=progress, seed=seed, device=device, measure=not no_latency)
-    _finish(result, output or model.with_name(f"{model.stem}.pruned.onnx"), None, as_json)
+    _finish(result, target, None, as_json, warning=_NOT_REFITTED)
+
+
+_NOT_REFITTED = (
+    "a plan says what goes, not how the rest is refitted: accuracy is not protected\n"
+    "  fix:   evaluate the result, and fine-tune it"
+)
 
 
 @cli.command()
@@ -211,10 +240,15 @@ def demo(output: Path | None, no_latency: bool, as_json: bool) -> None:
     """Prune the small trained model that comes with the package, and print its accuracy before and after."""
     from .demo import run_demo
 
+    target = output or Path("digits.pruned.onnx")
+    check_outputs([], target)
     with _progress(as_json) as progress:
         result, accuracy = run_demo(progress, measure=not no_latency)
-    target = output or Path("digits.pruned.onnx")
     _finish(result, target, None, as_json, accuracy=accuracy)
+
+
+def _target(model: Path, output: Path | None) -> Path:
+    return output or model.with_name(f"{model.stem}.pruned.onnx")
 
 
 def _finish(
@@ -223,6 +257,7 @@ def _finish(
     plan_file: Path | None,
     as_json: bool,
     accuracy: tuple[float, float] | None = None,
+    warning: str | None = None,
 ) -> None:
     from .show import print_result
 
@@ -234,6 +269,8 @@ def _finish(
         _print_json({**result.report.as_dict(), "output": str(target), "plan": str(plan_file or ""), **extra})
     else:
         print_result(result, target, plan_file, accuracy)
+    if warning is not None:
+        click.echo(f"onnx-prune: {warning}", err=True)
 
 
 def _print_json(value: dict[str, Any]) -> None:
@@ -263,7 +300,7 @@ def main() -> None:
     from ..passes.errors import OnnxPruneError
 
     try:
-        cli(standalone_mode=False)
+        cli(prog_name="onnx-prune", standalone_mode=False)
     except OnnxPruneError as error:
         click.echo(f"onnx-prune: {error}", err=True)
         sys.exit(error.exit_code)

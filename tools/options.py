@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,7 @@ BUDGETS = options(
     click.option("--macs", help="Multiply-accumulates to keep: 50% (the default) or 2G."),
     click.option("--params", help="Parameters to keep: 50% or 10M."),
     click.option("--size", help="File size to reach: 50% or 20MB."),
+    click.option("--latency", help="Latency in ONNX Runtime to reach, on this machine: 50% or 5ms."),
     click.option("--channels", multiple=True, help="Channels to keep: 50%, or PATTERN=40% by group name, repeatable."),
 )
 
@@ -73,6 +74,26 @@ def preprocessing(options: Any) -> Preprocessing | None:  # noqa: ANN401
             sizes = numbers(given[name], f"--{name}", int)
             given[name] = sizes[0] if len(sizes) == 1 else sizes
     return Preprocessing(**given)
+
+
+def check_outputs(inputs: Sequence[Path], *outputs: Path | None) -> None:
+    """Raise UsageError before the work where a file cannot be written, would replace an input, or is named twice.
+
+    An input that is not there is for its reader to report.
+    """
+    from ..passes.errors import UsageError
+
+    if not all(path.exists() for path in inputs):
+        return
+    taken = {path.resolve() for path in inputs}
+    for path in filter(None, outputs):
+        if path.resolve() in taken:
+            raise UsageError("the output is the input, or named twice", where=str(path), fix="choose another name")
+        if not path.parent.is_dir():
+            raise UsageError("the output folder does not exist", where=str(path.parent), fix="make it first")
+        if path.is_dir():
+            raise UsageError("the output is a folder", where=str(path), fix="name a file in it")
+        taken.add(path.resolve())
 
 
 def free_sizes(given: tuple[str, ...]) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +17,19 @@ if TYPE_CHECKING:
     from ..pipeline import Analysis, Result
 
 _MANY = 40  # group rows shown in full; more are summed up
+_WIDE = 240  # columns
+
+
+def _console() -> Console:
+    """Lines fold at the terminal's edge; in a file or a pipe there is none."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
 
 
 def print_result(
     result: Result, target: Path, plan_file: Path | None, accuracy: tuple[float, float] | None = None
 ) -> None:
     """Groups with units before and after, then what it brought."""
-    report, console = result.report, Console(highlight=False)
+    report, console = result.report, _console()
     changed = [row for row in report.groups if row.after < row.before]
     table = Table(title=f"{report.model}: channels", title_justify="left", show_edge=False, pad_edge=False)
     for heading, justify in (("group", "left"), ("before", "right"), ("after", "right"), ("kept", "right")):
@@ -49,13 +56,6 @@ def print_result(
     )
     console.print()
     console.print(Text.assemble("wrote ", (str(target), "bold"), f" and {plan_file}" if plan_file else ""))
-    if result.plan.reconstruct == "none" and accuracy is None:
-        console.print(
-            Text(
-                "Chosen from the weights alone: accuracy is not protected. Check it, and fine-tune the model.",
-                style="yellow",
-            )
-        )
 
 
 def _summary(result: Result, accuracy: tuple[float, float] | None) -> Table:
@@ -118,7 +118,7 @@ def _role(group: ChannelGroup, key: tuple[str, str, int]) -> str:
 
 
 def print_inspection(analysis: Analysis, *, members: bool) -> None:
-    console = Console(highlight=False)
+    console = _console()
     cost = analysis.cost
     whole = cost.macs(cost.units)
     console.print(

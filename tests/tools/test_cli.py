@@ -1,0 +1,291 @@
+"""The command line is a contract: commands, exit codes, what goes to which stream, and which files appear."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_prune.pipeline
+import pytest
+from onnx_prune import models
+from onnx_prune.passes.apply_plan import Cut
+from onnx_prune.tools import cli
+
+DATA = [str(path) for path in models.digits_data()]  # test, calibration
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Arguments -> (exit code, standard output, standard error), in a folder with a copy of the demo model."""
+    (tmp_path / "digits.onnx").write_bytes(models.digits_model().read_bytes())
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["onnx-prune", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
+def files(tmp_path):
+    """The names of the files that are there now."""
+    return lambda: sorted(path.name for path in tmp_path.iterdir())
+
+
+def assert_error(text, what):
+    """what, where, fix: a line each."""
+    first, *others = text.splitlines()
+    assert first.startswith("onnx-prune: ")
+    assert [line[:9] for line in others] in (["  where: ", "  fix:   "], ["  where: "], ["  fix:   "])
+    assert what in text
+
+
+# --- what the commands do ---------------------------------------------------------------------------------------------
+
+
+def test_a_bare_model_is_pruned_to_half_of_its_macs(run, files):
+    code, out, err = run("digits.onnx", "--no-latency")
+    assert code == 0
+    assert files() == ["digits.onnx", "digits.pruned.onnx"]
+    for words in ("layer1.0.conv1", "MACs", "parameters", "file", "proof error", "wrote digits.pruned.onnx", "pinned"):
+        assert words in out
+    assert "accuracy is not protected" in err  # there is no calibration data
+    assert "--calibration" in err
+    onnx.checker.check_model("digits.pruned.onnx", full_check=True)
+
+
+def test_latency_is_shown_before_and_after(run):
+    assert "latency" in run("digits.onnx")[1]
+    assert "latency" not in run("digits.onnx", "--no-latency")[1]
+
+
+@pytest.mark.parametrize("budget", [["--macs", "60%"], ["--params", "50k"], ["--size", "200kB"], ["--channels", "50%"]])
+def test_each_budget(run, budget):
+    code, out, _ = run("prune", "digits.onnx", *budget, "--no-latency", "--json")
+    result = json.loads(out)
+    assert code == 0
+    assert result["macs"][1] < result["macs"][0]
+
+
+def test_shares_by_pattern(run):
+    out = run("digits.onnx", "--channels", "layer1.*=25%", "--channels", "layer2.*=75%", "--no-latency", "--json")[1]
+    cut = {g["name"]: g["after"] / g["before"] for g in json.loads(out)["groups"] if g["after"] < g["before"]}
+    assert cut == {"layer1.0.conv1": 0.25, "layer1.1.conv1": 0.25, "layer2.0.conv1": 0.75, "layer2.0.conv2": 0.75}
+
+
+def test_what_is_given_is_used(run):
+    settings = ["--criterion", "l1", "--allocation", "global", "--align", "4", "--exclude", "conv1", "--seed", "7"]
+    code, out, _ = run("digits.onnx", *settings, "--plan", "p.json", "--json", "--no-latency", "-o", "out.onnx")
+    plan, rows = json.loads(Path("p.json").read_text()), {g["name"]: g for g in json.loads(out)["groups"]}
+    assert code == 0
+    assert (plan["criterion"], plan["allocation"], plan["seed"]) == ("l1", "global", 7)
+    assert rows["conv1"]["after"] == 32
+    assert all(g["after"] % 4 == 0 for g in rows.values() if g["pinned"] is None)
+
+
+def test_json_is_all_there_is_on_standard_output(run):
+    code, out, err = run("digits.onnx", "--json", "--plan", "p.json")
+    result = json.loads(out)
+    assert code == 0
+    assert {"model", "groups", "macs", "params", "size", "latency", "proof", "seconds", "output", "plan"} <= set(result)
+    assert (result["output"], result["plan"]) == ("digits.pruned.onnx", "p.json")
+    assert "accuracy is not protected" in err
+    for command in (["inspect", "digits.onnx"], ["apply", "digits.onnx", "p.json"]):
+        json.loads(run(*command, "--json")[1])
+
+
+def test_inspect_shows_groups_members_and_reasons(run, files):
+    code, out, _ = run("inspect", "digits.onnx")
+    assert code == 0
+    assert "layer2.0.conv1" in out
+    assert "graph output 'logits'" in out
+    assert "layer2.0.conv1.weight" not in out
+    assert "layer2.0.conv1.weight axis 0: produced" in run("inspect", "digits.onnx", "--members")[1]
+    members = {
+        m["constant"]: m for g in json.loads(run("inspect", "digits.onnx", "--json")[1])["groups"] for m in g["members"]
+    }
+    assert members["layer2.0.conv1.weight"]["role"] in ("produced", "consumed")
+    assert files() == ["digits.onnx"]
+
+
+def test_apply_redoes_a_plan(run):
+    run("digits.onnx", "--plan", "p.json", "-o", "first.onnx", "--no-latency")
+    code, out, err = run("apply", "digits.onnx", "p.json", "-o", "second.onnx", "--no-latency")
+    assert code == 0
+    assert "wrote second.onnx" in out
+    assert "accuracy is not protected" in err
+    assert onnx.load("first.onnx") == onnx.load("second.onnx")
+
+
+def test_the_demo_prints_accuracy_before_and_after(run, files):
+    code, out, _ = run("demo", "--no-latency")
+    assert code == 0
+    assert "digits.pruned.onnx" in files()
+    (shown,) = re.findall(r"top-1 .* ([\d.]+)% .* ([\d.]+)%", out)
+    before, after = map(float, shown)
+    assert before > 98
+    assert after > 95
+
+
+def test_an_evaluation_is_shown(run):
+    out = run("digits.onnx", "--macs", "90%", "--evaluate", DATA[0], "--no-latency", "--json")[1]
+    before, after = json.loads(out)["accuracy"]
+    assert 0 < after < before
+
+
+def test_evaluate_measures_a_model_or_its_distance(run):
+    code, out, _ = run("evaluate", "digits.onnx", DATA[0], "--json")
+    assert code == 0
+    assert json.loads(out)["top1"] > 0.98
+    assert run("evaluate", "digits.onnx", DATA[0], "--reference", "digits.onnx")[0] == 0
+
+
+def test_calibrated_runs_protect_accuracy(run):
+    code, out, err = run(
+        "digits.onnx", "--calibration", DATA[1], "--samples", "64", "--evaluate", DATA[0], "--no-latency", "--json"
+    )
+    before, after = json.loads(out)["accuracy"]
+    assert code == 0
+    assert before - after < 0.1
+    assert "not protected" not in err
+
+
+# --- how they end -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "what"),
+    [
+        (["digits.onnx", "--macs", "many"], 2, "this is no budget"),
+        (["digits.onnx", "--macs", "50%", "--params", "50%"], 2, "more than one budget"),
+        (["digits.onnx", "--criterion", "best"], 2, "best"),
+        (["digits.onnx", "--allocation", "fair"], 2, "fair"),
+        (["digits.onnx", "--align", "0"], 2, "aligned"),
+        (["digits.onnx", "--exclude", "("], 2, "no regular expression"),
+        (["digits.onnx", "--exclude", "nobody"], 2, "no group's name matches"),
+        (["digits.onnx", "--size-of", "height"], 2, "--size-of wants NAME=N"),
+        (["digits.onnx", "-o", "digits.onnx"], 2, "the output is the input"),
+        (["digits.onnx", "-o", "./nowhere/../digits.onnx"], 2, "the output is the input"),
+        (["digits.onnx", "--plan", "digits.onnx"], 2, "the output is the input"),
+        (["digits.onnx", "-o", "a", "--plan", "a"], 2, "named twice"),
+        (["digits.onnx", "-o", "nowhere/out.onnx"], 2, "output folder does not exist"),
+        (["digits.onnx", "--plan", "nowhere/p.json"], 2, "output folder does not exist"),
+        (["digits.onnx", "-o", "."], 2, "the output is a folder"),
+        (["digits.onnx", "--max-drop", "1%"], 2, "needs labelled data"),
+        (["demo", "-o", "nowhere/out.onnx"], 2, "output folder does not exist"),
+        (["missing.onnx"], 3, "does not exist"),
+        (["nowhere/missing.onnx"], 3, "does not exist"),
+        (["junk.onnx"], 3, "cannot be read as ONNX"),
+        (["inspect", "junk.onnx"], 3, "cannot be read as ONNX"),
+        (["apply", "digits.onnx", "missing.json"], 3, "the plan cannot be read"),
+        (["apply", "digits.onnx", "junk.onnx"], 3, "the plan is no JSON"),
+        (["digits.onnx", "--calibration", "missing.npz"], 3, "missing.npz"),
+        (["digits.onnx", "--macs", "0.01%"], 4, "the budget cannot be met"),
+        (["digits.onnx", "--align", "64", "--macs", "50%"], 4, "the budget cannot be met"),
+        (["digits.onnx", "--evaluate", DATA[0], "--max-drop", "1%", "--no-latency"], 6, "top-1 fell"),
+    ],
+)
+def test_an_error_has_its_code_and_says_what_where_and_what_to_do(run, files, tmp_path, arguments, code, what):
+    (tmp_path / "junk.onnx").write_bytes(b"junk")
+    found, out, err = run(*arguments)
+    assert found == code
+    assert out == ""
+    assert_error(err, what)
+    assert files() == ["digits.onnx", "junk.onnx"]
+
+
+@pytest.mark.parametrize("arguments", [["digits.onnx", "--no-such-flag"], ["digits.onnx", "--align", "x"], ["apply"]])
+def test_wrong_usage_is_2(run, files, arguments):
+    code, out, err = run(*arguments)
+    assert code == 2
+    assert out == ""
+    assert "Usage: onnx-prune" in err
+    assert files() == ["digits.onnx"]
+
+
+def test_a_failed_proof_is_5_and_leaves_nothing(run, files, monkeypatch):
+    def shifted(cut, constant, values):
+        for axis, labels in enumerate(constant.labels):
+            if cut.touched(labels):
+                values = np.compress(np.roll(cut.kept(labels), 1), values, axis)
+        return values
+
+    monkeypatch.setattr(Cut, "compress", shifted)
+    code, out, err = run("digits.onnx", "--plan", "p.json", "--json")
+    assert (code, out) == (5, "")
+    assert_error(err, "differs from the original")
+    assert files() == ["digits.onnx"]
+
+
+def test_a_bug_of_ours_is_1_and_says_how_to_report_it(run, files, monkeypatch):
+    def broken(*_, **__):
+        raise ZeroDivisionError("our own")
+
+    monkeypatch.setattr(onnx_prune.pipeline, "prune", broken)
+    code, out, err = run("digits.onnx")
+    assert (code, out) == (1, "")
+    assert "a bug of ours: ZeroDivisionError: our own" in err
+    assert "Traceback" not in err
+    assert files() == ["digits.onnx"]
+    monkeypatch.setenv("ONNX_PRUNE_DEBUG", "1")
+    assert "Traceback" in run("digits.onnx")[2]
+
+
+def test_the_input_is_never_touched(run, tmp_path):
+    before = (tmp_path / "digits.onnx").read_bytes()
+    run("digits.onnx", "--plan", "p.json")
+    run("apply", "digits.onnx", "p.json", "-o", "p.json")
+    run("apply", "digits.onnx", "p.json", "-o", "digits.onnx")
+    assert (tmp_path / "digits.onnx").read_bytes() == before
+    assert json.loads((tmp_path / "p.json").read_text())["format"] == "onnx-prune plan"
+
+
+# --- how they start ---------------------------------------------------------------------------------------------------
+
+HEAVY = {"numpy", "scipy", "onnx", "onnx_graphsurgeon", "onnxruntime", "torch", "rich", "PIL"}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["prune", "--help"], ["inspect", "-h"]])
+def test_help_loads_nothing_that_is_slow(arguments):
+    script = (
+        "import sys; from onnx_prune.tools.cli import main; sys.argv[:] = ['onnx-prune', *sys.argv[1:]]\n"
+        "try: main()\nexcept SystemExit as end: assert not end.code\n"
+        "print(*{name.split('.')[0] for name in sys.modules}, sep=',')"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
+    assert not HEAVY & set(done.stdout.splitlines()[-1].split(","))
+
+
+def test_help_answers_within_700_ms():
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "onnx_prune.tools.cli", "--help"], capture_output=True, check=True)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.7
+
+
+def test_help_names_every_command(run):
+    code, out, _ = run("--help")
+    assert code == 0
+    assert {"prune", "inspect", "apply", "evaluate", "demo"} <= set(out.split())
+    assert run()[2].startswith("Usage: onnx-prune")
+
+
+def test_the_version_is_the_packages(run):
+    from importlib.metadata import version
+
+    assert run("--version")[1].split()[-1] == version("onnx-prune")
