@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ from .passes.choice import word
 from .passes.cost import CostModel, cost_model
 from .passes.criteria import make_criterion
 from .passes.criteria.apoz import OfActivations
-from .passes.errors import ReadError, UsageError
+from .passes.errors import BudgetError, ReadError, UsageError
 from .passes.export import infer_shapes, to_model
 from .passes.files import save_model
 from .passes.labels import label_channels
@@ -39,6 +40,7 @@ from .runtime.calibrate import Calibration, calibrate
 from .runtime.data import Data, open_data
 from .runtime.data import Source as DataSource
 from .runtime.feeds import Feeds, runnable_feeds, sample_feeds
+from .runtime.folding import fold_weights
 from .runtime.inputs import model_inputs
 from .runtime.latency import compare
 from .runtime.preprocess import Preprocessing
@@ -86,8 +88,8 @@ class Settings:
     reconstruct: how what stays is refitted: sequential with data, full with moments alone, else none;
     calibration: images or arrays, see `runtime.data.open_data`; samples: so many of them are used; preprocessing: of
     images; moments: a file that `save_moments` wrote, instead of data; align: kept counts are multiples of it; exclude:
-    a regular expression of group names that stay; seed: of all that is drawn; device: where models run; measure:
-    whether latency is measured.
+    a regular expression of group names that stay; inexact: whether LayerNorm and the like lose channels; seed: of all
+    that is drawn; device: where models run; measure: whether latency is measured.
     """
 
     criterion: str | Criterion | None = None
@@ -100,6 +102,7 @@ class Settings:
     save_moments: str | os.PathLike[str] | None = None
     align: int = 1
     exclude: str | None = None
+    inexact: bool = False
     seed: int = 0
     device: Device = "auto"
     measure: bool = True
@@ -112,20 +115,22 @@ def analyse(
     seed: int = 0,
     sizes: Mapping[str, int] | None = None,
     example: Feeds | None = None,
+    inexact: bool = False,
 ) -> Analysis:
     """Label the channels of a model and group them. Runs it only where shapes cannot be inferred.
 
-    sizes: values of the inputs' free dimensions by name; example: input of the sizes to read the model for. Raises
-    ReadError where it is no model that can be read.
+    sizes: values of the inputs' free dimensions by name; example: input of the sizes to read the model for;
+    inexact: normalisation layers lose channels too, and normalise by what is left. Raises ReadError where it is no
+    model that can be read.
     """
-    graph = load(model)
+    graph = fold_weights(load(model), device=device)
     feeds = _feeds(graph, device, seed, sizes) if example is None else example
     shapes = {name: tuple(array.shape) for name, array in feeds.items()}
     facts = tensor_facts(graph, shapes)
     if facts.unknown:
         with contextlib.suppress(ReadError):  # what stays unknown is pinned with that reason
             facts = tensor_facts(graph, shapes, known=tensor_shapes(graph.source, feeds, device=device))
-    groups = channel_groups(label_channels(graph, facts))
+    groups = channel_groups(label_channels(graph, facts, inexact=inexact))
     name = Path(model).name if isinstance(model, str | os.PathLike) else graph.source.graph.name
     return Analysis(name, graph, groups, cost_model(groups), feeds)
 
@@ -150,10 +155,11 @@ def prune(
     budget = budget or Budget(macs=0.5)
     start = time.perf_counter()
     progress("reading the model")
-    graph = load(model)
+    graph = fold_weights(load(model), device=chosen.device)
     data = _data(graph, chosen)
     example = None if data is None else {name: array[:1] for name, array in next(iter(data)).feeds.items()}
-    analysis = analyse(graph, device=chosen.device, seed=chosen.seed, sizes=sizes, example=example)
+    read = {"device": chosen.device, "seed": chosen.seed, "inexact": chosen.inexact}
+    analysis = analyse(graph, sizes=sizes, example=example, **read)
     run = _Run(replace(analysis, name=_name(model, graph)), chosen, progress, start, data)
     moments = run.measure()
     progress("choosing channels")
@@ -209,20 +215,51 @@ class _Run:
         evidence = Evidence(groups, seed=settings.seed, moments=moments)
         with threadpool_limits(1):  # numpy's idle threads spin: on busy cores two are up to 100 times slower than one
             rankings = rank_groups(criterion, evidence)
-        harms = self._sensitivity(rankings, moments) if allocation == "sensitivity" else rankings
-        weighed = allocation in ("error", "sensitivity")
-        method = Error(costs=savings(cost, budget.kind)) if weighed else make_method(allocation)
-        kept = allocate(cost, harms, budget, method=method, align=settings.align, exclude=settings.exclude)
-        plan = make_plan(
-            cost,
-            select(groups, kept, criterion, evidence, rankings),
-            budget,
-            criterion=word(criterion),
-            allocation=allocation if isinstance(allocation, str) else word(method),
-            reconstruct=reconstruct,
-            seed=settings.seed,
-        )
-        return replace(plan, model=self.analysis.name)
+            harms = self._sensitivity(rankings, moments) if allocation == "sensitivity" else rankings
+
+        def plan(within: Budget) -> Plan:
+            weighed = allocation in ("error", "sensitivity")
+            method = Error(costs=savings(cost, within.kind)) if weighed else make_method(allocation)
+            kept = allocate(cost, harms, within, method=method, align=settings.align, exclude=settings.exclude)
+            made = make_plan(
+                cost,
+                select(groups, kept, criterion, evidence, rankings),
+                budget,
+                criterion=word(criterion),
+                allocation=allocation if isinstance(allocation, str) else word(method),
+                reconstruct=reconstruct,
+                seed=settings.seed,
+            )
+            return replace(made, model=self.analysis.name)
+
+        return self._within_latency(budget, plan) if budget.kind == "latency" else plan(budget)
+
+    def _within_latency(self, budget: Budget, plan: Callable[[Budget], Plan]) -> Plan:
+        """The plan of the largest share of MACs whose model, measured beside the original, is quick enough."""
+        low, high, best, least = _LEAST_SHARE, 1.0, None, math.inf
+        for share in itertools.chain([low], itertools.repeat(None, _LATENCY_ROUNDS)):
+            asked = (low + high) / 2 if share is None else share
+            self.progress(f"measuring latency at {asked:.0%} of the MACs")
+            tried = plan(Budget(macs=asked))
+            labels = self.analysis.groups.labels
+            model = to_model(apply_removal(labels, removed_from_plan(self.analysis.groups, tried)))
+            models = [self.analysis.graph.source, model]
+            before, after = compare(models, self.analysis.feeds, device=self.settings.device)
+            if after <= budget.limit(before):
+                best, low = tried, asked
+            elif share is not None:
+                least = after
+                break
+            else:
+                high = asked
+        if best is None:
+            raise BudgetError(
+                f"the latency cannot be met: with {_LEAST_SHARE:.0%} of the MACs it is {least:.3g} ms",
+                where=self.analysis.name,
+                fix="ask for more time, or look at what else the model spends it on (onnx-prune inspect)",
+                possible=least,
+            )
+        return best
 
     def _sensitivity(self, rankings: Mapping[str, Ranking], moments: MomentsSet | None) -> Mapping[str, Ranking]:
         if self.data is None or moments is None:
@@ -299,6 +336,7 @@ class _Run:
 
 
 _SENSITIVITY_BATCHES = 2
+_LEAST_SHARE, _LATENCY_ROUNDS = 0.1, 5
 
 
 def apply(
@@ -309,7 +347,7 @@ def apply(
     start = time.perf_counter()
     loaded = plan if isinstance(plan, Plan) else Plan.load(plan)
     progress("reading the model")
-    analysis = analyse(model, device=chosen.device, seed=chosen.seed)
+    analysis = analyse(model, device=chosen.device, seed=chosen.seed, inexact=chosen.inexact)
     return _Run(analysis, chosen, progress, start).write(replace(loaded, model=analysis.name, reconstruct="none"))
 
 
