@@ -28,7 +28,7 @@ Axes = tuple[Array, ...]
 POSITION = -1  # the label of batch and spatial positions
 _POSITION_REASON = "it meets positions (batch or space), which are no channels"
 # Operators that move the elements of a constant without mixing them: a slice of the result is a slice of the constant.
-_MOVES = frozenset(
+MOVED = frozenset(
     [
         "Identity",
         "Transpose",
@@ -362,7 +362,7 @@ class Sweep:
 
     def _follow_moves(self, node: gs.Node) -> None:
         sources = range(len(node.inputs) if node.op == "Concat" else 1)
-        if node.op in _MOVES and all(self.is_moved_constant(i) for i in sources):
+        if node.op in MOVED and all(self.is_moved_constant(i) for i in sources):
             self._moved.update(o.name for o in node.outputs)
             if len(self.out.splits) > self._splits or any(t.name in self._relabelled for t in node.inputs):
                 self._relabelled.update(o.name for o in node.outputs)
