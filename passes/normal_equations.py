@@ -17,7 +17,7 @@ RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 class NormalEquations:
     """Moments of input rows x (m,) of the pruned network and target rows y (n,) of the original one.
 
-    Memory: m^2 + m n float64, and a float64 copy of one batch.
+    Memory: m^2 + m n float64.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -29,14 +29,13 @@ class NormalEquations:
         self._yy = np.zeros(outputs)
 
     def add(self, X: Array, Y: Array) -> None:
-        """Count a batch: X (rows, m), Y (rows, n), of any float type."""
-        X, Y = X.astype(np.float64), Y.astype(np.float64)
+        """Count a batch: X (rows, m), Y (rows, n). Products of one batch are made in its own type, sums in float64."""
         self.rows += len(X)
-        self._x += X.sum(0)
-        self._y += Y.sum(0)
+        self._x += X.sum(0, dtype=np.float64)
+        self._y += Y.sum(0, dtype=np.float64)
         self._xx += X.T @ X
         self._xy += X.T @ Y
-        self._yy += np.square(Y).sum(0)
+        self._yy += np.square(Y).sum(0, dtype=np.float64)
 
     def __add__(self, other: NormalEquations) -> NormalEquations:
         """The normal equations of both sets of rows."""
