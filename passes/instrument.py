@@ -22,6 +22,7 @@ from onnx import TensorProto, helper
 
 from .im2col import patch_table
 from .labels import Consumer, Labels
+from .positions import Positions
 from .shapes import Shape, input_shapes
 
 Array = np.ndarray
@@ -202,31 +203,6 @@ class Draw:
 
     feeds: dict[str, Array]
     outside: tuple[Array, ...]
-
-
-class Positions:
-    """Random output positions, image after image: the same for every batch size, and for every model.
-
-    A call draws for the next images; each grid has a stream of its own, so that what is drawn depends on nothing but
-    the seed, the number of the image and the size of the grid.
-    """
-
-    def __init__(self, seed: int, most: int | None) -> None:
-        """most: positions an image, all where a grid has no more; None: `default_positions`."""
-        self._seed, self._most = seed, most
-        self._streams: dict[int, np.random.Generator] = {}
-
-    def __call__(self, grid: int, images: int) -> Array:
-        """(images, positions) int64 in [0, grid), ascending: one from each of as many equal parts of the grid."""
-        count = default_positions(grid) if self._most is None else min(self._most, grid)
-        stream = self._streams.setdefault(grid, np.random.default_rng([self._seed, grid]))
-        parts = np.arange(count) + stream.random((images, count))
-        return np.minimum((parts * (grid / count)).astype(np.int64), grid - 1)
-
-
-def default_positions(grid: int) -> int:
-    """16 positions an image, fewer of small maps, where neighbouring patches say nearly the same."""
-    return min(grid, max(min(grid // 8, 16), 1))
 
 
 def instrument(taps: Taps, opset: int, statistics: bool = False) -> Instrument:

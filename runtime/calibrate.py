@@ -9,9 +9,10 @@ import numpy as np
 import onnx
 
 from ..passes.errors import ReadError, UsageError
-from ..passes.instrument import Instrument, Positions, Taps, find_taps, instrument
+from ..passes.instrument import Instrument, Taps, find_taps, instrument
 from ..passes.labels import Labels
 from ..passes.moments import ActivationStatistics, Moments, MomentsSet
+from ..passes.positions import Positions
 from .feeds import Feeds
 from .gram import Accumulator, Products
 from .session import Device, Session, open_session
@@ -25,7 +26,7 @@ Progress = Callable[[int], None]
 class Calibration:
     """How activations are sampled and where the model runs.
 
-    positions: patches an image and tensor, None for `instrument.default_positions`, all where a map has no more; seed:
+    positions: patches an image and tensor, None for `positions.default_positions`, all where a map has no more; seed:
     of the positions; activations: whether statistics of every channel are taken too; limit: bytes that the second
     moment of one consumer may take, above which patches are kept instead; threads: of one operator, None for all.
     """
