@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .passes.plan import Plan
     from .passes.report import Report
     from .pipeline import Analysis, Result, Settings, apply, inspect, prune
+    from .runtime.preprocess import Preprocessing
 
 _HOMES = {
     "prune": "pipeline",
@@ -33,6 +34,7 @@ _HOMES = {
     "Budget": "passes.budget",
     "Plan": "passes.plan",
     "Report": "passes.report",
+    "Preprocessing": "runtime.preprocess",
     "OnnxPruneError": "passes.errors",
     "UsageError": "passes.errors",
     "ReadError": "passes.errors",
@@ -47,6 +49,7 @@ __all__ = [
     "BudgetError",
     "OnnxPruneError",
     "Plan",
+    "Preprocessing",
     "ProofError",
     "ReadError",
     "Report",
@@ -64,3 +67,7 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

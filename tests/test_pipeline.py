@@ -156,9 +156,10 @@ def graphs_text():
     return model
 
 
-def test_a_latency_is_no_budget_yet():
-    with pytest.raises(UsageError, match="latency is not supported"):
-        prune(digits(), budget=Budget(latency="5ms"))
+def test_a_latency_out_of_reach_says_what_can_be_had():
+    with pytest.raises(BudgetError, match="the latency cannot be met: with .* it is") as error:
+        prune(digits(), budget=Budget(latency="1us"))
+    assert error.value.values["possible"] > 1e-3
 
 
 def test_an_unknown_setting_is_named():
