@@ -157,7 +157,7 @@ def graphs_text():
 
 
 def test_a_latency_out_of_reach_says_what_can_be_had():
-    with pytest.raises(BudgetError, match="the latency cannot be met: with .* it is") as error:
+    with pytest.raises(BudgetError, match=r"the latency cannot be met: with .* it is") as error:
         prune(digits(), budget=Budget(latency="1us"))
     assert error.value.values["possible"] > 1e-3
 
