@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -73,6 +74,15 @@ def test_contractions_that_are_too_wide_keep_samples(nets):
     assert (moments.samples == x[:10]).all()
     assert moments.rows == 30
     assert moments.mean == pytest.approx(x.mean(0), abs=1e-6)
+
+
+def test_samples_of_convolutions_are_channel_major(nets):
+    model, x = nets.network("Conv <pads = [1, 1, 1, 1]>", (3, 4, 5), (2, 3, 3, 3)), nets.images((3, 4, 5))
+    labels, taps = nets.labelled(model, x)
+    found = calibrate(labels, nets.batches(x), taps, replace(ALL, limit=4 * 27 * 50))["y"]
+    (rows,) = sample_rows(model, taps, nets.batches(x), ALL)
+    assert (found.samples == rows[:50]).all()
+    assert found.mean == pytest.approx(rows.mean(0), abs=1e-5)
 
 
 def test_statistics_of_channels_are_those_of_the_whole_tensor(nets):

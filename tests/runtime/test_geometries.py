@@ -41,6 +41,9 @@ GEOMETRIES = {
     "transposed-lower": (
         "ConvTranspose <strides = [2, 2], auto_pad = \"SAME_LOWER\", output_shape = [6, 8]>", (4, 3, 4), (4, 3, 3, 3),
     ),
+    "transposed-shape-extra": (
+        "ConvTranspose <strides = [2, 2], output_shape = [6, 8], output_padding = [1, 0]>", (4, 3, 4), (4, 3, 2, 3),
+    ),
     "transposed-shape": ("ConvTranspose <strides = [2, 2], output_shape = [6, 8]>", (4, 3, 4), (4, 3, 3, 3)),
     "gemm": ("Gemm", (5,), (5, 3)),
     "gemm-transposed": ("Gemm <transB = 1>", (5,), (3, 5)),
