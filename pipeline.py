@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import os
@@ -18,28 +17,25 @@ from threadpoolctl import threadpool_limits
 from .passes.allocate import Error, Method, allocate, make_method, select
 from .passes.apply_plan import apply_removal
 from .passes.budget import Budget
-from .passes.channel_groups import ChannelGroups, channel_groups
+from .passes.channel_groups import ChannelGroups
 from .passes.choice import word
-from .passes.cost import CostModel, cost_model
 from .passes.criteria import make_criterion
 from .passes.criteria.apoz import OfActivations
-from .passes.errors import BudgetError, ReadError, UsageError
+from .passes.errors import BudgetError, UsageError
 from .passes.export import infer_shapes, to_model
 from .passes.files import save_model
-from .passes.labels import label_channels
 from .passes.model import Graph, load
 from .passes.moments import MomentsSet, load_moments
 from .passes.plan import Plan, make_plan, recounted, removed_from_plan
 from .passes.ranking import Criterion, Evidence, Ranking, rank_groups
 from .passes.reconstruct import KINDS, refit_once
 from .passes.report import GroupRow, Report
-from .passes.shapes import input_shapes, tensor_facts
 from .passes.spill import file_bytes
 from .passes.tradeoff import savings
+from .runtime.analysis import Analysis, Source, analyse
 from .runtime.calibrate import Calibration, calibrate
 from .runtime.data import Data, open_data
 from .runtime.data import Source as DataSource
-from .runtime.feeds import Feeds, runnable_feeds, sample_feeds
 from .runtime.folding import fold_weights
 from .runtime.inputs import model_inputs
 from .runtime.latency import compare
@@ -48,9 +44,7 @@ from .runtime.proof import prove_cut
 from .runtime.reconstruct import refit_sequentially
 from .runtime.sensitivity import sensitivity
 from .runtime.session import Device
-from .runtime.shapes import tensor_shapes
 
-Source = str | os.PathLike[str] | bytes | onnx.ModelProto | Graph
 Progress = Callable[[str], None]
 
 
@@ -66,17 +60,6 @@ class Result:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the model so that the file appears whole or not at all."""
         return save_model(self.model, path, external=self.external)
-
-
-@dataclass(frozen=True, slots=True)
-class Analysis:
-    """What was read of a model before anything is decided: its groups, its cost, and inputs on which it runs."""
-
-    name: str
-    graph: Graph
-    groups: ChannelGroups
-    cost: CostModel
-    feeds: Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,33 +89,6 @@ class Settings:
     seed: int = 0
     device: Device = "auto"
     measure: bool = True
-
-
-def analyse(
-    model: Source,
-    *,
-    device: Device = "auto",
-    seed: int = 0,
-    sizes: Mapping[str, int] | None = None,
-    example: Feeds | None = None,
-    inexact: bool = False,
-) -> Analysis:
-    """Label the channels of a model and group them. Runs it only where shapes cannot be inferred.
-
-    sizes: values of the inputs' free dimensions by name; example: input of the sizes to read the model for;
-    inexact: normalisation layers lose channels too, and normalise by what is left. Raises ReadError where it is no
-    model that can be read.
-    """
-    graph = fold_weights(load(model), device=device)
-    feeds = _feeds(graph, device, seed, sizes) if example is None else example
-    shapes = {name: tuple(array.shape) for name, array in feeds.items()}
-    facts = tensor_facts(graph, shapes)
-    if facts.unknown:
-        with contextlib.suppress(ReadError):  # what stays unknown is pinned with that reason
-            facts = tensor_facts(graph, shapes, known=tensor_shapes(graph.source, feeds, device=device))
-    groups = channel_groups(label_channels(graph, facts, inexact=inexact))
-    name = Path(model).name if isinstance(model, str | os.PathLike) else graph.source.graph.name
-    return Analysis(name, graph, groups, cost_model(groups), feeds)
 
 
 inspect = analyse
@@ -358,14 +314,6 @@ def _settings(given: Mapping[str, object]) -> Settings:
             f"unknown setting: {', '.join(sorted(unknown))}", fix=f"one of {', '.join(Settings.__dataclass_fields__)}"
         )
     return Settings(**given)  # type: ignore[arg-type]
-
-
-def _feeds(graph: Graph, device: Device, seed: int, sizes: Mapping[str, int] | None) -> Mapping[str, np.ndarray]:
-    """Random input for one run. A model whose batch alone is free is not run to find out."""
-    free = any(not isinstance(d, int) or d <= 0 for dims in input_shapes(graph).values() for d in dims[1:])
-    if free:
-        return runnable_feeds(graph.source, seed=seed, sizes=sizes, device=device)
-    return sample_feeds(graph.source, seed=seed, batch=1)
 
 
 def _rows(groups: ChannelGroups, plan: Plan) -> list[GroupRow]:

@@ -1,0 +1,71 @@
+"""Reading a model: its channel groups, its cost, and input on which it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from ..passes.channel_groups import ChannelGroups, channel_groups
+from ..passes.cost import CostModel, cost_model
+from ..passes.errors import ReadError
+from ..passes.labels import label_channels
+from ..passes.model import Graph, load
+from ..passes.shapes import input_shapes, tensor_facts
+from .feeds import Feeds, runnable_feeds, sample_feeds
+from .folding import fold_weights
+from .session import Device
+from .shapes import tensor_shapes
+
+Source = str | os.PathLike[str] | bytes | onnx.ModelProto | Graph
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """What was read of a model before anything is decided: its groups, its cost, and inputs on which it runs."""
+
+    name: str
+    graph: Graph
+    groups: ChannelGroups
+    cost: CostModel
+    feeds: Mapping[str, np.ndarray]
+
+
+def analyse(
+    model: Source,
+    *,
+    device: Device = "auto",
+    seed: int = 0,
+    sizes: Mapping[str, int] | None = None,
+    example: Feeds | None = None,
+    inexact: bool = False,
+) -> Analysis:
+    """Label the channels of a model and group them. Runs it only where shapes cannot be inferred.
+
+    sizes: values of the inputs' free dimensions by name; example: input of the sizes to read the model for;
+    inexact: normalisation layers lose channels too, and normalise by what is left. Raises ReadError where it is no
+    model that can be read.
+    """
+    graph = fold_weights(load(model), device=device)
+    feeds = _feeds(graph, device, seed, sizes) if example is None else example
+    shapes = {name: tuple(array.shape) for name, array in feeds.items()}
+    facts = tensor_facts(graph, shapes)
+    if facts.unknown:
+        with contextlib.suppress(ReadError):  # what stays unknown is pinned with that reason
+            facts = tensor_facts(graph, shapes, known=tensor_shapes(graph.source, feeds, device=device))
+    groups = channel_groups(label_channels(graph, facts, inexact=inexact))
+    name = Path(model).name if isinstance(model, str | os.PathLike) else graph.source.graph.name
+    return Analysis(name, graph, groups, cost_model(groups), feeds)
+
+
+def _feeds(graph: Graph, device: Device, seed: int, sizes: Mapping[str, int] | None) -> Mapping[str, np.ndarray]:
+    """Random input for one run. A model whose batch alone is free is not run to find out."""
+    free = any(not isinstance(d, int) or d <= 0 for dims in input_shapes(graph).values() for d in dims[1:])
+    if free:
+        return runnable_feeds(graph.source, seed=seed, sizes=sizes, device=device)
+    return sample_feeds(graph.source, seed=seed, batch=1)
