@@ -1,8 +1,8 @@
-"""What a run costs, measured so that anybody can repeat it: `python -m onnx_prune.tools.bench pass|command MODEL`.
+"""What a run costs, measured so that anybody can repeat it: `python -m onnx_prune.tools.bench WHAT MODEL`.
 
 `pass`: load to save in one process, without latency and without interpreter start, beside a peer if it is installed.
-`command`: the whole command in a process of its own, with its peak memory. Times are medians; wall time suffers from
-whatever else the machine does, CPU time less.
+`command`: the whole command in a process of its own, with its peak memory. `latency`: models on one thread, in turns.
+Times are medians; wall time suffers from whatever else the machine does, CPU time less.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -87,6 +88,20 @@ def whole_command(model: Path, runs: int, options: tuple[str, ...]) -> None:
     _show(f"whole command: {model.name}, {model.stat().st_size / 1e6:.1f} MB", [row])
 
 
+@bench.command()
+@click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--runs", default=100, show_default=True)
+def latency(models: tuple[Path, ...], runs: int) -> None:
+    """Run MODELS in ONNX Runtime in turns, on random input and one thread, so that CPU time is that of the work."""
+    from ..runtime.feeds import runnable_feeds
+    from ..runtime.session import open_session
+
+    feeds = runnable_feeds(models[0], batch=1)
+    sessions = {str(model): open_session(model, device="cpu", threads=1) for model in models}
+    jobs = {name: partial(session.run, feeds) for name, session in sessions.items()}
+    _show("latency, one thread", _in_turns(jobs, runs), unit=1e-3)
+
+
 def child(command: list[str]) -> tuple[float, float, int]:
     """Run a command to its end: seconds of wall and CPU time, and its peak resident memory in bytes. POSIX only.
 
@@ -102,13 +117,13 @@ def child(command: list[str]) -> tuple[float, float, int]:
     return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit
 
 
-def _in_turns(jobs: dict[str, Callable[[], None]], runs: int) -> list[Row]:
+def _in_turns(jobs: Mapping[str, Callable[[], object]], runs: int) -> list[Row]:
     """Medians of each job, all of them once unmeasured, then in turns, so that noise falls on all alike."""
     rounds = [{name: _timed(job) for name, job in jobs.items()} for _ in range(runs + 1)][1:]
     return [Row(name, median(r[name][0] for r in rounds), median(r[name][1] for r in rounds)) for name in jobs]
 
 
-def _timed(job: Callable[[], None]) -> Run:
+def _timed(job: Callable[[], object]) -> Run:
     wall, cpu = time.perf_counter(), time.process_time()
     job()
     return time.perf_counter() - wall, time.process_time() - cpu
@@ -128,15 +143,16 @@ def _onnxsim(model: Path, target: Path) -> Callable[[], None] | None:
     return None
 
 
-def _show(title: str, rows: list[Row]) -> None:
+def _show(title: str, rows: list[Row], unit: float = 1.0) -> None:
+    word = "s" if unit == 1 else "ms"
     table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
     table.add_column("", overflow="fold")
-    for heading in ("wall", "CPU", "peak memory", "ratio"):
+    for heading in ("wall", "CPU", "peak memory", "CPU ratio"):
         table.add_column(heading, justify="right")
     for row in rows:
         peak = "" if row.peak is None else f"{row.peak / 1e6:.0f} MB"
-        ratio = f"{row.wall / rows[0].wall:.2f}" if len(rows) > 1 else ""
-        table.add_row(row.name, f"{row.wall:.3f} s", f"{row.cpu:.3f} s", peak, ratio)
+        ratio = f"{row.cpu / rows[0].cpu:.2f}" if len(rows) > 1 else ""
+        table.add_row(row.name, f"{row.wall / unit:.3f} {word}", f"{row.cpu / unit:.3f} {word}", peak, ratio)
     Console(highlight=False).print(table)
 
 
