@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from threadpoolctl import threadpool_limits
 
-from .passes.allocate import Error, Method, allocate, make_method, select
+from .passes.allocate import allocate, select
 from .passes.apply_plan import apply_removal
 from .passes.budget import Budget
 from .passes.channel_groups import ChannelGroups
@@ -30,6 +30,7 @@ from .passes.plan import Plan, make_plan, recounted, removed_from_plan
 from .passes.ranking import Criterion, Evidence, Ranking, rank_groups
 from .passes.reconstruct import KINDS, refit_once
 from .passes.report import GroupRow, Report
+from .passes.schedules import Error, Method, make_method
 from .passes.spill import file_bytes
 from .passes.tradeoff import savings
 from .runtime.analysis import Analysis, Source, analyse
@@ -280,7 +281,7 @@ class _Run:
             self.progress("refitting")
             refit_once(labels, removed, cut, moments, kind)
             return
-        how = Calibration(seed=self.settings.seed, device=self.settings.device)
+        how = Calibration(positions=_REFIT_POSITIONS, seed=self.settings.seed, device=self.settings.device)
         refit_sequentially(
             labels,
             removed,
@@ -292,6 +293,7 @@ class _Run:
 
 
 _SENSITIVITY_BATCHES = 2
+_REFIT_POSITIONS = 32  # an image: the fit itself wants more rows than the choice of channels (docs/methods.md)
 _LEAST_SHARE, _LATENCY_ROUNDS = 0.1, 5
 
 

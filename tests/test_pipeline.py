@@ -12,8 +12,8 @@ import onnx_prune
 import pytest
 from onnx import numpy_helper
 from onnx_prune import Budget, BudgetError, Plan, ProofError, ReadError, UsageError, models
-from onnx_prune.passes.allocate import METHODS
 from onnx_prune.passes.apply_plan import Cut
+from onnx_prune.passes.schedules import METHODS
 from onnx_prune.passes.spill import file_bytes
 
 BUILDERS = {

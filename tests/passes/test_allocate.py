@@ -7,13 +7,14 @@ import time
 import numpy as np
 import pytest
 from onnx_prune import models
-from onnx_prune.passes.allocate import Global, Uniform, allocate, make_method, select
+from onnx_prune.passes.allocate import allocate, select
 from onnx_prune.passes.budget import Budget
 from onnx_prune.passes.cost import cost_model
 from onnx_prune.passes.criteria.l1 import L1
 from onnx_prune.passes.criteria.random import Random
 from onnx_prune.passes.errors import BudgetError, UsageError
 from onnx_prune.passes.ranking import Evidence, Ranking, rank_groups
+from onnx_prune.passes.schedules import Global, Uniform, make_method
 
 MEASURES = ("macs", "params", "size")
 

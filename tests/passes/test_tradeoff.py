@@ -5,10 +5,11 @@ import itertools
 import numpy as np
 import pytest
 from onnx_prune.models import lenet5
-from onnx_prune.passes.allocate import Error, allocate
+from onnx_prune.passes.allocate import allocate
 from onnx_prune.passes.budget import Budget
 from onnx_prune.passes.cost import cost_model
 from onnx_prune.passes.ranking import Ranking
+from onnx_prune.passes.schedules import Error
 from onnx_prune.passes.tradeoff import convex_slopes, savings
 
 
