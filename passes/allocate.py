@@ -37,11 +37,11 @@ def allocate(
 ) -> Array:
     """`kept`: int64, how many units each group of `cost.groups.groups` keeps; the budget holds from below.
 
-    method: Uniform by default; rankings: of every free group, by its name (Uniform needs none). With shares by pattern as the budget the method
-    has no say: each group that a pattern matches keeps floor(share * units). align: a group that is cut keeps a
-    multiple of it, a group of fewer units stays whole. exclude: a regular expression that matches the whole names of
-    groups that stay whole. Pinned groups stay, and every group keeps a unit. A budget of channels counts the units of
-    the groups that may be cut. Latency is not supported yet.
+    method: Uniform by default; rankings: of every free group, by its name (Uniform needs none). With shares by pattern
+    as the budget the method has no say: each group that a pattern matches keeps floor(share * units). align: a group
+    that is cut keeps a multiple of it, a group of fewer units stays whole. exclude: a regular expression that matches
+    the whole names of groups that stay whole. Pinned groups stay, and every group keeps a unit. A budget of channels
+    counts the units of the groups that may be cut. A latency has to be turned into another budget first.
 
     Raises BudgetError where the budget is out of reach (with `asked` and `possible`), UsageError for a pattern that
     matches nothing.
