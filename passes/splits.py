@@ -3,7 +3,7 @@
 Axes that must lose entries together are a class (their labels are tied). Classes that meet in a split exclude each
 other. Of each cluster of classes every maximal choice is tried, all clusters at once, and the one that leaves the most
 weights free is taken; where that is equal, one whose axes are not summed over by two activations (whole heads rather
-than their dimensions), then the one with more units.
+than their dimensions), then the one with more units. Clusters that split the same channels are weighed together too.
 """
 
 from __future__ import annotations
@@ -26,20 +26,42 @@ def resolve_splits(labels: Labels) -> tuple[Ties, Pins]:
     if not labels.splits:
         return [], []
     clusters = _clusters(labels)
+    return _say(labels, clusters, _choose(labels, clusters))
+
+
+def _choose(labels: Labels, clusters: list[_Cluster]) -> list[int]:
+    """The option of each cluster: the best of its own, unless its neighbours do better together with one number."""
     options = max(len(c.options) for c in clusters)
-    if options > 1:
-        weight = _label_weights(labels)
-        best: list[tuple[tuple[float, ...], int]] = [((-1.0,), 0)] * len(clusters)
-        for number in range(options):
-            ties, pins = _say(labels, clusters, [min(number, len(c.options) - 1) for c in clusters])
-            scores = _scores(labels, clusters, ties, pins, weight)
-            for i, cluster in enumerate(clusters):
-                if number < len(cluster.options) and scores[i] > best[i][0]:
-                    best[i] = (scores[i], number)
-        chosen = [number for _, number in best]
-    else:
-        chosen = [0] * len(clusters)
-    return _say(labels, clusters, chosen)
+    if options == 1:
+        return [0] * len(clusters)
+    weight, near = _label_weights(labels), _neighbours(labels, clusters)
+    trials = [[min(number, len(c.options) - 1) for c in clusters] for number in range(options)]
+    scores = [_scores(labels, clusters, trial, weight, np.arange(len(clusters))) for trial in trials]
+    own = [max(range(len(c.options)), key=lambda n, i=i: scores[n][i]) for i, c in enumerate(clusters)]
+    if len(np.unique(near)) == len(clusters):
+        return own
+    trials = [own, *trials]
+    scores = [_scores(labels, clusters, trial, weight, near) for trial in trials]
+    best = [max(range(len(trials)), key=lambda n, i=i: scores[n][i]) for i in near.tolist()]
+    return [trials[n][i] for i, n in enumerate(best)]
+
+
+def _neighbours(labels: Labels, clusters: list[_Cluster]) -> Array:
+    """The neighbourhood of each cluster: neighbours split the same channels, as do grouped convolutions in a row."""
+    from .channel_groups import components
+
+    component = components(labels.count, labels.ties)
+    first: dict[int, int] = {}
+    edges: list[tuple[int, int]] = []
+    for i, cluster in enumerate(clusters):
+        edges += [(first.setdefault(c, i), i) for c in _members(labels, cluster, component).tolist()]
+    return _connect(len(clusters), edges)
+
+
+def _members(labels: Labels, cluster: _Cluster, component: Array) -> Array:
+    """Components of the channels that a cluster splits."""
+    flat = np.concatenate([labels.splits[i].flat.reshape(-1) for i in cluster.splits])
+    return np.unique(component[flat[flat >= 0]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +186,13 @@ def _label_weights(labels: Labels) -> Array:
     return weight
 
 
-def _scores(labels: Labels, clusters: list[_Cluster], ties: Ties, pins: Pins, weight: Array) -> list[tuple[float, ...]]:
-    """Of each cluster: free weights, minus the axes summed over by two activations, units."""
+def _scores(
+    labels: Labels, clusters: list[_Cluster], chosen: list[int], weight: Array, near: Array
+) -> list[tuple[float, ...]]:
+    """Of each neighbourhood: free weights, minus the axes summed over by two activations, units."""
     from .channel_groups import components
 
+    ties, pins = _say(labels, clusters, chosen)
     component = components(labels.count, [*labels.ties, *ties])
     number = int(component.max(initial=-1)) + 1
     total = np.bincount(component, weight, number)
@@ -178,11 +203,12 @@ def _scores(labels: Labels, clusters: list[_Cluster], ties: Ties, pins: Pins, we
     for mask in labels.masks:
         array = labels.axes[labels.graph.gs.nodes[mask.node].inputs[mask.input].name][mask.axis]
         summed[component[array[array >= 0]]] = True
+    members: list[list[Array]] = [[] for _ in range(int(near.max()) + 1)]
+    for cluster, neighbourhood in zip(clusters, near.tolist(), strict=True):
+        members[neighbourhood].append(_members(labels, cluster, component))
     scores = []
-    for cluster in clusters:
-        flats = [labels.splits[i].flat.reshape(-1) for i in cluster.splits]
-        flat = np.concatenate(flats)
-        units = np.unique(component[flat[flat >= 0]])
+    for parts in members:
+        units = np.unique(np.concatenate(parts))
         units = units[free[units]]
         scores.append((float(total[units].sum()), -float(summed[units].any()), float(len(units))))
     return scores

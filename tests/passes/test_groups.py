@@ -233,3 +233,21 @@ def test_names_are_unique_and_the_same_every_time(groups_of):
     first, second = ([g.name for g in groups_of(models.mobilenet_v2()).groups] for _ in range(2))
     assert len(set(first)) == len(first)
     assert first == second
+
+
+def test_grouped_convolutions_in_a_row_agree_on_positions_where_that_frees_more(graphs):
+    """Whole groups would tie all four layers into two units; positions leave each layer its own."""
+    model = graphs.parse(
+        """
+        <ir_version: 8, opset_import: ["": 17]>
+        g (float[1, 3, 2, 2] x) => (float[1, 5] y)
+        <float[8, 3, 1, 1] w1, float[8, 4, 1, 1] w2, float[12, 4, 1, 1] w3, float[48, 5] w4> {
+          a = Conv (x, w1)
+          b = Conv <group = 2> (a, w2)
+          c = Conv <group = 2> (b, w3)
+          f = Flatten (c)
+          y = MatMul (f, w4)
+        }
+        """
+    )
+    assert {g.name: g.units for g in graphs.groups_of(model).free} == {"a": 4, "b": 4, "c": 6}
