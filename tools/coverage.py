@@ -15,11 +15,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from .coverage_page import Row, render
 
 if TYPE_CHECKING:
     import onnx
@@ -40,25 +42,6 @@ _SHORTER = (
     (r"^at .* channels stand as [\dx]+", "at a reshape of channels"),
     (r"\(operator \S+ has no rule\)", "(no rule)"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One model: what was found, done and proven; status: "ok", or what went wrong."""
-
-    name: str
-    source: str
-    status: str = "ok"
-    nodes: int = 0
-    seconds: float = 0.0
-    convolutional: bool = False
-    can_go: float = 0.0
-    kept: float = 1.0
-    proof: float | None = None
-    free: int = 0
-    groups: int = 0
-    pinned: dict[str, int] = field(default_factory=dict)
-    peak: int = 0
 
 
 @click.command()
@@ -83,7 +66,7 @@ def coverage(only: str, shared: Path, output: Path, *, fresh: bool, child: Path 
                 lines.write(json.dumps(asdict(known[name])) + "\n")
             click.echo(f"{name}: {known[name].status}", err=True)
     rows = [known[model_name(path)] for path in paths if model_name(path) in known]
-    output.write_text(document(rows, len(paths)))
+    output.write_text(render(rows, len(paths)))
 
 
 def list_models(shared: Path) -> list[Path]:
@@ -217,13 +200,6 @@ def _read(cache: Path) -> dict[str, Row]:
     lines = cache.read_text().splitlines() if cache.exists() else []
     rows = [Row(**json.loads(line)) for line in lines]
     return {row.name: row for row in rows}
-
-
-def document(rows: list[Row], number: int) -> str:
-    """The page in Markdown: summary, convolutional networks that stop short of the half, the table."""
-    from .coverage_page import render
-
-    return render(rows, number)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from statistics import median
-
-from .coverage import Row
 
 _REACHED = 0.5005  # of the MACs: the budget holds from below, but for rounding where less can go
 _LISTED = 3  # reasons a model
@@ -28,6 +27,25 @@ _HEADINGS = (
     "pinned because",
     "status",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One model: what was found, done and proven; status: "ok", or what went wrong."""
+
+    name: str
+    source: str
+    status: str = "ok"
+    nodes: int = 0
+    seconds: float = 0.0
+    convolutional: bool = False
+    can_go: float = 0.0
+    kept: float = 1.0
+    proof: float | None = None
+    free: int = 0
+    groups: int = 0
+    pinned: dict[str, int] = field(default_factory=dict)
+    peak: int = 0
 
 
 def render(rows: Sequence[Row], number: int) -> str:

@@ -4,8 +4,8 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from onnx_prune.tools.coverage import Row, examine, list_models, model_name
-from onnx_prune.tools.coverage_page import render
+from onnx_prune.tools.coverage import examine, list_models, model_name
+from onnx_prune.tools.coverage_page import Row, render
 
 GOOD = Row(
     name="net",
