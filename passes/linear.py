@@ -97,7 +97,17 @@ def write_refit(graph: Graph, name: str, refit: Refit) -> None:
         return
     while len(node.inputs) < 3:
         node.inputs.append(gs.Variable.empty())
-    node.inputs[2] = gs.Constant(_fresh(graph, f"{name}_bias"), bias)
+    _put(graph, node, 2, bias, f"{name}_bias")
+
+
+def _put(graph: Graph, node: gs.Node, position: int, values: Array, name: str) -> None:
+    """Into the constant that is there, which keeps its name, unless others read it; else into a new one."""
+    there = node.inputs[position]
+    known = constant_values(there)
+    if known is not None and known.shape == values.shape and len(there.outputs) == 1:
+        set_constant(there, values)
+    else:
+        node.inputs[position] = gs.Constant(_fresh(graph, name), values)
 
 
 def _add_after(graph: Graph, node: gs.Node, bias: Array) -> None:
@@ -109,9 +119,7 @@ def _add_after(graph: Graph, node: gs.Node, bias: Array) -> None:
         values = constant_values(other)
         if values is not None and values.shape[-1:] == bias.shape and values.size == bias.size:
             position = next(i for i, t in enumerate(reader.inputs) if t is other)
-            reader.inputs[position] = gs.Constant(
-                _fresh(graph, f"{output.name}_bias"), values + bias.reshape(values.shape)
-            )
+            _put(graph, reader, position, values + bias.reshape(values.shape), f"{output.name}_bias")
             return
     if not bias.any():
         return

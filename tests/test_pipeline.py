@@ -88,6 +88,16 @@ def test_other_budgets_are_met_from_below_within_a_point(build, kind):
     assert 0.5 - POINT < after / before <= 0.5
 
 
+@pytest.mark.parametrize("reconstruct", ["full", "sequential"])
+def test_a_refit_keeps_the_names_and_its_new_biases_are_counted(reconstruct):
+    settings = {"calibration": models.digits_data()[1], "samples": 64, "allocation": "uniform"}
+    result = prune(digits(), reconstruct=reconstruct, **settings)
+    names, before = ([t.name for t in model.graph.initializer] for model in (result.model, digits()))
+    assert set(before) <= set(names)
+    recount = onnx_prune.inspect(result.model).cost
+    assert result.report.params[1] == recount.params(recount.units) > result.plan.params[1]
+
+
 def test_an_absolute_budget_is_met():
     assert 19.5e6 < prune(resnet20(), budget=Budget(macs="20M")).report.macs[1] <= 20e6
     assert 95e3 < prune(resnet20(), budget=Budget(params="100k")).report.params[1] <= 100e3
