@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, helper, numpy_helper
 
-from .labels import MOVED
 from .spill import copy_except
+from .sweep import MOVED
 
 _WEIGHTED = frozenset(["Conv", "ConvTranspose", "Gemm", "MatMul"])
 _RANDOM = frozenset(

@@ -14,9 +14,9 @@ import onnx
 from ..passes.channel_groups import ChannelGroups, channel_groups
 from ..passes.cost import CostModel, cost_model
 from ..passes.errors import ReadError
-from ..passes.labels import label_channels
 from ..passes.model import Graph, load
 from ..passes.shapes import input_shapes, tensor_facts
+from ..passes.sweep import label_channels
 from .feeds import Feeds, runnable_feeds, sample_feeds
 from .folding import fold_weights
 from .session import Device

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
 
     from ..apply_plan import Cut
-    from ..labels import Sweep
+    from ..sweep import Sweep
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from . import Rule
 
 if TYPE_CHECKING:
     from ..apply_plan import Cut
-    from ..labels import Array, Sweep
+    from ..labels import Array
+    from ..sweep import Sweep
 
 
 def _attention(s: Sweep) -> None:

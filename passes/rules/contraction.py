@@ -8,7 +8,8 @@ from . import Rule
 from .elementwise import broadcast, same
 
 if TYPE_CHECKING:
-    from ..labels import Array, Sweep
+    from ..labels import Array
+    from ..sweep import Sweep
 
 
 def gemm(s: Sweep, at: int = 1, addend: int = 2) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from . import Rule
 
 if TYPE_CHECKING:
-    from ..labels import Array, Axes, Sweep
+    from ..labels import Array, Axes
+    from ..sweep import Sweep
 
 UNARY = [
     "Abs",

@@ -13,7 +13,8 @@ from .elementwise import same
 
 if TYPE_CHECKING:
     from ..apply_plan import Cut
-    from ..labels import Array, Sweep
+    from ..labels import Array
+    from ..sweep import Sweep
 
 
 def concat(s: Sweep, positions: Iterable[int] | None = None) -> None:

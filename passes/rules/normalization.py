@@ -11,7 +11,7 @@ from .elementwise import broadcast
 
 if TYPE_CHECKING:
     from ..apply_plan import Cut
-    from ..labels import Sweep
+    from ..sweep import Sweep
 
 
 def _per_channel(s: Sweep) -> None:

@@ -8,7 +8,7 @@ from . import Rule
 
 if TYPE_CHECKING:
     from ..apply_plan import Cut
-    from ..labels import Sweep
+    from ..sweep import Sweep
 
 
 def _pool(s: Sweep) -> None:

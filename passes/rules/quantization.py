@@ -14,7 +14,8 @@ from .elementwise import broadcast
 from .indexing import concat
 
 if TYPE_CHECKING:
-    from ..labels import Array, Sweep
+    from ..labels import Array
+    from ..sweep import Sweep
 
 MICROSOFT = "com.microsoft"
 

@@ -10,7 +10,7 @@ from . import Rule
 
 if TYPE_CHECKING:
     from ..apply_plan import Cut
-    from ..labels import Sweep
+    from ..sweep import Sweep
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 PEEPHOLES = 3  # input, output and forget gate look at the cell

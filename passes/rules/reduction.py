@@ -9,7 +9,7 @@ import numpy as np
 from . import Rule
 
 if TYPE_CHECKING:
-    from ..labels import Sweep
+    from ..sweep import Sweep
 
 MIXING = [
     "ReduceL1",

@@ -11,7 +11,7 @@ from .elementwise import same
 
 if TYPE_CHECKING:
     from ..apply_plan import Cut
-    from ..labels import Sweep
+    from ..sweep import Sweep
 
 
 def _scatter_nd(s: Sweep) -> None:

@@ -9,7 +9,7 @@ from . import Rule
 
 if TYPE_CHECKING:
     from ..apply_plan import Cut
-    from ..labels import Sweep
+    from ..sweep import Sweep
 
 
 def _numbers(s: Sweep) -> None:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from onnx_prune.passes.im2col import patch_table
 from onnx_prune.passes.instrument import find_taps, instrument
-from onnx_prune.passes.labels import label_channels
 from onnx_prune.passes.model import load
 from onnx_prune.passes.positions import Positions, default_positions
 from onnx_prune.passes.shapes import tensor_facts
+from onnx_prune.passes.sweep import label_channels
 
 BLOCK = """
 <ir_version: 8, opset_import: ["": 17]>

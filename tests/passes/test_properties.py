@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from onnx_prune.passes.apply_plan import Cut, apply_removal
 from onnx_prune.passes.channel_groups import channel_groups
 from onnx_prune.passes.export import to_model
-from onnx_prune.passes.labels import label_channels
 from onnx_prune.passes.model import load
 from onnx_prune.passes.shapes import tensor_facts
 from onnx_prune.passes.silence import silence
+from onnx_prune.passes.sweep import label_channels
 
 from .random_graphs import compose
 

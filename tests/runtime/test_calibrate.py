@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from onnx_prune.models import digits_data, digits_model
 from onnx_prune.passes.errors import ReadError, UsageError
-from onnx_prune.passes.labels import label_channels
 from onnx_prune.passes.model import load
 from onnx_prune.passes.shapes import tensor_facts
+from onnx_prune.passes.sweep import label_channels
 from onnx_prune.runtime.calibrate import Calibration, calibrate, iterate_rows, sample_rows
 from onnx_prune.runtime.data import open_data
 from onnx_prune.runtime.inputs import model_inputs

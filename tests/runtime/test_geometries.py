@@ -7,9 +7,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 from onnx_prune.passes.instrument import find_taps
-from onnx_prune.passes.labels import label_channels
 from onnx_prune.passes.model import load
 from onnx_prune.passes.shapes import tensor_facts
+from onnx_prune.passes.sweep import label_channels
 from onnx_prune.runtime.calibrate import Calibration, calibrate, sample_rows
 from onnx_prune.runtime.session import open_session
 from onnx_prune.runtime.sources import Batch

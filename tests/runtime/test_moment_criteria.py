@@ -9,11 +9,11 @@ from onnx_prune.passes.criteria import criteria, make_criterion
 from onnx_prune.passes.criteria.thinet import Thinet
 from onnx_prune.passes.errors import UsageError
 from onnx_prune.passes.instrument import find_taps
-from onnx_prune.passes.labels import label_channels
 from onnx_prune.passes.linear import linears
 from onnx_prune.passes.model import load
 from onnx_prune.passes.ranking import Evidence, rank_groups
 from onnx_prune.passes.shapes import tensor_facts
+from onnx_prune.passes.sweep import label_channels
 from onnx_prune.runtime.calibrate import Calibration, calibrate, sample_rows
 from onnx_prune.runtime.data import open_data
 from onnx_prune.runtime.inputs import model_inputs

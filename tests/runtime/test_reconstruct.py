@@ -11,13 +11,13 @@ from onnx_prune.passes.channel_groups import channel_groups
 from onnx_prune.passes.criteria import make_criterion
 from onnx_prune.passes.export import to_model
 from onnx_prune.passes.instrument import find_taps
-from onnx_prune.passes.labels import label_channels
 from onnx_prune.passes.least_squares import Refit
 from onnx_prune.passes.linear import linears, write_refit
 from onnx_prune.passes.model import load
 from onnx_prune.passes.ranking import Evidence, rank_groups
 from onnx_prune.passes.reconstruct import refit_once
 from onnx_prune.passes.shapes import tensor_facts
+from onnx_prune.passes.sweep import label_channels
 from onnx_prune.runtime.calibrate import Calibration, calibrate, iterate_rows
 from onnx_prune.runtime.data import open_data
 from onnx_prune.runtime.evaluate import divergence, outputs
