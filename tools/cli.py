@@ -86,6 +86,7 @@ def prune(model: Path, output: Path | None, as_json: bool, no_latency: bool, **o
     """
     from ..passes.budget import Budget
     from ..pipeline import prune as run
+    from .scores import require_labels
 
     target = _target(model, output)
     check_outputs([model], target, options["plan_file"], options["save_moments"])
@@ -93,6 +94,8 @@ def prune(model: Path, output: Path | None, as_json: bool, no_latency: bool, **o
     budget = Budget(**{k: options[k] for k in ("macs", "params", "size", "latency", "channels") if options[k]})
     chosen = {k: options[k] for k in _DATA_DRIVEN if options[k] is not None}
     images = preprocessing(options)
+    if options["evaluation"] is not None:
+        require_labels(model, options["evaluation"], images)
     with _progress(as_json) as progress:
         result = run(
             model,

@@ -27,6 +27,13 @@ def top1(
     return accuracy(proto, _open(proto, source, preprocessing), device=device).top1
 
 
+def require_labels(model: Path, source: str, preprocessing: Preprocessing | None) -> None:
+    """Raise, before anything runs, where the data cannot be read or have no labels."""
+    data = _open(load(model).source, source, preprocessing)
+    if not data.labelled and data.samples is not None:
+        raise UsageError("accuracy needs labels", where=source, fix="put the images in one folder a class")
+
+
 def score(
     model: Path,
     source: str,

@@ -289,3 +289,11 @@ def test_the_version_is_the_packages(run):
     from importlib.metadata import version
 
     assert run("--version")[1].split()[-1] == version("onnx-prune")
+
+
+def test_data_to_evaluate_on_are_looked_at_before_the_work(run, tmp_path):
+    code, out, err = run("digits.onnx", "--evaluate", "none.npz", "-o", "x.onnx")
+    assert code == 3
+    assert "there are no such data" in err
+    assert out == ""
+    assert not (tmp_path / "x.onnx").exists()
