@@ -20,7 +20,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
 
     Raises UsageError where the folder does not exist or cannot be written.
     """
-    return _publish(Path(path), lambda file: file.write_bytes(text.encode()))
+    return publish(Path(path), lambda file: file.write_bytes(text.encode()))
 
 
 def save_model(model: onnx.ModelProto, path: str | os.PathLike[str], *, external: bool = False) -> Path:
@@ -42,7 +42,7 @@ def save_model(model: onnx.ModelProto, path: str | os.PathLike[str], *, external
             file.write_bytes(model.SerializeToString())
         _check(file, path)
 
-    return _publish(path, write)
+    return publish(path, write)
 
 
 def _keep_if_used(data: Path, path: Path) -> None:
@@ -68,7 +68,7 @@ def _check(file: Path, path: Path) -> None:
         ) from error
 
 
-def _publish(path: Path, write: Callable[[Path], object]) -> Path:
+def publish(path: Path, write: Callable[[Path], object]) -> Path:
     """Call `write` with a file of that name in a temporary folder, then move what it wrote, the named file last."""
     if not path.parent.is_dir():
         raise UsageError("the output folder does not exist", where=str(path.parent), fix="make it first")

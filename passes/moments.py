@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ReadError, UsageError
+from .errors import ReadError
+from .files import publish
 
 Array = np.ndarray
 _FORMAT, _VERSION = "onnx-prune moments", 1
@@ -88,19 +88,14 @@ class MomentsSet:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write an .npz that appears whole or not at all. Raises UsageError where it cannot be written."""
-        path = Path(path)
         arrays, header = self._pack()
-        try:
-            with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-                file = Path(folder) / path.name
-                with file.open("wb") as handle:
-                    np.savez(handle, allow_pickle=False, header=np.array(json.dumps(header)), **arrays)
-                    handle.flush()
-                    os.fsync(handle.fileno())
-                file.replace(path)
-        except OSError as error:
-            raise UsageError(f"the moments cannot be written ({error.strerror})", where=str(path)) from error
-        return path
+        arrays["header"] = np.array(json.dumps(header))
+
+        def write(file: Path) -> None:
+            with file.open("wb") as handle:  # a name would get the ending .npz
+                np.savez(handle, allow_pickle=False, **arrays)
+
+        return publish(Path(path), write)
 
     def _pack(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """Arrays by key, and what says which is which; moments that consumers share are stored once."""

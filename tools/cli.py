@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from .commands import COMMANDS
+from .endings import finish, progress_shown, target_of
 from .options import (
     BUDGETS,
     DEVICE,
@@ -24,12 +24,6 @@ from .options import (
     free_sizes,
     preprocessing,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Generator
-
-    from ..pipeline import Result
-    from ..runtime.preprocess import Preprocessing
 
 BUG = 1
 
@@ -86,17 +80,17 @@ def prune(model: Path, output: Path | None, as_json: bool, no_latency: bool, **o
     """
     from ..passes.budget import Budget
     from ..pipeline import prune as run
-    from .scores import require_labels
+    from .scores import allowed_drop, guard, require_labels, top1_of
 
-    target = _target(model, output)
+    target = target_of(model, output)
     check_outputs([model], target, options["plan_file"], options["save_moments"])
-    allowed = _allowed_drop(options)
+    allowed = allowed_drop(options["max_drop"], options["evaluation"])
     budget = Budget(**{k: options[k] for k in ("macs", "params", "size", "latency", "channels") if options[k]})
     chosen = {k: options[k] for k in _DATA_DRIVEN if options[k] is not None}
     images = preprocessing(options)
     if options["evaluation"] is not None:
         require_labels(model, options["evaluation"], images)
-    with _progress(as_json) as progress:
+    with progress_shown(as_json) as progress:
         result = run(
             model,
             budget=budget,
@@ -111,11 +105,13 @@ def prune(model: Path, output: Path | None, as_json: bool, no_latency: bool, **o
             preprocessing=images,
             **chosen,
         )
-        accuracy = _accuracy(model, result, images, progress, options)
-        if accuracy is not None and allowed is not None:
-            _guard(model, *accuracy, allowed)
+        accuracy = None
+        if options["evaluation"] is not None:
+            progress("evaluating")
+            accuracy = top1_of((model, result.model), options["evaluation"], images, options["device"])
+            guard(model, accuracy, allowed)
     warning = _BY_WEIGHTS if options["calibration"] is None and options["moments"] is None else None
-    _finish(result, target, options["plan_file"], as_json, accuracy=accuracy, warning=warning)
+    finish(result, target, options["plan_file"], as_json, accuracy=accuracy, warning=warning)
 
 
 _BY_WEIGHTS = (
@@ -125,177 +121,8 @@ _BY_WEIGHTS = (
 _DATA_DRIVEN = ("criterion", "allocation", "reconstruct", "calibration", "samples", "moments", "save_moments")
 
 
-def _allowed_drop(options: Any) -> float | None:  # noqa: ANN401
-    from ..passes.errors import UsageError
-    from .scores import share
-
-    if options["max_drop"] is None:
-        return None
-    if options["evaluation"] is None:
-        raise UsageError("--max-drop needs labelled data", fix="give --evaluate")
-    return share(options["max_drop"])
-
-
-def _accuracy(
-    model: Path,
-    result: Result,
-    images: Preprocessing | None,
-    progress: Callable[[str], None],
-    options: Any,  # noqa: ANN401
-) -> tuple[float, float] | None:
-    """Top-1 before and after, where labelled data are given."""
-    from .scores import top1
-
-    if options["evaluation"] is None:
-        return None
-    progress("evaluating")
-    before, after = (top1(m, options["evaluation"], images, options["device"]) for m in (model, result.model))
-    return before, after
-
-
-def _guard(model: Path, before: float, after: float, allowed: float) -> None:
-    from ..passes.errors import AccuracyError
-
-    if before - after > allowed:
-        raise AccuracyError(
-            f"top-1 fell from {before:.2%} to {after:.2%}, by more than {allowed:.2%}",
-            where=str(model),
-            fix="nothing was written: keep more (--macs), give more --samples, or allow more",
-            before=before,
-            after=after,
-        )
-
-
-@cli.command()
-@MODEL
-@click.argument("data")
-@click.option("--reference", type=click.Path(path_type=Path), help="Compare outputs with this model: no labels needed.")
-@click.option("--samples", type=int, help="Use so many. Default: all.")
-@IMAGES
-@SEED
-@DEVICE
-@JSON
-def evaluate(model: Path, data: str, reference: Path | None, as_json: bool, **options: Any) -> None:  # noqa: ANN401
-    """Measure MODEL on DATA: top-1 and top-5, or how far its outputs are from --reference."""
-    from .scores import score
-
-    chosen = {k: options[k] for k in ("samples", "seed", "device")}
-    with _progress(as_json) as progress:
-        progress("evaluating")
-        result = score(model, data, reference, preprocessing(options), **chosen)
-    if as_json:
-        _print_json(result)
-    else:
-        click.echo("  ".join(f"{k} {v:.4%}" if k.startswith("top") else f"{k} {v}" for k, v in result.items()))
-
-
-@cli.command()
-@MODEL
-@click.argument("plan", type=click.Path(path_type=Path))
-@OUTPUT
-@SEED
-@DEVICE
-@NO_LATENCY
-@JSON
-def apply(
-    model: Path, plan: Path, output: Path | None, seed: int, device: str, no_latency: bool, as_json: bool
-) -> None:
-    """Redo a plan.json on MODEL, or on another checkpoint of the same graph."""
-    from ..pipeline import apply as run
-
-    target = _target(model, output)
-    check_outputs([model, plan], target)
-    with _progress(as_json) as progress:
-        result = run(model, plan, progress=progress, seed=seed, device=device, measure=not no_latency)
-    _finish(result, target, None, as_json, warning=_NOT_REFITTED)
-
-
-_NOT_REFITTED = (
-    "a plan says what goes, not how the rest is refitted: accuracy is not protected\n"
-    "  fix:   evaluate the result, and fine-tune it"
-)
-
-
-@cli.command()
-@MODEL
-@DEVICE
-@SIZES
-@JSON
-@click.option("--members", is_flag=True, help="List every weight axis of every group.")
-def inspect(model: Path, device: str, sizes: tuple[str, ...], as_json: bool, members: bool) -> None:
-    """Show the channel groups of MODEL, what they cost, and why each pinned one is pinned."""
-    from ..pipeline import inspect as run
-    from .show import inspection_dict, print_inspection
-
-    with _progress(as_json):
-        analysis = run(model, device=device, sizes=free_sizes(sizes))  # type: ignore[arg-type]
-    if as_json:
-        _print_json(inspection_dict(analysis))
-    else:
-        print_inspection(analysis, members=members)
-
-
-@cli.command()
-@OUTPUT
-@NO_LATENCY
-@JSON
-def demo(output: Path | None, no_latency: bool, as_json: bool) -> None:
-    """Prune the small trained model that comes with the package, and print its accuracy before and after."""
-    from .demo import run_demo
-
-    target = output or Path("digits.pruned.onnx")
-    check_outputs([], target)
-    with _progress(as_json) as progress:
-        result, accuracy = run_demo(progress, measure=not no_latency)
-    _finish(result, target, None, as_json, accuracy=accuracy)
-
-
-def _target(model: Path, output: Path | None) -> Path:
-    return output or model.with_name(f"{model.stem}.pruned.onnx")
-
-
-def _finish(
-    result: Result,
-    target: Path,
-    plan_file: Path | None,
-    as_json: bool,
-    accuracy: tuple[float, float] | None = None,
-    warning: str | None = None,
-) -> None:
-    from .show import print_result
-
-    result.save(target)
-    if plan_file is not None:
-        result.plan.save(plan_file)
-    if as_json:
-        extra = {} if accuracy is None else {"accuracy": list(accuracy)}
-        _print_json({**result.report.as_dict(), "output": str(target), "plan": str(plan_file or ""), **extra})
-    else:
-        print_result(result, target, plan_file, accuracy)
-    if warning is not None:
-        click.echo(f"onnx-prune: {warning}", err=True)
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    import json
-
-    click.echo(json.dumps(value, indent=2))
-
-
-def _progress(quiet: bool) -> AbstractContextManager[Callable[[str], None]]:
-    """A spinner with the stage on standard error, where that is a terminal."""
-    if quiet or not sys.stderr.isatty():
-        return nullcontext(lambda stage: None)
-    return _spinner()
-
-
-@contextmanager
-def _spinner() -> Generator[Callable[[str], None]]:
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    with console.status("starting") as status:
-        yield status.update
+for command in COMMANDS:
+    cli.add_command(command)
 
 
 def main() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 import onnx
 
-from ..passes.errors import UsageError
+from ..passes.errors import AccuracyError, UsageError
 from ..passes.model import load
 from ..runtime.data import Data, open_data
 from ..runtime.evaluate import accuracy, divergence, outputs
@@ -19,12 +20,41 @@ from ..runtime.session import Device
 Number = TypeVar("Number", int, float)
 
 
-def top1(
-    model: Path | onnx.ModelProto, source: str, preprocessing: Preprocessing | None, device: Device = "auto"
-) -> float:
-    """Share of the samples whose class is the highest output."""
-    proto = load(model).source
-    return accuracy(proto, _open(proto, source, preprocessing), device=device).top1
+Top1 = tuple[float, float]  # before and after
+
+
+def top1_of(
+    models: tuple[Path | onnx.ModelProto, Path | onnx.ModelProto],
+    source: str,
+    preprocessing: Preprocessing | None,
+    device: Device = "auto",
+) -> Top1:
+    """Share of the samples whose class is the highest output, of the original and of the result."""
+    before, after = (load(model).source for model in models)
+    first, second = (accuracy(m, _open(m, source, preprocessing), device=device).top1 for m in (before, after))
+    return first, second
+
+
+def allowed_drop(max_drop: str | None, evaluation: str | None) -> float:
+    """By how much top-1 may fall: by anything where that is not said. Raises UsageError."""
+    if max_drop is None:
+        return math.inf
+    if evaluation is None:
+        raise UsageError("--max-drop needs labelled data", fix="give --evaluate")
+    return share(max_drop)
+
+
+def guard(model: Path, accuracy: Top1, allowed: float) -> None:
+    """Raise AccuracyError where top-1 fell by more than is allowed."""
+    before, after = accuracy
+    if before - after > allowed:
+        raise AccuracyError(
+            f"top-1 fell from {before:.2%} to {after:.2%}, by more than {allowed:.2%}",
+            where=str(model),
+            fix="nothing was written: keep more (--macs), give more --samples, or allow more",
+            before=before,
+            after=after,
+        )
 
 
 def require_labels(model: Path, source: str, preprocessing: Preprocessing | None) -> None:

@@ -1,0 +1,110 @@
+"""The commands beside the main one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .endings import finish, print_json, progress_shown, target_of
+from .options import (
+    DEVICE,
+    IMAGES,
+    JSON,
+    MODEL,
+    NO_LATENCY,
+    OUTPUT,
+    SEED,
+    SIZES,
+    check_outputs,
+    free_sizes,
+    preprocessing,
+)
+
+
+@click.command()
+@MODEL
+@click.argument("data")
+@click.option("--reference", type=click.Path(path_type=Path), help="Compare outputs with this model: no labels needed.")
+@click.option("--samples", type=int, help="Use so many. Default: all.")
+@IMAGES
+@SEED
+@DEVICE
+@JSON
+def evaluate(model: Path, data: str, reference: Path | None, as_json: bool, **options: Any) -> None:  # noqa: ANN401
+    """Measure MODEL on DATA: top-1 and top-5, or how far its outputs are from --reference."""
+    from .scores import score
+
+    chosen = {k: options[k] for k in ("samples", "seed", "device")}
+    with progress_shown(as_json) as progress:
+        progress("evaluating")
+        result = score(model, data, reference, preprocessing(options), **chosen)
+    if as_json:
+        print_json(result)
+    else:
+        click.echo("  ".join(f"{k} {v:.4%}" if k.startswith("top") else f"{k} {v}" for k, v in result.items()))
+
+
+@click.command()
+@MODEL
+@click.argument("plan", type=click.Path(path_type=Path))
+@OUTPUT
+@SEED
+@DEVICE
+@NO_LATENCY
+@JSON
+def apply(
+    model: Path, plan: Path, output: Path | None, seed: int, device: str, no_latency: bool, as_json: bool
+) -> None:
+    """Redo a plan.json on MODEL, or on another checkpoint of the same graph."""
+    from ..pipeline import apply as run
+
+    target = target_of(model, output)
+    check_outputs([model, plan], target)
+    with progress_shown(as_json) as progress:
+        result = run(model, plan, progress=progress, seed=seed, device=device, measure=not no_latency)
+    finish(result, target, None, as_json, warning=_NOT_REFITTED)
+
+
+_NOT_REFITTED = (
+    "a plan says what goes, not how the rest is refitted: accuracy is not protected\n"
+    "  fix:   evaluate the result, and fine-tune it"
+)
+
+
+@click.command()
+@MODEL
+@DEVICE
+@SIZES
+@JSON
+@click.option("--members", is_flag=True, help="List every weight axis of every group.")
+def inspect(model: Path, device: str, sizes: tuple[str, ...], as_json: bool, members: bool) -> None:
+    """Show the channel groups of MODEL, what they cost, and why each pinned one is pinned."""
+    from ..pipeline import inspect as run
+    from .show import inspection_dict, print_inspection
+
+    with progress_shown(as_json):
+        analysis = run(model, device=device, sizes=free_sizes(sizes))  # type: ignore[arg-type]
+    if as_json:
+        print_json(inspection_dict(analysis))
+    else:
+        print_inspection(analysis, members=members)
+
+
+@click.command()
+@OUTPUT
+@NO_LATENCY
+@JSON
+def demo(output: Path | None, no_latency: bool, as_json: bool) -> None:
+    """Prune the small trained model that comes with the package, and print its accuracy before and after."""
+    from .demo import run_demo
+
+    target = output or Path("digits.pruned.onnx")
+    check_outputs([], target)
+    with progress_shown(as_json) as progress:
+        result, accuracy = run_demo(progress, measure=not no_latency)
+    finish(result, target, None, as_json, accuracy=accuracy)
+
+
+COMMANDS = (apply, demo, evaluate, inspect)
