@@ -1,0 +1,104 @@
+"""What each operator computes, in torch: one small file a family, found by looking, not by listing.
+
+A row names the operator and a builder: it reads the node's attributes once and returns the function that runs, from
+the tensors that the node reads to the tensor (or the tuple of tensors) that it makes. See docs/torch.md.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
+
+import onnx
+from onnx import helper
+
+
+@dataclass(frozen=True)
+class Site:
+    """One node, as a builder sees it.
+
+    constants: what each input holds if it is known and no parameter, as nested tuples of numbers; else None.
+    """
+
+    node: onnx.NodeProto
+    opset: int
+    constants: tuple[Any, ...] = ()
+
+    @cached_property
+    def attrs(self) -> dict[str, Any]:
+        """Attribute values by name; bytes as text."""
+        found = {a.name: helper.get_attribute_value(a) for a in self.node.attribute}
+        return {name: value.decode() if isinstance(value, bytes) else value for name, value in found.items()}
+
+    @property
+    def outputs(self) -> int:
+        """How many outputs the node makes, unnamed ones in the middle included."""
+        return len(self.node.output)
+
+    def has(self, position: int) -> bool:
+        """Whether the node reads an input at this position."""
+        return position < len(self.node.input) and bool(self.node.input[position])
+
+    def makes(self, position: int) -> bool:
+        """Whether somebody may read the output at this position."""
+        return position < len(self.node.output) and bool(self.node.output[position])
+
+
+Function = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """One operator.
+
+    build: node -> function of its inputs, in order; None stands for an input that is left out.
+    host: positions of the inputs that the function takes as Python values (shapes, bounds, axes), nested tuples or a
+    number; -1 stands for all. scalars: whether numbers may stand in the place of 0-d tensors.
+    context: whether the function's first argument is the `Context`. random: never computed ahead of the run.
+    """
+
+    op: str
+    build: Callable[[Site], Function]
+    host: tuple[int, ...] = ()
+    scalars: bool = False
+    context: bool = False
+    random: bool = False
+    domain: str = ""
+
+    def on_host(self, position: int) -> bool:
+        """Whether the input at this position is taken as a Python value."""
+        return position in self.host or -1 in self.host
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a run is: training, or not; with batch statistics, or the running ones; and where new tensors belong."""
+
+    training: bool
+    batch_statistics: bool
+    device: Any
+
+
+@cache
+def operators() -> dict[tuple[str, str], Operator]:
+    """Every operator of every module in this folder, by (domain, operator)."""
+    table: dict[tuple[str, str], Operator] = {}
+    for module in sorted(pkgutil.iter_modules(__path__), key=lambda m: m.name):
+        for row in getattr(importlib.import_module(f"{__name__}.{module.name}"), "OPERATORS", ()):
+            assert (row.domain, row.op) not in table, f"two entries for {row.op}"
+            table[row.domain, row.op] = row
+    return table
+
+
+def find_operator(node: onnx.NodeProto) -> Operator | None:
+    """The entry of a node's operator, if there is one."""
+    return operators().get(("" if node.domain in ("", "ai.onnx") else node.domain, node.op_type))
+
+
+def plain(function: Function) -> Callable[[Site], Function]:
+    """The builder of an operator without attributes."""
+    return lambda site: function
