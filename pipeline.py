@@ -70,7 +70,6 @@ def prune(
     does not compute what it must.
     """
     chosen = make_settings(settings)
-    budget = budget or Budget(macs=0.5)
     start = time.perf_counter()
     progress("reading the model")
     graph = load(model)
@@ -112,7 +111,7 @@ class _Run:
             return load_moments(settings.moments, self.analysis.graph.sha256())
         if data is None:
             return None
-        activations = isinstance(make_criterion(settings.criterion or "obs"), OfActivations)
+        activations = isinstance(make_criterion(settings.criterion or "l2"), OfActivations)
         how = Calibration(seed=settings.seed, device=settings.device, activations=activations)
         of = "" if data.samples is None else f" of {data.samples}"
         labels = self.analysis.groups.labels

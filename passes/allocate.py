@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
@@ -17,29 +18,32 @@ from .budget import Budget
 from .channel_groups import ChannelGroups
 from .cost import CostModel
 from .errors import BudgetError, UsageError
-from .ranking import Criterion, Evidence, Ranking
+from .ranking import Criterion, Evidence, Ranking, Refining
 from .schedules import Frame, Method, Schedule, Uniform
 
 Array = np.ndarray
+Align = int | Literal["auto"]
 _NOUNS = {"macs": "MACs", "params": "parameters", "size": "file size", "channels": "channels"}
 _EPSILON = 1e-9  # of a unit: 0.7 * 10 is 7
+_AUTO_LEVELS = 4
 _NEAR = 0.01  # of the original: how far below the limit is near enough
 
 
 def allocate(
     cost: CostModel,
     rankings: Mapping[str, Ranking],
-    budget: Budget,
+    budget: Budget | None,
     *,
     method: Method | None = None,
-    align: int = 1,
+    align: Align = 1,
     exclude: str | None = None,
 ) -> Array:
     """`kept`: int64, how many units each group of `cost.groups.groups` keeps; the budget holds from below.
 
-    method: Uniform by default; rankings: of every free group, by its name (Uniform needs none). With shares by pattern
-    as the budget the method has no say: each group that a pattern matches keeps floor(share * units). align: a group
-    that is cut keeps a multiple of it, a group of fewer units stays whole. exclude: a regular expression that matches
+    method: Uniform by default; rankings: of every free group, by its name (Uniform needs none). A method that ends by
+    itself stops at the budget, if it comes as far, and needs none. With shares by pattern as the budget the method has
+    no say: each group that a pattern matches keeps floor(share * units). align: a group that is cut keeps a multiple of
+    it, a group of fewer units stays whole; "auto": see `alignment`. exclude: a regular expression that matches
     the whole names of groups that stay whole. Pinned groups stay, and every group keeps a unit. A budget of channels
     counts the units of the groups that may be cut. A latency has to be turned into another budget first.
 
@@ -47,12 +51,21 @@ def allocate(
     matches nothing.
     """
     method = method or Uniform()
-    frame = _frame(cost, method.protect if budget.shares is None else 0.0, align, exclude)
-    if budget.shares is not None:
+    if budget is not None and budget.shares is not None:
+        frame = _frame(cost, 0.0, align, exclude)
         return frame.aligned(_by_pattern(frame, budget.shares))
+    frame = _frame(cost, method.protect, align, exclude)
+    if method.ends:
+        least = frame.aligned(method.schedule(frame, rankings).widths(0))
+        if budget is None:
+            return least
+        frame = replace(frame, least=least)
+    assert budget is not None, "only a method that ends by itself needs no budget"
     measure = _measure(cost, frame, budget.kind)
     whole = measure(frame.units)
     limit = budget.limit(whole)
+    if method.ends and measure(frame.least) > limit:
+        return frame.least
     if measure(frame.least) > limit or (whole == 0 and budget.is_share and budget.amount < 1):
         raise _out_of_reach(cost, frame, budget, measure)
     if whole <= limit:
@@ -70,7 +83,8 @@ def select(
     """The removed units of each group that is cut, in ascending order, when group i keeps kept[i] of its units.
 
     Groups are ranked in the order of the graph, each with the evidence of what is already gone; a criterion that is not
-    greedy does not look at that, and the given rankings serve.
+    greedy does not look at that, and the given rankings serve. One that refines its choice does so for the count that
+    is asked for.
     """
     removed: dict[str, tuple[int, ...]] = {}
     for group, count in zip(groups.groups, kept.tolist(), strict=True):
@@ -80,19 +94,34 @@ def select(
             else:
                 known = replace(evidence, removed=groups.removed_labels(removed))
                 ranking = criterion.rank(group, known)
-            removed[group.name] = tuple(sorted(ranking.order[: group.units - count].tolist()))
+            gone = ranking.order[: group.units - count]
+            if isinstance(criterion, Refining):
+                gone = criterion.refine(group, evidence, gone)
+            removed[group.name] = tuple(sorted(gone.tolist()))
     return removed
 
 
-def _frame(cost: CostModel, protect: float, align: int, exclude: str | None) -> Frame:
+def alignment(units: Array, align: Align) -> Array:
+    """What each group's kept count is a multiple of, (groups,) int64. Raises UsageError.
+
+    "auto": the largest of 8, 16 and 32 that a group of so many units has at least four times, and 1 where there is
+    none.
+    """
+    if align == "auto":
+        return np.max([np.where(units >= _AUTO_LEVELS * n, n, 1) for n in (1, 8, 16, 32)], axis=0)
+    if not isinstance(align, int) or align < 1:
+        raise UsageError(f"channels cannot be aligned to {align}", where="--align", fix="say 1, 8, 16, 32 or auto")
+    return np.full(len(units), align)
+
+
+def _frame(cost: CostModel, protect: float, align: Align, exclude: str | None) -> Frame:
     names = tuple(group.name for group in cost.groups.groups)
-    if align < 1:
-        raise UsageError(f"channels cannot be aligned to {align}", where="--align", fix="say 1, 8, 16 or 32")
+    multiple = alignment(cost.units, align)
     stays = ~cost.free
     if exclude is not None:
         stays = stays | _matches(exclude, names, "--exclude")
-    least = np.ceil(np.maximum(cost.units * protect - _EPSILON, 1) / align).astype(np.int64) * align
-    return Frame(names, cost.units, np.where(stays, cost.units, np.minimum(least, cost.units)), align)
+    least = np.ceil(np.maximum(cost.units * protect - _EPSILON, 1) / multiple).astype(np.int64) * multiple
+    return Frame(names, cost.units, np.where(stays, cost.units, np.minimum(least, cost.units)), multiple)
 
 
 def _matches(pattern: str, names: tuple[str, ...], option: str) -> Array:
@@ -127,7 +156,7 @@ def _measure(cost: CostModel, frame: Frame, kind: str) -> Callable[[Array], int]
 
 
 def _widest(frame: Frame, schedule: Schedule, measure: Callable[[Array], int], limit: float, enough: float) -> Array:
-    """The widest step within the limit, then one more unit (or `align`) for each group in turn, where that fits.
+    """The widest step within the limit, then one more unit, or multiple, for each group in turn, where that fits.
 
     Where groups with costly units leave the result below `enough`, the others go on growing, round by round.
     """
@@ -141,7 +170,7 @@ def _widest(frame: Frame, schedule: Schedule, measure: Callable[[Array], int], l
         grown = False
         for group in turns:
             wider = kept.copy()
-            wider[group] = min(kept[group] + frame.align, frame.units[group])
+            wider[group] = min(kept[group] + frame.align[group], frame.units[group])
             if wider[group] > kept[group] and measure(wider) <= limit:
                 kept, grown = wider, True
         grown = grown and measure(kept) < enough
@@ -158,7 +187,7 @@ def _out_of_reach(cost: CostModel, frame: Frame, budget: Budget, measure: Callab
     fixes = []
     if least < whole:
         fixes.append(f"ask for --{budget.kind} {f'{possible:g}%' if budget.is_share else least}")
-    if frame.align > 1:
+    if frame.align.max() > 1:
         fixes.append("ask for a smaller --align")
     if (cost.free & (frame.least == frame.units) & (frame.units > frame.align)).any():
         fixes.append("exclude fewer groups")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -82,6 +82,15 @@ class Criterion(Protocol):
 
     def rank(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
         """Rank all units of a free group."""
+        ...
+
+
+@runtime_checkable
+class Refining(Protocol):
+    """A criterion that can better its choice once it is known how many units go."""
+
+    def refine(self, group: ChannelGroup, evidence: Evidence, removed: Array) -> Array:
+        """As many units as `removed`, the first of the ranking's order."""
         ...
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -34,7 +34,12 @@ class Schedule(Protocol):
 
 
 class Method(Protocol):
-    """A frozen dataclass whose fields are its options."""
+    """A frozen dataclass whose fields are its options.
+
+    ends: whether there is a least that the method comes to by itself, which need not be as little as the budget.
+    """
+
+    ends: ClassVar[bool]
 
     @property
     def protect(self) -> float:
@@ -50,13 +55,13 @@ class Method(Protocol):
 class Frame:
     """Within what the widths may move.
 
-    names, units: of all groups; least: the fewest units each may keep; align: a cut group keeps a multiple of it.
+    names, units: of all groups; least: the fewest units each may keep; align: a cut group keeps a multiple of its.
     """
 
     names: tuple[str, ...]
     units: Array
     least: Array
-    align: int
+    align: Array
 
     def aligned(self, widths: Array) -> Array:
         """The largest allowed widths up to `widths`: whole, or a multiple of align; never below the least."""
@@ -69,6 +74,7 @@ class Uniform:
     """Every group keeps the same share."""
 
     protect: float = 0.0
+    ends: ClassVar[bool] = False
 
     def schedule(self, frame: Frame, rankings: Mapping[str, Ranking]) -> Schedule:  # noqa: ARG002 - a Method's form
         """Rankings are not looked at."""
@@ -100,6 +106,7 @@ class Global:
     """
 
     protect: float = 0.1
+    ends: ClassVar[bool] = False
 
     def schedule(self, frame: Frame, rankings: Mapping[str, Ranking]) -> Schedule:
         """Needs the ranking of every group that may be cut."""
@@ -126,6 +133,7 @@ class Error:
 
     protect: float = 0.05
     costs: Array | None = None
+    ends: ClassVar[bool] = False
 
     def schedule(self, frame: Frame, rankings: Mapping[str, Ranking]) -> Schedule:
         """Needs the ranking of every group that may be cut."""
@@ -138,6 +146,39 @@ class Error:
         harm, step, group = np.concatenate(parts, axis=1) if parts else np.zeros((3, 0))
         order = np.lexsort((group, step, harm))
         return _GlobalSchedule(frame, group[order[::-1]].astype(np.int64))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sensitivity(Error):
+    """`Error` on harms that the whole network gives, see runtime/sensitivity.py."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trim:
+    """Only units whose harm is well below that of their group go, in groups of the least mean harm first.
+
+    Unit i goes if h_i < mean(h) - deviations * std(h) of its group, h_i being the harm that it adds. With the criterion
+    `apoz` h is the share of activations that are not zero, so that what goes has an APoZ above mean + std, and the
+    groups of highest mean APoZ are trimmed first. A budget is where trimming stops, if it gets that far.
+    Source: Hu et al., Network trimming, 2016, section 3.
+    """
+
+    deviations: float = 1.0
+    protect: float = 0.0
+    ends: ClassVar[bool] = True
+
+    def schedule(self, frame: Frame, rankings: Mapping[str, Ranking]) -> Schedule:
+        """Needs the ranking of every group that may be cut."""
+        least, means = frame.units.copy(), np.full(len(frame.units), np.inf)
+        for number in np.flatnonzero(frame.least < frame.units).tolist():
+            added = np.diff(rankings[frame.names[number]].harm, prepend=0)
+            few = int((added < added.mean() - self.deviations * added.std() - _EPSILON).sum())
+            align = frame.align[number]
+            kept = -(-(frame.units[number] - few) // align) * align
+            least[number] = max(frame.least[number], min(kept, frame.units[number]))
+            means[number] = added.mean()
+        order = np.argsort(means, kind="stable")
+        return _GlobalSchedule(replace(frame, least=least), np.repeat(order, (frame.units - least)[order])[::-1])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,7 +200,13 @@ class _GlobalSchedule:
         return groups[np.argsort(first)]
 
 
-METHODS: dict[str, type[Method]] = {"uniform": Uniform, "global": Global, "error": Error}
+METHODS: dict[str, type[Method]] = {
+    "uniform": Uniform,
+    "global": Global,
+    "error": Error,
+    "sensitivity": Sensitivity,
+    "trim": Trim,
+}
 
 
 def make_method(given: str | Method) -> Method:

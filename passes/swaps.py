@@ -25,19 +25,27 @@ Array = np.ndarray
 _PROGRESS = 1e-9
 
 
-def swap_refine(consumers: Sequence[Consumer], removed: Array, ridge: float = 1e-3, rounds: int = 20) -> Array:
+def swap_refine(
+    consumers: Sequence[Consumer],
+    removed: Array,
+    ridge: float = 1e-3,
+    rounds: int = 20,
+    candidates: Array | None = None,
+) -> Array:
     """A removed set of the same size whose exact error with refit is not larger.
 
     A round removes the channel that costs least and takes back the one that gains most; it counts if the two together
     lower sum_l weight_l tr((W_l - W'_l) H_l (W_l - W'_l)^T), H_l = S_l + ridge * mean(diag S_l) I, and is the last one
-    otherwise. removed: channels. Returns them ascending, int64. O(C^2 k^3) a round after O((C k)^3), per consumer.
+    otherwise. removed: channels; candidates: those that may go, all by default; the others are refitted. Returns the
+    removed ones ascending, int64. O(C^2 k^3) a round after O((C k)^3), per consumer.
     """
     C = consumers[0].W.shape[1]
     best = gone = np.isin(np.arange(C), removed)
+    may_go = np.ones(C, bool) if candidates is None else np.isin(np.arange(C), candidates)
     tables = [_Table(consumer, ridge, gone) for consumer in consumers if consumer.weight > 0]
     error = sum(table.error() for table in tables)
-    for _ in range(rounds if tables and 0 < gone.sum() < C else 0):
-        first, cost = _cheapest(tables, ~gone)
+    for _ in range(rounds if tables and 0 < gone.sum() < may_go.sum() else 0):
+        first, cost = _cheapest(tables, may_go & ~gone)
         gone = gone.copy()
         gone[first] = True
         second, change = _cheapest(tables, gone)

@@ -21,14 +21,15 @@ from ..passes.errors import BudgetError, UsageError
 from ..passes.export import to_model
 from ..passes.moments import MomentsSet
 from ..passes.plan import Plan, make_plan, removed_from_plan
+from ..passes.presets import make_preset, most_sensitive
 from ..passes.ranking import Evidence, Ranking, rank_groups
 from ..passes.reconstruct import KINDS
-from ..passes.schedules import Error, Method, make_method
+from ..passes.schedules import Error, Method, Sensitivity, make_method
 from ..passes.tradeoff import savings
 from .analysis import Analysis
 from .data import Data
 from .latency import compare
-from .sensitivity import sensitivity
+from .sensitivity import Sensitivities, measure_sensitivity, scaled_by_network
 from .settings import Settings
 
 Progress = Callable[[str], None]
@@ -38,59 +39,80 @@ _LEAST_SHARE, _LATENCY_ROUNDS = 0.1, 5
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a plan is made from: the analysed model, how to decide, and the data, where there are any."""
+    """What a plan is made from: the analysed model, how to decide (see `make_settings`), and data, if there are any."""
 
     analysis: Analysis
     settings: Settings
     data: Data | None
     progress: Progress
 
-    def plan(self, budget: Budget, moments: MomentsSet | None) -> Plan:
-        """Which units of which groups go."""
+    def plan(self, budget: Budget | None, moments: MomentsSet | None) -> Plan:
+        """Which units of which groups go. Without a budget half of the MACs, or as few as the allocation ends with."""
         settings, groups, cost = self.settings, self.analysis.groups, self.analysis.cost
-        criterion = make_criterion(settings.criterion or ("l2" if moments is None else "obs"))
-        by_data = "error" if self.data is None else "sensitivity"
-        allocation = settings.allocation or ("uniform" if moments is None else by_data)
+        assert settings.criterion is not None, "make_settings fills what is not given"
+        assert settings.allocation is not None, "make_settings fills what is not given"
+        criterion, method = make_criterion(settings.criterion), make_method(settings.allocation)
         reconstruct = self._reconstruction(moments)
         evidence = Evidence(groups, seed=settings.seed, moments=moments)
         with threadpool_limits(1):  # numpy's idle threads spin: on busy cores two are up to 100 times slower than one
             rankings = rank_groups(criterion, evidence)
-            harms = self._sensitivity(rankings, moments) if allocation == "sensitivity" else rankings
+            exclude = self._excluded(rankings)
+            harms = self._scaled(rankings, moments) if isinstance(method, Sensitivity) else rankings
 
-        def within(limit: Budget) -> Plan:
-            weighed = allocation in ("error", "sensitivity")
-            method = Error(costs=savings(cost, limit.kind)) if weighed else make_method(allocation)
-            kept = self._widths(harms, limit, method, spare_streams=weighed)
+        def within(limit: Budget | None) -> Plan:
+            kind = "macs" if limit is None else limit.kind
+            priced = replace(method, costs=savings(cost, kind)) if isinstance(method, Error) else method
+            kept = self._widths(harms, limit, priced, exclude)
             made = make_plan(
                 cost,
                 select(groups, kept, criterion, evidence, rankings),
-                budget,
+                budget or Budget(macs=cost.macs(kept)),
                 criterion=word(criterion),
-                allocation=allocation if isinstance(allocation, str) else word(method),
+                allocation=word(method),
                 reconstruct=reconstruct,
                 seed=settings.seed,
             )
             return replace(made, model=self.analysis.name)
 
-        return self._within_latency(budget, within) if budget.kind == "latency" else within(budget)
+        budget = budget or (None if method.ends else Budget())
+        return self._within_latency(budget, within) if budget and budget.kind == "latency" else within(budget)
 
     def _widths(
-        self, harms: Mapping[str, Ranking], budget: Budget, method: Method, *, spare_streams: bool
+        self, harms: Mapping[str, Ranking], budget: Budget | None, method: Method, exclude: str | None
     ) -> np.ndarray:
         """Units that each group keeps.
 
-        spare_streams: channels that several layers make (residual sums) stay where the budget holds without them: on
-        ResNet-56 at half of the MACs cutting them as well cost 0.5 points of top-1.
+        By error or sensitivity channels that several layers make (residual sums) stay where the budget holds without
+        them: on ResNet-56 at half of the MACs cutting them as well cost 0.5 points of top-1.
         """
-        settings = self.settings
+        cost, align = self.analysis.cost, self.settings.align
         streams = [re.escape(g.name) for g in self.analysis.groups.free if len(g.produced) > 1]
-        if spare_streams and streams:
-            spared = "|".join([*streams, *([settings.exclude] if settings.exclude else [])])
+        if isinstance(method, Error) and streams:
+            spared = "|".join([*streams, *([exclude] if exclude else [])])
             with contextlib.suppress(BudgetError):
-                return allocate(self.analysis.cost, harms, budget, method=method, align=settings.align, exclude=spared)
-        return allocate(
-            self.analysis.cost, harms, budget, method=method, align=settings.align, exclude=settings.exclude
-        )
+                return allocate(cost, harms, budget, method=method, align=align, exclude=spared)
+        return allocate(cost, harms, budget, method=method, align=align, exclude=exclude)
+
+    def _excluded(self, rankings: Mapping[str, Ranking]) -> str | None:
+        """What stays, as a regular expression: what the user says, else all that the preset leaves alone."""
+        settings, groups = self.settings, self.analysis.groups
+        preset = None if settings.preset is None else make_preset(settings.preset)
+        if settings.exclude is not None or preset is None or preset.touches is None:
+            return settings.exclude
+        touched = preset.touches(groups)
+        if preset.spares is not None and self.data is None:
+            touched -= preset.spares(groups)
+        elif preset.spares is not None:
+            measured = self._measured({g.name: rankings[g.name] for g in groups.free if g.name in touched}, None)
+            half = {name: values.get(groups[name].units // 2, 0.0) for name, values in measured.values.items()}
+            touched -= most_sensitive(half)
+        if not touched:
+            raise UsageError(
+                f"'{settings.preset}' finds no group in this model that it would cut",
+                where="--preset",
+                fix="say what stays yourself (--exclude), or leave the preset out",
+            )
+        return "|".join(re.escape(group.name) for group in groups.groups if group.name not in touched) or None
 
     def _within_latency(self, budget: Budget, plan: Callable[[Budget], Plan]) -> Plan:
         """The plan of the largest share of MACs whose model, measured beside the original, is quick enough."""
@@ -119,12 +141,16 @@ class Decision:
             )
         return best
 
-    def _sensitivity(self, rankings: Mapping[str, Ranking], moments: MomentsSet | None) -> Mapping[str, Ranking]:
+    def _scaled(self, rankings: Mapping[str, Ranking], moments: MomentsSet | None) -> Mapping[str, Ranking]:
         if self.data is None or moments is None:
             raise UsageError(
                 "sensitivity is measured on data", where="--allocation", fix="give --calibration, or take uniform"
             )
-        return sensitivity(
+        return scaled_by_network(rankings, self._measured(rankings, moments))
+
+    def _measured(self, rankings: Mapping[str, Ranking], moments: MomentsSet | None) -> Sensitivities:
+        assert self.data is not None
+        return measure_sensitivity(
             self.analysis.groups,
             rankings,
             moments,
@@ -135,8 +161,7 @@ class Decision:
 
     def _reconstruction(self, moments: MomentsSet | None) -> str:
         """The kind of refit; raises UsageError where what it needs is not there."""
-        by_data = "full" if self.data is None else "sequential"
-        kind = self.settings.reconstruct or ("none" if moments is None else by_data)
+        kind = self.settings.reconstruct
         if kind not in KINDS:
             raise UsageError(f"there is no '{kind}'", where="--reconstruct", fix=f"choose one of {', '.join(KINDS)}")
         if (kind == "sequential" and self.data is None) or (kind != "none" and moments is None):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,34 +23,62 @@ Progress = Callable[[int, int], None]
 LEVELS = (0.25, 0.5, 0.75)  # shares of a group's units that go
 
 
-def sensitivity(
+@dataclass(frozen=True, slots=True)
+class Sensitivities:
+    """How far the outputs move when one group alone is cut: {group: {units that go: divergence}}.
+
+    kind: "kl", nats a sample, for classifiers, else "relative mse".
+    """
+
+    kind: str
+    values: Mapping[str, Mapping[int, float]]
+
+
+def measure_sensitivity(
     groups: ChannelGroups,
     rankings: Mapping[str, Ranking],
-    moments: MomentsSet,
+    moments: MomentsSet | None,
     data: Iterable[Batch],
     *,
     device: Device = "auto",
     progress: Progress = lambda done, of: None,
-) -> dict[str, Ranking]:
-    """The rankings with harm in units of the network's output: nats for classifiers, else relative squared error.
+) -> Sensitivities:
+    """Each group that has a ranking loses 25, 50 and 75 % of its units, alone, and the outputs are compared.
 
-    Each free group alone loses 25, 50 and 75 % of its units, its readers are refitted on the moments, and the outputs
-    are compared with the original's. Between the levels the harm follows the ranking's own curve: a monotone
-    piecewise-linear map takes it to the divergence.
+    Its readers are refitted on the moments, where they are given.
     """
     batches = list(data)
     reference = list(outputs(groups.labels.graph.source, batches, device=device))
-    result: dict[str, Ranking] = {}
-    for number, group in enumerate(groups.free):
-        ranking = rankings[group.name]
-        counts = sorted({int(level * group.units) for level in LEVELS} - {0, group.units})
-        values = []
-        for count in counts:
+    values: dict[str, dict[int, float]] = {}
+    kind = ""
+    for number, (name, ranking) in enumerate(rankings.items(), 1):
+        group = groups[name]
+        values[name] = {}
+        for count in level_counts(group.units):
             graph = silenced_and_refitted(groups, group, ranking.order[:count], moments)
-            values.append(divergence(to_model(graph), reference, batches, device=device).value)
-        result[group.name] = Ranking(ranking.order, _mapped(ranking.harm, counts, values))
-        progress(number + 1, len(groups.free))
-    return result
+            found = divergence(to_model(graph), reference, batches, device=device)
+            values[name][count], kind = found.value, found.kind
+        progress(number, len(rankings))
+    return Sensitivities(kind, values)
+
+
+def level_counts(units: int) -> list[int]:
+    """How many of so many units go at each level, where that is neither none nor all."""
+    return sorted({int(level * units) for level in LEVELS} - {0, units})
+
+
+def scaled_by_network(rankings: Mapping[str, Ranking], measured: Sensitivities) -> dict[str, Ranking]:
+    """The rankings with harm in units of the network's output.
+
+    Between the levels the harm follows the ranking's own curve: a monotone piecewise-linear map takes it to the
+    divergence.
+    """
+    return {
+        name: Ranking(
+            ranking.order, _mapped(ranking.harm, list(measured.values[name]), list(measured.values[name].values()))
+        )
+        for name, ranking in rankings.items()
+    }
 
 
 def _mapped(harm: Array, counts: list[int], values: list[float]) -> Array:
@@ -66,7 +95,9 @@ def _mapped(harm: Array, counts: list[int], values: list[float]) -> Array:
     return np.maximum.accumulate(mapped)
 
 
-def silenced_and_refitted(groups: ChannelGroups, group: ChannelGroup, units: Array, moments: MomentsSet) -> Graph:
+def silenced_and_refitted(
+    groups: ChannelGroups, group: ChannelGroup, units: Array, moments: MomentsSet | None
+) -> Graph:
     """The original graph in which the readers of these units do without them: weights zero, the others refitted."""
     graph = groups.labels.graph.copy()
     gone = np.zeros(int(groups.component.max()) + 1, bool)
@@ -77,7 +108,12 @@ def silenced_and_refitted(groups: ChannelGroups, group: ChannelGroup, units: Arr
             continue
         W, kept = linear.W.copy(), np.flatnonzero(~cut)
         refit = Refit(linear.W[:, kept], linear.b)
-        if linear.name in moments and (found := moments[linear.name]).second is not None and len(kept):
+        if (
+            moments is not None
+            and linear.name in moments
+            and (found := moments[linear.name]).second is not None
+            and len(kept)
+        ):
             refit = refit_full(linear.W, linear.b, found.second, found.mean, kept)
         W[:, cut] = 0
         W[:, kept] = refit.weight

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ..passes.allocate import Align
 from ..passes.errors import UsageError
+from ..passes.presets import default_preset, make_preset
 from ..passes.ranking import Criterion
 from ..passes.schedules import Method
 from .data import Source
@@ -18,15 +20,19 @@ from .session import Device
 class Settings:
     """How `prune` decides; every field is a flag of the command line. None: what suits the data that are given.
 
+    preset: a strategy of a paper (a name of `presets.PRESETS`), which says what is not said here, and which groups stay
+    where `exclude` is not given;
     criterion: which channels go (a name of `criteria()` or a Criterion): obs with calibration data, else l2;
     allocation: how many each group keeps: sensitivity with data, error with moments alone, else uniform;
     reconstruct: how what stays is refitted: sequential with data, full with moments alone, else none;
     calibration: images or arrays, see `runtime.data.open_data`; samples: so many of them are used; preprocessing: of
-    images; moments: a file that `save_moments` wrote, instead of data; align: kept counts are multiples of it; exclude:
-    a regular expression of group names that stay; inexact: whether LayerNorm and the like lose channels; seed: of all
-    that is drawn; device: where models run; measure: whether latency is measured.
+    images; moments: a file that `save_moments` wrote, instead of data;
+    align: kept counts are multiples of it, or "auto", see `allocate.alignment`; exclude: a regular expression of group
+    names that stay; inexact: whether LayerNorm and the like lose channels; seed: of all that is drawn; device: where
+    models run; measure: whether latency is measured.
     """
 
+    preset: str | None = None
     criterion: str | Criterion | None = None
     allocation: str | Method | None = None
     reconstruct: str | None = None
@@ -35,7 +41,7 @@ class Settings:
     preprocessing: Preprocessing | None = None
     moments: str | os.PathLike[str] | None = None
     save_moments: str | os.PathLike[str] | None = None
-    align: int = 1
+    align: Align = 1
     exclude: str | None = None
     inexact: bool = False
     seed: int = 0
@@ -44,10 +50,18 @@ class Settings:
 
 
 def make_settings(given: Mapping[str, object]) -> Settings:
-    """Raise UsageError for a name that is none."""
+    """What is given, and what the preset or the data decide where it is not. Raises UsageError for unknown names."""
     unknown = set(given) - set(Settings.__dataclass_fields__)
     if unknown:
         raise UsageError(
             f"unknown setting: {', '.join(sorted(unknown))}", fix=f"one of {', '.join(Settings.__dataclass_fields__)}"
         )
-    return Settings(**given)  # type: ignore[arg-type]
+    chosen = Settings(**given)  # type: ignore[arg-type]
+    default = default_preset(data=chosen.calibration is not None, moments=chosen.moments is not None)
+    preset = default if chosen.preset is None else make_preset(chosen.preset)
+    return replace(
+        chosen,
+        criterion=chosen.criterion or preset.criterion,
+        allocation=chosen.allocation or preset.allocation,
+        reconstruct=chosen.reconstruct or preset.reconstruct,
+    )

@@ -19,6 +19,7 @@ FIELDS = {
     "Result": ["model", "plan", "report", "external"],
     "Analysis": ["name", "graph", "groups", "cost", "feeds"],
     "Settings": [
+        "preset",
         "criterion",
         "allocation",
         "reconstruct",

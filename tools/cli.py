@@ -11,6 +11,7 @@ import click
 from .commands import COMMANDS
 from .endings import finish, progress_shown, target_of
 from .options import (
+    ALIGN,
     BUDGETS,
     DEVICE,
     IMAGES,
@@ -52,7 +53,10 @@ def cli() -> None:
 @MODEL
 @OUTPUT
 @BUDGETS
-@click.option("--criterion", help="Which channels go. Default: obs with calibration data, else l2.")
+@click.option("--preset", help="The strategy of a paper (thinet, li, apoz): sets the next three, and what stays whole.")
+@click.option(
+    "--criterion", help="Which channels go; options behind it: obs:swaps=20. Default: obs with data, else l2."
+)
 @click.option("--allocation", help="How many go where. Default: sensitivity with data, else uniform.")
 @click.option("--reconstruct", help="How what stays is refitted. Default: sequential with data, else none.")
 @click.option("--calibration", help="Folder or zip of images, .npz, .npy, or module:function. No labels are needed.")
@@ -62,7 +66,7 @@ def cli() -> None:
 @click.option("--evaluate", "evaluation", help="Labelled data: print top-1 before and after.")
 @click.option("--max-drop", help="Write nothing if top-1 falls by more than this (1%): needs --evaluate.")
 @IMAGES
-@click.option("--align", type=int, default=1, show_default=True, help="Kept channel counts are multiples of this.")
+@ALIGN
 @click.option("--inexact", is_flag=True, help="Let LayerNorm, GroupNorm and the like lose channels as well.")
 @click.option("--exclude", help="Regular expression of group names that stay whole.")
 @click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="Write what was removed as plan.json.")
@@ -118,7 +122,7 @@ _BY_WEIGHTS = (
     "no calibration data: channels were chosen by their weights alone, and accuracy is not protected\n"
     "  fix:   give --calibration IMAGES (no labels are needed), or fine-tune the result"
 )
-_DATA_DRIVEN = ("criterion", "allocation", "reconstruct", "calibration", "samples", "moments", "save_moments")
+_DATA_DRIVEN = ("preset", "criterion", "allocation", "reconstruct", "calibration", "samples", "moments", "save_moments")
 
 
 for command in COMMANDS:

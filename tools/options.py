@@ -21,6 +21,15 @@ def options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return decorate
 
 
+class _Alignment(click.ParamType):
+    """A whole number, or auto."""
+
+    name = "integer|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        return value if value == "auto" else click.INT.convert(value, param, ctx)
+
+
 MODEL = click.argument("model", type=click.Path(path_type=Path))
 DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 JSON = click.option(
@@ -33,6 +42,13 @@ SIZES = click.option(
     multiple=True,
     metavar="NAME=N",
     help="The value of a free dimension of the input, where none that is tried works.",
+)
+ALIGN = click.option(
+    "--align",
+    type=_Alignment(),
+    default=1,
+    show_default=True,
+    help="Kept channel counts are multiples of this; auto: of 8, 16 or 32 in groups that have enough channels.",
 )
 OUTPUT = click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Default: MODEL's name with .pruned.onnx."

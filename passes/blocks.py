@@ -1,0 +1,109 @@
+"""Residual blocks: the sums of a graph, with the nodes between each and the place where its two branches part."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from .channel_groups import ChannelGroups
+from .labels import Labels
+
+_BOTH = 3  # reached from both summands
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """sum: the number of the Add; inside: the numbers of the nodes that one of its two operands is made by alone.
+
+    shape: of the sum, () where it is unknown.
+    """
+
+    sum: int
+    inside: frozenset[int]
+    shape: tuple[int, ...]
+
+
+def residual_blocks(labels: Labels) -> tuple[Block, ...]:
+    """Every Add of two computed tensors of one shape that have an ancestor in common, in the order of the graph.
+
+    Only the nodes of a block are visited to find it.
+    """
+    return tuple(_blocks(labels))
+
+
+def _blocks(labels: Labels) -> Iterator[Block]:
+    nodes, shapes = labels.graph.gs.nodes, labels.facts.shapes
+    maker = {t.name: number for number, node in enumerate(nodes) for t in node.outputs if node.op != "Constant"}
+    for number, node in enumerate(nodes):
+        if node.op != "Add" or len({shapes.get(t.name) for t in node.inputs}) > 1:
+            continue
+        if not all(_computed(t) for t in node.inputs):
+            continue
+        inside = _inside(nodes, maker, node)
+        if inside is not None:
+            yield Block(number, inside, tuple(shapes.get(node.outputs[0].name, ())))
+
+
+def _computed(tensor: gs.Tensor) -> bool:
+    return not isinstance(tensor, gs.Constant) and not any(node.op == "Constant" for node in tensor.inputs)
+
+
+def _inside(nodes: list[gs.Node], maker: dict[str, int], add: gs.Node) -> frozenset[int] | None:
+    """Walk back from both operands, the last node first, to where all that is left belongs to both; None: never."""
+    sides: dict[int, int] = {}
+    waiting: list[int] = []
+    inside: set[int] = set()
+
+    def reach(tensor: gs.Tensor, side: int) -> bool:
+        """Whether the tensor is one that no node makes: an input of the graph."""
+        number = maker.get(tensor.name)
+        if number is None:
+            return not isinstance(tensor, gs.Constant) and not tensor.inputs and bool(tensor.name)
+        if number not in sides:
+            heapq.heappush(waiting, -number)
+        sides[number] = sides.get(number, 0) | side
+        return False
+
+    inputs: dict[str, int] = {}
+    for side, tensor in enumerate(add.inputs, 1):
+        if reach(tensor, side):
+            inputs[tensor.name] = inputs.get(tensor.name, 0) | side
+    while waiting and any(sides[-n] != _BOTH for n in waiting):
+        number = -heapq.heappop(waiting)
+        if sides[number] != _BOTH:
+            inside.add(number)
+        for tensor in nodes[number].inputs:
+            if reach(tensor, sides[number]):
+                inputs[tensor.name] = inputs.get(tensor.name, 0) | sides[number]
+    return frozenset(inside) if waiting or _BOTH in inputs.values() else None
+
+
+def producers(groups: ChannelGroups) -> dict[str, tuple[int, ...]]:
+    """Group -> the numbers of the nodes that make its channels, ascending; groups that nothing makes are left out."""
+    owner = _owners(groups)
+    made: dict[str, list[int]] = {}
+    for node, array in groups.labels.produced:
+        for number in np.unique(owner[array[array >= 0]]).tolist():
+            if number >= 0:
+                made.setdefault(groups.groups[number].name, []).append(node)
+    return {name: tuple(sorted(set(nodes))) for name, nodes in made.items()}
+
+
+def summed(groups: ChannelGroups, blocks: tuple[Block, ...]) -> frozenset[str]:
+    """The groups whose channels run along a sum of one of the blocks: the residual streams."""
+    owner, nodes = _owners(groups), groups.labels.graph.gs.nodes
+    axes = [a for b in blocks for a in groups.labels.axes.get(nodes[b.sum].outputs[0].name, ())]
+    found = {n for axis in axes for n in np.unique(owner[axis[axis >= 0]]).tolist() if n >= 0}
+    return frozenset(groups.groups[n].name for n in found)
+
+
+def _owners(groups: ChannelGroups) -> np.ndarray:
+    """The number of the group of each label, -1 for none."""
+    of_component = np.full(int(groups.component.max(initial=-1)) + 1, -1)
+    for number, group in enumerate(groups.groups):
+        of_component[group.components] = number
+    return of_component[groups.component]
