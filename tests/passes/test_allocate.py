@@ -7,14 +7,14 @@ import time
 import numpy as np
 import pytest
 from onnx_prune import models
-from onnx_prune.passes.allocate import allocate, select
+from onnx_prune.passes.allocate import alignment, allocate, select
 from onnx_prune.passes.budget import Budget
 from onnx_prune.passes.cost import cost_model
 from onnx_prune.passes.criteria.l1 import L1
 from onnx_prune.passes.criteria.random import Random
 from onnx_prune.passes.errors import BudgetError, UsageError
 from onnx_prune.passes.ranking import Evidence, Ranking, rank_groups
-from onnx_prune.passes.schedules import Global, Uniform, make_method
+from onnx_prune.passes.schedules import Global, Trim, Uniform, make_method
 
 MEASURES = ("macs", "params", "size")
 
@@ -112,6 +112,21 @@ def test_groups_of_fewer_units_than_the_alignment_stay_whole(groups_of):
     assert dict(zip((g.name for g in cost.groups.groups), kept.tolist(), strict=True))["conv1"] == 20
 
 
+def test_auto_aligns_a_group_to_what_it_has_four_times():
+    units = np.array([1, 16, 31, 32, 63, 64, 127, 128, 500])
+    assert alignment(units, "auto").tolist() == [1, 1, 1, 8, 8, 16, 16, 32, 32]
+    assert alignment(units, 8).tolist() == [8] * 9
+
+
+@pytest.mark.parametrize("method", [Uniform(), Global()], ids=repr)
+def test_automatically_aligned_counts_are_multiples_of_their_groups_own(cost, rankings, method):
+    kept = allocate(cost, rankings, Budget(macs=0.5), method=method, align="auto")
+    cut = kept < cost.units
+    assert (kept[cut] % alignment(cost.units, "auto")[cut] == 0).all()
+    assert set(alignment(cost.units, "auto")[cut]) == {1, 8, 16}  # the three stages
+    assert 0.48 < cost.macs(kept) / cost.macs(cost.units) <= 0.5
+
+
 def test_excluded_groups_stay_whole(cost):
     kept = allocate(cost, {}, Budget(macs=0.7), exclude=r"layer1\..*|conv1")
     stays = np.array([g.name == "conv1" or g.name.startswith("layer1.") for g in cost.groups.groups])
@@ -129,7 +144,7 @@ def test_shares_by_pattern_apply_to_whole_names_and_the_first_match_decides(cost
     assert (least[cost.free] == 1).all()
 
 
-@pytest.mark.parametrize("give", [{"exclude": "layer"}, {"exclude": "("}, {"align": 0}])
+@pytest.mark.parametrize("give", [{"exclude": "layer"}, {"exclude": "("}, {"align": 0}, {"align": "most"}])
 def test_options_that_match_nothing_or_make_no_sense_are_refused(cost, give):
     with pytest.raises(UsageError):
         allocate(cost, {}, Budget(), **give)
@@ -175,6 +190,65 @@ def test_selected_units_are_the_first_of_the_ranking(cost):
     for name, units in removed.items():
         order = Random().rank(cost.groups[name], evidence).order
         assert list(units) == sorted(order[: len(units)])
+
+
+# --- trimming ---------------------------------------------------------------------------------------------------------
+
+
+def scores(group, low, scale=1.0):
+    """Harms of which `low` are far below the others."""
+    return np.where(np.arange(group.units) < low, 0.1, 1.0) * scale
+
+
+@pytest.fixture(scope="module")
+def trimmed(cost):
+    """Rankings by scores of which the first two of each free group stand out; the groups' means rise."""
+    free = cost.groups.free
+    return {g.name: Ranking.by_score(scores(g, 2, 1 + i)) for i, g in enumerate(free)}
+
+
+def test_trimming_takes_what_is_below_the_mean_by_a_deviation_and_needs_no_budget(cost, trimmed):
+    kept = allocate(cost, trimmed, None, method=Trim())
+    assert (kept[cost.free] == cost.units[cost.free] - 2).all()
+    rng = np.random.default_rng(0)
+    drawn = {g.name: rng.random(g.units) for g in cost.groups.free}
+    kept = allocate(cost, {name: Ranking.by_score(s) for name, s in drawn.items()}, None, method=Trim())
+    expected = [(drawn[g.name] >= drawn[g.name].mean() - drawn[g.name].std()).sum() for g in cost.groups.free]
+    assert kept[cost.free].tolist() == expected
+    stricter = allocate(cost, {n: Ranking.by_score(s) for n, s in drawn.items()}, None, method=Trim(deviations=1.5))
+    assert stricter.sum() > kept.sum()
+
+
+def test_nothing_is_trimmed_where_all_are_alike(cost):
+    alike = {g.name: Ranking.by_score(np.full(g.units, 0.1)) for g in cost.groups.free}
+    assert np.array_equal(allocate(cost, alike, None, method=Trim()), cost.units)
+
+
+def test_trimming_stops_at_the_budget_in_the_order_of_the_mean_harm(cost, trimmed):
+    inner = {"method": Trim(), "exclude": r"conv1|.*conv2"}
+    most, least = (allocate(cost, trimmed, budget, **inner) for budget in (None, Budget(macs=0.95)))
+    assert (most <= least).all()
+    assert 0.94 < cost.macs(least) / cost.macs(cost.units) <= 0.95
+    lost = (cost.units - least)[most < cost.units]
+    whole = np.flatnonzero(lost == 0)
+    assert whole.size
+    assert (lost[: whole[0] - 1] == 2).all()  # groups of low mean harm first
+    assert (lost[whole[0] + 1 :] == 0).all()
+
+
+def test_a_budget_that_trimming_does_not_reach_is_no_error(cost, trimmed):
+    most, least = (allocate(cost, trimmed, b, method=Trim()) for b in (None, Budget(macs=0.1)))
+    assert np.array_equal(most, least)
+
+
+def test_trimmed_counts_are_aligned_upwards(cost, trimmed):
+    kept = allocate(cost, trimmed, None, method=Trim(), align=8)
+    assert np.array_equal(kept, cost.units)  # two of 16 are no multiple of 8
+    four = allocate(
+        cost, {n: Ranking.by_score(scores(cost.groups[n], 5)) for n in trimmed}, None, method=Trim(), align=4
+    )
+    assert (four[cost.free] == cost.units[cost.free] - 4).any()
+    assert (four[cost.free] % 4 == 0).all()
 
 
 @pytest.mark.parametrize("method", [Uniform(), Global()], ids=repr)

@@ -184,6 +184,17 @@ def test_swaps_come_close_to_the_best_of_all_subsets():
     assert best <= refit_error(W, A, refined, 1e-3) <= refit_error(W, A, greedy, 1e-3) * (1 + 1e-12)
 
 
+def test_only_candidates_are_swapped():
+    W, A, _ = consumer(4, 12, 2)
+    candidates = np.array([1, 2, 5, 8, 9, 11])
+    start = np.array([1, 8, 11])
+    refined = swap_refine([Consumer(W, A)], start, candidates=candidates)
+    assert set(refined) <= set(candidates)
+    assert len(refined) == 3
+    errors = [refit_error(W, A, T, 1e-3) for T in (refined, start, swap_refine([Consumer(W, A)], start))]
+    assert errors[2] < errors[0] < errors[1]  # more freedom would have given more
+
+
 @pytest.mark.parametrize("removed", [[], range(5)])
 def test_there_is_nothing_to_swap_when_nothing_or_everything_goes(removed):
     W, A, _ = consumer(3, 5, 2)

@@ -4,14 +4,17 @@ import numpy as np
 import onnx
 import pytest
 from onnx_prune.models import digits_data, digits_model
+from onnx_prune.passes.allocate import select
 from onnx_prune.passes.channel_groups import channel_groups
 from onnx_prune.passes.criteria import criteria, make_criterion
+from onnx_prune.passes.criteria._readers import readers
 from onnx_prune.passes.criteria.thinet import Thinet
 from onnx_prune.passes.errors import UsageError
 from onnx_prune.passes.instrument import find_taps
 from onnx_prune.passes.linear import linears
 from onnx_prune.passes.model import load
 from onnx_prune.passes.ranking import Evidence, rank_groups
+from onnx_prune.passes.removal import refit_harm
 from onnx_prune.passes.shapes import tensor_facts
 from onnx_prune.passes.sweep import label_channels
 from onnx_prune.runtime.calibrate import Calibration, calibrate, sample_rows
@@ -84,3 +87,21 @@ def test_apoz_counts_zeros_where_the_group_is_read(digits):
     ranking = make_criterion("apoz").rank(group, Evidence(groups, moments=moments))
     zeros = moments.activations[reader.data].zeros
     np.testing.assert_array_equal(ranking.order, np.argsort(1 - zeros, kind="stable"))
+
+
+def test_swaps_never_raise_the_error_of_what_is_selected(digits):
+    groups, _, _, moments = digits
+    evidence = Evidence(groups, moments=moments)
+    kept = np.array([g.units // 2 if g.pinned is None else g.units for g in groups.groups])
+    plain, swapped = (select(groups, kept, make_criterion(word), evidence) for word in ("obs", "obs:swaps=30"))
+    for group in groups.free:
+        found = readers(group, evidence, centred=True)
+        rest = np.setdiff1d(np.arange(found[0].W.shape[1]), np.arange(group.units))
+        errors = []
+        for removed in (plain[group.name], swapped[group.name]):
+            order = np.concatenate([np.array(removed), np.setdiff1d(np.arange(group.units), removed)])
+            assert not np.isin(order, rest).any()
+            errors.append(refit_harm(found, order, 1e-3)[len(removed) - 1])
+        assert len(plain[group.name]) == len(swapped[group.name])
+        assert errors[1] <= errors[0] * (1 + 1e-9)
+    assert plain != swapped
