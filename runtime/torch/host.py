@@ -129,9 +129,9 @@ def _slice(site: Site, general: Function) -> Function:
         attrs = site.attrs
         start = attrs["starts"] if "starts" in attrs else bounds[0]
         end = attrs["ends"] if "ends" in attrs else bounds[1]
-        step = bounds[3] if len(bounds) > 3 and bounds[3] is not None else [1]
-        start, end, step = (v[0] if not _single(v) else v for v in (start, end, step))
-        return list(x)[start:end] if _flat(x) and step == 1 else general(x, *bounds)
+        step: Any = bounds[3] if len(bounds) > 3 and bounds[3] is not None else 1
+        first, last, stride = (v if _single(v) else v[0] for v in (start, end, step))
+        return list(x)[first:last] if _flat(x) and stride == 1 else general(x, *bounds)
 
     return run
 

@@ -17,7 +17,7 @@ import torch
 from ...passes.errors import UsageError
 from .dtypes import to_torch
 from .host import GROWING, HOSTED, SIZES, host_function
-from .operators import Context, Function, Operator, Site, find_operator
+from .operators import FIX, Context, Function, Operator, Site, find_operator
 from .weights import Weights, weights
 
 Form = Literal["tensor", "host", "operand"]
@@ -244,7 +244,7 @@ class _Compiler:
 
     def _convert(self, name: str) -> None:
         """Put the forms that are wanted beside the one that was computed."""
-        forms = self.wanted.get(name, set())
+        forms: set[Form] = self.wanted.get(name, set())
         computed: Form = "host" if (name, "host") in self._slots else "tensor"
         for form in forms:
             if (name, form) in self._slots:
@@ -286,7 +286,7 @@ def _check(nodes: list[onnx.NodeProto]) -> None:
             raise UsageError(
                 f"operator {name} cannot be trained: it has no entry in torch",
                 where=f"node '{node.name or next(iter(node.output), '')}'",
-                fix="prune without gradients and fine-tuning, or add an entry (docs/torch.md)",
+                fix=FIX,
                 operator=name,
             )
 

@@ -16,6 +16,8 @@ from typing import Any
 import onnx
 from onnx import helper
 
+from ....passes.errors import UsageError
+
 
 @dataclass(frozen=True)
 class Site:
@@ -49,6 +51,7 @@ class Site:
 
 
 Function = Callable[..., Any]
+FIX = "prune without gradients and fine-tuning, or add an entry (docs/torch.md)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,14 @@ def operators() -> dict[tuple[str, str], Operator]:
 def find_operator(node: onnx.NodeProto) -> Operator | None:
     """The entry of a node's operator, if there is one."""
     return operators().get(("" if node.domain in ("", "ai.onnx") else node.domain, node.op_type))
+
+
+def refuse(site: Site, why: str) -> UsageError:
+    """The error for a node of a known operator that torch cannot do here."""
+    name = site.node.name or next(iter(site.node.output), "")
+    return UsageError(
+        f"operator {site.node.op_type} {why}, which has no entry in torch", where=f"node '{name}'", fix=FIX
+    )
 
 
 def plain(function: Function) -> Callable[[Site], Function]:

@@ -1,0 +1,44 @@
+"""Attention as one operator."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from . import Function, Operator, Site, refuse
+
+
+def _attention(site: Site) -> Function:
+    """softmax(scale Q K' + mask) V, of (batch, heads, length, size) or (batch, length, heads * size) tensors.
+
+    Several heads of Q may share one of K and V; scale is 1 / sqrt(size) unless given; softcap limits the logits.
+    """
+    attrs = site.attrs
+    if any(site.has(i) for i in range(4, 7)) or any(site.makes(i) for i in range(1, 4)):
+        raise refuse(site, "has a cache or several outputs")
+    causal, softcap = attrs.get("is_causal", 0), attrs.get("softcap", 0.0)
+
+    def run(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        flat = q.dim() == 3
+        if flat:
+            q = q.unflatten(2, (attrs["q_num_heads"], -1)).transpose(1, 2)
+            k, v = (t.unflatten(2, (attrs["kv_num_heads"], -1)).transpose(1, 2) for t in (k, v))
+        shared = q.shape[1] // k.shape[1]
+        if shared > 1:
+            k, v = (t.repeat_interleave(shared, 1) for t in (k, v))
+        logits = (q @ k.transpose(2, 3)) * (attrs.get("scale") or 1 / math.sqrt(q.shape[3]))
+        if mask is not None:
+            logits = logits + torch.where(mask, 0.0, -torch.inf) if mask.dtype is torch.bool else logits + mask
+        if causal:
+            logits = logits.masked_fill(torch.ones_like(logits, dtype=torch.bool).triu(1), -torch.inf)
+        if softcap:
+            logits = softcap * torch.tanh(logits / softcap)
+        y = torch.softmax(logits, -1) @ v
+        return y.transpose(1, 2).flatten(2) if flat else y
+
+    return run
+
+
+OPERATORS = (Operator("Attention", _attention),)
