@@ -24,12 +24,14 @@ from .passes.model import Graph, load
 from .passes.moments import MomentsSet, load_moments
 from .passes.plan import Plan, recounted, removed_from_plan
 from .passes.reconstruct import refit_once
+from .passes.replace_head import find_head
 from .passes.report import GroupRow, Report
 from .passes.spill import file_bytes
 from .runtime.analysis import Analysis, Source, analyse
 from .runtime.calibrate import Calibration, calibrate
 from .runtime.data import Data, open_data
 from .runtime.decide import Decision
+from .runtime.fit_head import fit_head
 from .runtime.inputs import model_inputs
 from .runtime.latency import compare
 from .runtime.proof import prove_cut
@@ -78,6 +80,8 @@ def prune(
     read = {"device": chosen.device, "seed": chosen.seed, "inexact": chosen.inexact}
     analysis = analyse(graph, sizes=sizes, example=example, **read)
     run = _Run(replace(analysis, name=_name(model, graph)), chosen, progress, start, data)
+    if chosen.replace_head is not None:
+        find_head(analysis.groups.labels)  # before the work
     moments = run.measure()
     progress("choosing channels")
     return run.write(Decision(run.analysis, chosen, data, progress).plan(budget, moments), moments)
@@ -123,7 +127,7 @@ class _Run:
         return found
 
     def write(self, plan: Plan, moments: MomentsSet | None = None) -> Result:
-        """Cut, prove, refit, measure."""
+        """Cut, prove, refit, replace the head, measure."""
         analysis, settings = self.analysis, self.settings
         labels, removed = analysis.groups.labels, removed_from_plan(analysis.groups, plan)
         plan = recounted(plan, analysis.cost, removed)
@@ -138,6 +142,14 @@ class _Run:
                 self._refit(removed, cut, moments, plan.reconstruct)
             model, proved = to_model(cut), model
             added = _added_elements(proved, model)
+        macs, params = plan.macs[1], plan.params[1] + added
+        if settings.replace_head is not None:
+            self.progress("replacing the head")
+            with threadpool_limits(1):
+                model, found = fit_head(
+                    labels, model, self.data, Calibration(seed=settings.seed, device=settings.device)
+                )
+            macs, params = found.cost.macs(found.cost.units), found.cost.params(found.cost.units)
         model = infer_shapes(model)
         seconds = time.perf_counter() - self.start
         latency = None
@@ -148,12 +160,13 @@ class _Run:
         report = Report(
             model=analysis.name,
             groups=tuple(_rows(analysis.groups, plan)),
-            macs=plan.macs,
-            params=(plan.params[0], plan.params[1] + added),
+            macs=(plan.macs[0], macs),
+            params=(plan.params[0], params),
             size=(file_bytes(analysis.graph.source), file_bytes(model)),
             latency=latency,
             proof=proof.error,
             seconds=seconds,
+            head=settings.replace_head,
         )
         return Result(model, plan, report, analysis.graph.external)
 

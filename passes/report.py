@@ -20,7 +20,8 @@ class GroupRow:
 class Report:
     """Pairs are (before, after). size: bytes of the file; latency: ms, None where it was not measured.
 
-    proof: largest relative difference to the original with silenced channels; seconds: load to proof.
+    proof: largest relative difference to the original with silenced channels; seconds: load to proof; head: by what the
+    last layers were replaced after the proof, None where they were not.
     """
 
     model: str
@@ -31,6 +32,7 @@ class Report:
     latency: tuple[float, float] | None
     proof: float
     seconds: float
+    head: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

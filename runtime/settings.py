@@ -28,8 +28,9 @@ class Settings:
     calibration: images or arrays, see `runtime.data.open_data`; samples: so many of them are used; preprocessing: of
     images; moments: a file that `save_moments` wrote, instead of data;
     align: kept counts are multiples of it, or "auto", see `allocate.alignment`; exclude: a regular expression of group
-    names that stay; inexact: whether LayerNorm and the like lose channels; seed: of all that is drawn; device: where
-    models run; measure: whether latency is measured.
+    names that stay; replace_head: "gap" swaps fully connected layers at the end for global average pooling and one
+    linear layer, after the cut; inexact: whether LayerNorm and the like lose channels; seed: of all that is drawn;
+    device: where models run; measure: whether latency is measured.
     """
 
     preset: str | None = None
@@ -43,6 +44,7 @@ class Settings:
     save_moments: str | os.PathLike[str] | None = None
     align: Align = 1
     exclude: str | None = None
+    replace_head: str | None = None
     inexact: bool = False
     seed: int = 0
     device: Device = "auto"
@@ -57,6 +59,8 @@ def make_settings(given: Mapping[str, object]) -> Settings:
             f"unknown setting: {', '.join(sorted(unknown))}", fix=f"one of {', '.join(Settings.__dataclass_fields__)}"
         )
     chosen = Settings(**given)  # type: ignore[arg-type]
+    if chosen.replace_head not in (None, "gap"):
+        raise UsageError(f"there is no '{chosen.replace_head}'", where="--replace-head", fix="choose gap")
     default = default_preset(data=chosen.calibration is not None, moments=chosen.moments is not None)
     preset = default if chosen.preset is None else make_preset(chosen.preset)
     return replace(

@@ -30,6 +30,7 @@ FIELDS = {
         "save_moments",
         "align",
         "exclude",
+        "replace_head",
         "inexact",
         "seed",
         "device",
@@ -50,7 +51,7 @@ FIELDS = {
         "slices",
     ],
     "Preprocessing": ["mean", "std", "resize", "crop", "scale", "layout"],
-    "Report": ["model", "groups", "macs", "params", "size", "latency", "proof", "seconds"],
+    "Report": ["model", "groups", "macs", "params", "size", "latency", "proof", "seconds", "head"],
 }
 ERRORS = {
     "OnnxPruneError": 1,

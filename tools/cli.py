@@ -67,6 +67,7 @@ def cli() -> None:
 @click.option("--max-drop", help="Write nothing if top-1 falls by more than this (1%): needs --evaluate.")
 @IMAGES
 @ALIGN
+@click.option("--replace-head", type=click.Choice(["gap"]), help="Pool and one linear layer for the last layers.")
 @click.option("--inexact", is_flag=True, help="Let LayerNorm, GroupNorm and the like lose channels as well.")
 @click.option("--exclude", help="Regular expression of group names that stay whole.")
 @click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="Write what was removed as plan.json.")
@@ -103,6 +104,7 @@ def prune(model: Path, output: Path | None, as_json: bool, no_latency: bool, **o
             align=options["align"],
             exclude=options["exclude"],
             inexact=options["inexact"],
+            replace_head=options["replace_head"],
             seed=options["seed"],
             device=options["device"],
             measure=not no_latency,

@@ -54,6 +54,10 @@ def print_result(
         f"criterion {plan.criterion}, allocation {plan.allocation}, reconstruction {plan.reconstruct}; "
         f"proof error {report.proof:.1e}; {report.seconds:.2f} s"
     )
+    if report.head is not None:
+        console.print(
+            "the head was replaced by pooling and one linear layer: that is no cut and not proved; fine-tune it"
+        )
     console.print()
     console.print(Text.assemble("wrote ", (str(target), "bold"), f" and {plan_file}" if plan_file else ""))
 

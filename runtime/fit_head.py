@@ -1,0 +1,59 @@
+"""Another head for a cut model, fitted to what the original says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import onnx
+
+from ..passes.export import to_model
+from ..passes.instrument import find_taps
+from ..passes.labels import Labels
+from ..passes.linear import write_refit
+from ..passes.model import Graph
+from ..passes.normal_equations import NormalEquations, choose_ridge
+from ..passes.replace_head import find_head, linear_start, replace_head
+from .analysis import Analysis, analyse
+from .calibrate import Calibration, iterate_rows
+from .sources import Batch
+
+
+def fit_head(
+    original: Labels, model: onnx.ModelProto, data: Iterable[Batch] | None, how: Calibration
+) -> tuple[onnx.ModelProto, Analysis]:
+    """The model with global average pooling and one linear layer for its fully connected ones, and what it is now.
+
+    model: the original after a cut. With data the layer is the least-squares fit, with intercept, of the original's
+    logits on the model's pooled maps, its ridge chosen on every other batch; without, `linear_start`. Raises UsageError
+    where there is no such head.
+    """
+    analysis = analyse(model, device=how.device)
+    head = find_head(analysis.groups.labels)
+    channels = analysis.groups.labels.facts.shapes[head.maps][1]
+    graph, name = replace_head(analysis.graph, head, linear_start(head, channels))
+    if data is not None:
+        _fit(original, graph, name, data, how)
+    changed = to_model(graph)
+    return changed, analyse(changed, device=how.device)
+
+
+def _fit(original: Labels, graph: Graph, name: str, data: Iterable[Batch], how: Calibration) -> None:
+    """Refit the layer that makes `name` in place."""
+    old = find_head(original)
+    targets = find_taps(original).outputs({old.layers[-1]: old.logits})
+    labels = analyse(to_model(graph), device=how.device).groups.labels
+    taps = find_taps(labels).only([name])
+    rows = zip(
+        iterate_rows(labels.graph.source, taps, data, how),
+        iterate_rows(original.graph.source, targets, data, how),
+        strict=True,
+    )
+    pairs = [(X, Y) for (X,), (Y,) in rows]
+    channels, classes = pairs[0][0].shape[1], pairs[0][1].shape[1]
+    fitted, held_out = (NormalEquations(channels, classes) for _ in range(2))
+    for number, (X, Y) in enumerate(pairs):
+        (held_out if number % 2 else fitted).add(X, Y)
+    W = np.zeros((classes, channels, 1))
+    ridge = choose_ridge(fitted, held_out, W) if held_out.rows else 1e-3
+    write_refit(graph, name, (fitted + held_out).solve(W, ridge))
