@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 import onnx
 import torch
+import torch.nn.functional as F
 from onnx import numpy_helper
 from torch import Tensor, nn
 
@@ -29,7 +30,7 @@ class GraphModule(nn.Module):
     """The ONNX graph as a module: parameters are its float weights, by name; running statistics are buffers.
 
     parameter_names: ONNX name -> torch's name, in which dots are slashes (`statistics_names` likewise).
-    frozen_statistics: BatchNormalization takes the running statistics in training too.
+    frozen_statistics: BatchNormalization takes the running statistics in training too; batch_norm: what computes it.
     """
 
     def __init__(self, model: onnx.ModelProto | Graph | str | Path) -> None:
@@ -41,6 +42,7 @@ class GraphModule(nn.Module):
         self.parameter_names: dict[str, str] = {}
         self.statistics_names: dict[str, str] = {}
         self.frozen_statistics = False
+        self.batch_norm = F.batch_norm
         for name, tensor in program.parameters.items():
             self.parameter_names[name] = own = self._free_name(name)
             self.register_parameter(own, nn.Parameter(tensor))
@@ -86,7 +88,7 @@ class GraphModule(nn.Module):
             values[slot] = buffers[name]
         changes = self._changes(edits) if edits else {}
         device = inputs[0].device if inputs else torch.device("cpu")
-        context = Context(self.training, self.training and not self.frozen_statistics, device)
+        context = Context(self.training, self.training and not self.frozen_statistics, device, self.batch_norm)
         for slot, tensor in zip(self._input_slots, inputs, strict=True):
             values[slot] = tensor if slot not in changes else changes[slot](tensor)
         for function, in_context, sources, targets, dead in self._steps:
@@ -103,13 +105,19 @@ class GraphModule(nn.Module):
                     values[slot] = part if slot not in changes else changes[slot](part)
         return tuple([values[slot] for slot in self._output_slots])
 
-    def _changes(self, edits: Mapping[str, Edit]) -> dict[int, Edit]:
+    @property
+    def tensor_names(self) -> tuple[str, ...]:
+        """The tensors that a run computes and its inputs, in no certain order: what an edit can name."""
         computed = {
             slot for step in self._steps for slot in ([step.targets] if isinstance(step.targets, int) else step.targets)
         }
         computed.update(self._input_slots)
+        return tuple(name for name, slot in self._slots.items() if slot in computed)
+
+    def _changes(self, edits: Mapping[str, Edit]) -> dict[int, Edit]:
+        computed = set(self.tensor_names)
         for name in edits:
-            if self._slots.get(name) not in computed:
+            if name not in computed:
                 raise UsageError(f"the graph computes no tensor '{name}'", fix="name an output of one of its nodes")
         return {self._slots[name]: edit for name, edit in edits.items()}
 

@@ -14,6 +14,7 @@ from functools import cache, cached_property
 from typing import Any
 
 import onnx
+import torch.nn.functional as F
 from onnx import helper
 
 from ....passes.errors import UsageError
@@ -79,11 +80,15 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a run is: training, or not; with batch statistics, or the running ones; and where new tensors belong."""
+    """What a run is: training, or not; with batch statistics, or the running ones; and where new tensors belong.
+
+    batch_norm: what computes BatchNormalization; several processes that share a batch have one of their own.
+    """
 
     training: bool
     batch_statistics: bool
     device: Any
+    batch_norm: Function = F.batch_norm
 
 
 @cache

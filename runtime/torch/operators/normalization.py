@@ -24,7 +24,8 @@ def _batch_norm(site: Site) -> Function:
     def run(context: Context, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
         if always and not context.training:
             mean, var = mean.clone(), var.clone()
-        return F.batch_norm(x, mean, var, scale, bias, always or context.batch_statistics, momentum, epsilon)
+        batch = always or context.batch_statistics
+        return context.batch_norm(x, mean, var, scale, bias, batch, momentum, epsilon)
 
     def with_statistics(context: Context, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> tuple:
         axes = [a for a in range(x.dim()) if a != 1]
