@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from .bodies import captured_names
 from .labels import Array, Axes, ConstantAxes, Consumer, Labels, Mask, Split, Term
 from .model import Graph, constant_values
 from .shapes import Facts
@@ -273,7 +274,7 @@ class Sweep:
 
     def _captured(self, node: gs.Node) -> None:
         """Tensors that the bodies of If, Loop and Scan read from outside stay as they are."""
-        for name in sorted(_outer_names(node)):
+        for name in sorted(captured_names(node)):
             tensor = self._tensors.get(name)
             axes = self.out.axes.get(name) or (self._constant(tensor) if tensor is not None else ())
             for labels in axes:
@@ -364,17 +365,3 @@ def _count_readers(graph: Graph) -> dict[str, int]:
         for tensor in node.inputs:
             count[tensor.name] = count.get(tensor.name, 0) + 1
     return count
-
-
-def _outer_names(node: gs.Node) -> set[str]:
-    """Names that the bodies of a control-flow node read without making them."""
-    names: set[str] = set()
-    for value in node.attrs.values():
-        if isinstance(value, gs.Graph):
-            made = {t.name for t in value.inputs} | {o.name for n in value.nodes for o in n.outputs}
-            read = {t.name for n in value.nodes for t in n.inputs} | {t.name for t in value.outputs}
-            for inner in value.nodes:
-                read |= _outer_names(inner)
-            names |= read - made
-    names.discard("")
-    return names

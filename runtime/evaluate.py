@@ -88,14 +88,26 @@ def divergence(
     Classifiers, whose outputs are (samples, classes): KL(softmax(reference) || softmax(model)), mean over the samples;
     outputs that are probabilities already are taken as such. Raises UsageError where no output can be compared.
     """
+    found = outputs(model, data, device=device, threads=threads)
+    counts = (len(next(iter(batch.feeds.values()))) for batch in data)
+    return compare_outputs(reference, found, counts, progress)
+
+
+def compare_outputs(
+    reference: Iterable[Feeds],
+    found: Iterable[Feeds],
+    counts: Iterable[int],
+    progress: Progress = lambda done: None,
+) -> Divergence:
+    """`divergence` of outputs that are there already; counts: samples a batch."""
     sums: dict[str, np.ndarray] = {}
     classifies, done = True, 0
-    for wanted, got, batch in zip(reference, outputs(model, data, device=device, threads=threads), data, strict=True):
+    for wanted, got, count in zip(reference, found, counts, strict=True):
         names = [n for n in wanted if n in got and wanted[n].shape == got[n].shape]
         classifies = classifies and all(wanted[n].ndim == 2 and wanted[n].shape[1] > 1 for n in names)
         for name in names:
             sums[name] = sums.get(name, np.zeros(3)) + _distances(wanted[name], got[name], classifies)
-        done += len(next(iter(batch.feeds.values())))
+        done += count
         progress(done)
     if not sums:
         raise UsageError("the models have no output that can be compared", fix="compare models of the same interface")

@@ -63,7 +63,7 @@ def refit_sequentially(
     how = how or Calibration()
     taps = find_taps(labels)
     fits = _fits(labels, removed, cut, taps)
-    frontier = Frontier(cut, data)
+    frontier = Frontier(cut, data, device=how.device, threads=how.threads)
     done = 0
     for part in _parts(fits, taps, frontier.samples, how):
         wanted = taps.outputs({fit.linear.name: fit.target for fit in part})

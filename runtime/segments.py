@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import onnx
@@ -10,10 +10,12 @@ import onnx_graphsurgeon as gs
 from onnx import helper
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
+from ..passes.bodies import captured_names
 from ..passes.instrument import Positions, Taps, instrument
 from ..passes.model import Graph, quiet
 from .calibrate import Calibration, to_rows
-from .session import open_session
+from .feeds import Feeds
+from .session import Device, Session, open_session
 from .sources import Batch
 
 Array = np.ndarray
@@ -27,84 +29,115 @@ class Frontier:
     images as its first axis and is small enough; else the next piece starts at the old place.
     """
 
-    def __init__(self, graph: Graph, data: Iterable[Batch]) -> None:
+    def __init__(
+        self, graph: Graph, data: Iterable[Batch], *, device: Device = "auto", threads: int | None = None
+    ) -> None:
         self.graph = graph
+        self._where = {"device": device, "threads": threads}
         self._batches = [dict(batch.feeds) for batch in data]
-        self._counts = [len(next(iter(feeds.values()))) for feeds in self._batches]
-        self._done = 0
+        self.counts = [len(next(iter(feeds.values()))) for feeds in self._batches]
 
     @property
     def samples(self) -> int:
-        return sum(self._counts)
+        return sum(self.counts)
 
     def rows(self, consumer: str, taps: Taps, how: Calibration) -> Iterator[tuple[Array, ...]]:
         """Tap by tap the sampled patches in front of the node that makes `consumer`, and move the place there."""
-        nodes = self.graph.gs.nodes
-        end = next(i for i, node in enumerate(nodes) if node.outputs and node.outputs[0].name == consumer)
-        alive = self._alive(end)
+        alive = self._alive(self._number(consumer))
         made = [name for name in alive if not self._has(name)]
         added = instrument(taps, self.graph.opset)
-        model = self._piece(made, taps)
-        session = open_session(model, device=how.device, threads=how.threads, additions=added.additions)
+        model = self._piece(self.graph, made, [tap.tensor for tap in taps])
+        session = open_session(model, additions=added.additions, **self._where)
         positions = Positions(how.seed, how.positions)
         outputs = [value.name for value in added.additions.graph.output]
         following: list[dict[str, Array]] = []
-        for feeds, count in zip(self._batches, self._counts, strict=True):
-            known = {name: feeds[name] for name in session.inputs if name in feeds}
+        for feeds, count in zip(self._batches, self.counts, strict=True):
             drawn = added.draw(count, positions)
-            found = session.run({**known, **drawn.feeds}, [*outputs, *made])
+            found = session.run({**_known(session, feeds), **drawn.feeds}, [*outputs, *made])
             following.append({name: found[name] if name in found else feeds[name] for name in alive})
             yield tuple(to_rows(patch) for patch in added.patches(found, drawn))
-        if self._movable(following):
-            self._batches, self._done = following, end
+        self._move(following)
+
+    def advance(self, consumer: str) -> None:
+        """Move the place in front of the node that makes the tensor `consumer`."""
+        alive = self._alive(self._number(consumer))
+        made = [name for name in alive if not self._has(name)]
+        if made:
+            following = [{**feeds, **found} for feeds, found in zip(self._batches, self._run(made), strict=True)]
+            self._move([{name: feeds[name] for name in alive} for feeds in following])
+
+    def outputs(self, graph: Graph | None = None) -> Iterator[Feeds]:
+        """Batch by batch the outputs of the graph, or of another that differs from it behind the place alone."""
+        return self._run([t.name for t in self.graph.gs.outputs], graph)
+
+    def _run(self, names: list[str], graph: Graph | None = None) -> Iterator[Feeds]:
+        made = [name for name in names if not self._has(name)]
+        session = open_session(self._piece(graph or self.graph, made), **self._where)
+        for feeds in self._batches:
+            found = session.run(_known(session, feeds), made)
+            yield {name: found[name] if name in found else feeds[name] for name in names}
+
+    def _number(self, consumer: str) -> int:
+        nodes = self.graph.gs.nodes
+        return next(i for i, node in enumerate(nodes) if node.outputs and node.outputs[0].name == consumer)
 
     def _has(self, name: str) -> bool:
         return name in self._batches[0]
 
     def _alive(self, end: int) -> list[str]:
-        """What the nodes from `end` on read of what is made before, in order."""
-        made = {t.name for node in self.graph.gs.nodes[:end] if node.op != "Constant" for t in node.outputs}
+        """What the nodes from `end` on, and the outputs, read of what is made before, in order."""
+        nodes = self.graph.gs.nodes
+        made = {t.name for node in nodes[:end] if node.op != "Constant" for t in node.outputs}
         made |= set(self._batches[0])
-        read = [t.name for node in self.graph.gs.nodes[end:] for t in node.inputs]
+        read = [name for node in nodes[end:] for name in _read(node)] + [t.name for t in self.graph.gs.outputs]
         return [name for name in dict.fromkeys(read) if name in made]
 
-    def _movable(self, following: list[dict[str, Array]]) -> bool:
+    def _move(self, following: list[dict[str, Array]]) -> None:
+        """To where these are alive, if they can be kept."""
         size = sum(array.nbytes for feeds in following for array in feeds.values())
-        return size <= _LIMIT and all(
+        if size <= _LIMIT and all(
             array.ndim > 0 and len(array) == count
-            for feeds, count in zip(following, self._counts, strict=True)
+            for feeds, count in zip(following, self.counts, strict=True)
             for array in feeds.values()
-        )
+        ):
+            self._batches = following
 
-    def _piece(self, outputs: list[str], taps: Taps) -> onnx.ModelProto:
-        """The nodes behind the place that the outputs and taps need, as a model of its own."""
-        makers = {t.name: node for node in self.graph.gs.nodes for t in node.outputs}
+    def _piece(self, graph: Graph, outputs: list[str], taken: Sequence[str] = ()) -> onnx.ModelProto:
+        """The nodes of `graph` behind the place that the outputs and taken tensors need, as a model of its own."""
+        makers = {t.name: node for node in graph.gs.nodes for t in node.outputs}
+        tensors = graph.gs.tensors()
         needed: set[int] = set()
         inputs: dict[str, None] = {}
         constants: dict[str, gs.Constant] = {}
-        waiting = [*outputs, *(tap.tensor for tap in taps)]
+        waiting = [*outputs, *taken]
         while waiting:
             name = waiting.pop()
             if self._has(name):
                 inputs[name] = None
             elif name in makers and id(makers[name]) not in needed:
                 needed.add(id(makers[name]))
-                for tensor in makers[name].inputs:
-                    if isinstance(tensor, gs.Constant):
-                        constants[tensor.name] = tensor
-                    elif tensor.name:
-                        waiting.append(tensor.name)
+                waiting += _read(makers[name])
+            elif isinstance(constant := tensors.get(name), gs.Constant):
+                constants[name] = constant
         first = self._batches[0]
         with quiet():
-            graph = helper.make_graph(
-                [OnnxExporter.export_node(n) for n in self.graph.gs.nodes if id(n) in needed],
+            proto = helper.make_graph(
+                [OnnxExporter.export_node(n) for n in graph.gs.nodes if id(n) in needed],
                 "piece",
                 [_info(name, first[name]) for name in inputs],
                 [helper.make_empty_tensor_value_info(name) for name in outputs],
                 [OnnxExporter.export_tensor_proto(tensor) for tensor in constants.values()],
             )
-        source = self.graph.source
-        return helper.make_model(graph, opset_imports=source.opset_import, ir_version=source.ir_version)
+        source = graph.source
+        return helper.make_model(proto, opset_imports=source.opset_import, ir_version=source.ir_version)
+
+
+def _read(node: gs.Node) -> list[str]:
+    return [t.name for t in node.inputs if t.name] + sorted(captured_names(node))
+
+
+def _known(session: Session, feeds: Feeds) -> Feeds:
+    return {name: feeds[name] for name in session.inputs if name in feeds}
 
 
 def _info(name: str, array: Array) -> onnx.ValueInfoProto:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..passes.channel_groups import ChannelGroup, ChannelGroups
-from ..passes.export import to_model
+from ..passes.channel_groups import ChannelGroups
 from ..passes.least_squares import Refit, refit_full
-from ..passes.linear import linears, write_refit
+from ..passes.linear import Linear, linears, write_refit
 from ..passes.model import Graph
 from ..passes.moments import MomentsSet
 from ..passes.ranking import Ranking
-from .evaluate import divergence, outputs
+from .evaluate import compare_outputs, outputs
+from .segments import Frontier
 from .session import Device
 from .sources import Batch
 
@@ -43,23 +43,37 @@ def measure_sensitivity(
     device: Device = "auto",
     progress: Progress = lambda done, of: None,
 ) -> Sensitivities:
-    """Each group that has a ranking loses 25, 50 and 75 % of its units, alone, and the outputs are compared.
+    """Each group that has a ranking loses a share of its units (LEVELS), alone, and the outputs are compared.
 
-    Its readers are refitted on the moments, where they are given.
+    Its readers are refitted on the moments, where they are given. Only what comes behind the first of them is run.
     """
     batches = list(data)
+    frontier = Frontier(groups.labels.graph, batches, device=device)
     reference = list(outputs(groups.labels.graph.source, batches, device=device))
-    values: dict[str, dict[int, float]] = {}
+    readers = _readers(groups)
+    values: dict[str, dict[int, float]] = {name: {} for name in rankings}
     kind = ""
-    for number, (name, ranking) in enumerate(rankings.items(), 1):
-        group = groups[name]
-        values[name] = {}
+    for number, name in enumerate(sorted(rankings, key=lambda name: readers[name][0].node if readers[name] else -1), 1):
+        group, order = groups[name], rankings[name].order
+        if readers[name]:
+            frontier.advance(readers[name][0].name)
         for count in level_counts(group.units):
-            graph = silenced_and_refitted(groups, group, ranking.order[:count], moments)
-            found = divergence(to_model(graph), reference, batches, device=device)
+            graph = silenced_and_refitted(groups, readers[name], group.components[order[:count]], moments)
+            found = compare_outputs(reference, frontier.outputs(graph), frontier.counts)
             values[name][count], kind = found.value, found.kind
         progress(number, len(rankings))
     return Sensitivities(kind, values)
+
+
+def _readers(groups: ChannelGroups) -> dict[str, list[Linear]]:
+    """The consumers of every group that can be refitted, in the order of the graph."""
+    owner = {component: group.name for group in groups.free for component in group.components.tolist()}
+    readers: dict[str, list[Linear]] = {group.name: [] for group in groups.groups}
+    for linear in linears(groups.labels):
+        components = groups.component[linear.inputs[linear.inputs >= 0]]
+        for name in {owner[c] for c in np.unique(components).tolist() if c in owner}:
+            readers[name].append(linear)
+    return readers
 
 
 def level_counts(units: int) -> list[int]:
@@ -96,26 +110,26 @@ def _mapped(harm: Array, counts: list[int], values: list[float]) -> Array:
 
 
 def silenced_and_refitted(
-    groups: ChannelGroups, group: ChannelGroup, units: Array, moments: MomentsSet | None
+    groups: ChannelGroups, readers: Sequence[Linear], components: Array, moments: MomentsSet | None
 ) -> Graph:
-    """The original graph in which the readers of these units do without them: weights zero, the others refitted."""
+    """The original graph in which these readers do without these units: weights zero, the others refitted."""
     graph = groups.labels.graph.copy()
     gone = np.zeros(int(groups.component.max()) + 1, bool)
-    gone[group.components[units]] = True
-    for linear in linears(groups.labels):
+    gone[components] = True
+    for linear in readers:
         cut = (linear.inputs >= 0) & gone[groups.component[np.maximum(linear.inputs, 0)]]
-        if not cut.any():
-            continue
-        W, kept = linear.W.copy(), np.flatnonzero(~cut)
-        refit = Refit(linear.W[:, kept], linear.b)
-        if (
-            moments is not None
-            and linear.name in moments
-            and (found := moments[linear.name]).second is not None
-            and len(kept)
-        ):
-            refit = refit_full(linear.W, linear.b, found.second, found.mean, kept)
-        W[:, cut] = 0
-        W[:, kept] = refit.weight
-        write_refit(graph, linear.name, Refit(W, refit.bias))
+        if cut.any():
+            W, kept = linear.W.copy(), np.flatnonzero(~cut)
+            refit = _refit(linear, kept, moments)
+            W[:, cut] = 0
+            W[:, kept] = refit.weight
+            write_refit(graph, linear.name, Refit(W, refit.bias))
     return graph
+
+
+def _refit(linear: Linear, kept: Array, moments: MomentsSet | None) -> Refit:
+    if moments is not None and len(kept) and linear.name in moments:
+        found = moments[linear.name]
+        if found.second is not None:
+            return refit_full(linear.W, linear.b, found.second, found.mean, kept)
+    return Refit(linear.W[:, kept], linear.b)
