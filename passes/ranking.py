@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -21,11 +22,12 @@ class Ranking:
     """The units of a group in the order in which they are to go.
 
     order: (units,) int64; harm: (units,) float64, the estimated harm when order[: i + 1] are gone. It never falls, and
-    it means what the criterion says it does.
+    it means what the criterion says it does. comparable: whether harms of different groups are in the same units.
     """
 
     order: Array
     harm: Array
+    comparable: bool = False
 
     @staticmethod
     def by_score(scores: Array) -> Ranking:
@@ -40,15 +42,18 @@ class Evidence:
     """What is known of the network when a group is ranked.
 
     seed: of everything that is drawn; removed: one bool a label, what is already gone upstream (greedy criteria);
-    moments: of the consumers' inputs on calibration data.
+    moments: of the consumers' inputs on calibration data; gradients: group name -> (samples, units) float64, of the
+    loss by the units' gates, where the criterion asks for them.
     """
 
     groups: ChannelGroups
     seed: int = 0
     removed: Array | None = None
     moments: MomentsSet | None = None
+    gradients: Mapping[str, Array] | None = None
     _tensors: dict[str, gs.Tensor] = field(default_factory=dict, repr=False)
     _linears: list[Linear] = field(default_factory=list, repr=False)
+    _scores: list[Array] = field(default_factory=list, repr=False)
 
     def weight(self, key: Key) -> Array:
         """The values of the constant as they are stored; nothing is dequantised."""
@@ -64,6 +69,12 @@ class Evidence:
         if not self._linears:
             self._linears.extend(linears(self.groups.labels))
         return tuple(self._linears)
+
+    def scores(self, score: Callable[[Evidence], Array]) -> Array:
+        """What a criterion finds for the whole network at once, (component,) float64, computed for the first group."""
+        if not self._scores:
+            self._scores.append(score(self))
+        return self._scores[0]
 
     def present(self, key: Key) -> Array:
         """`weight(key)` without the indices of the other axes that are gone upstream."""

@@ -101,7 +101,8 @@ class Global:
     """One ranking of all units of all groups, the least harmful goes first.
 
     Harms of different groups are made comparable by their mean: h_i / mean(h), h_i the harm that unit i adds (never
-    less than that of those before it). protect: the share of every group that stays, against layers that collapse.
+    less than that of those before it); those that are comparable as they are (in units of the loss) stay so.
+    protect: the share of every group that stays, against layers that collapse.
     Source of the normalisation: Fang et al., DepGraph, CVPR 2023.
     """
 
@@ -113,8 +114,9 @@ class Global:
         parts = []
         for number in np.flatnonzero(frame.least < frame.units).tolist():
             units, least = int(frame.units[number]), int(frame.least[number])
-            added = np.maximum.accumulate(np.diff(rankings[frame.names[number]].harm, prepend=0))
-            mean = added.mean() or 1.0
+            ranking = rankings[frame.names[number]]
+            added = np.maximum.accumulate(np.diff(ranking.harm, prepend=0))
+            mean = 1.0 if ranking.comparable else added.mean() or 1.0
             gone = np.arange(units - least)
             parts.append(np.stack([added[gone] / mean, gone / units, np.full(len(gone), number)]))
         harm, share, group = np.concatenate(parts, axis=1) if parts else np.zeros((3, 0))

@@ -21,7 +21,7 @@ from onnx_prune.runtime.calibrate import Calibration, calibrate, sample_rows
 from onnx_prune.runtime.data import open_data
 from onnx_prune.runtime.inputs import model_inputs
 
-ON_MOMENTS = ("apoz", "fluctuation", "lasso", "mean-activation", "obs", "thinet", "thinet-omp")
+ON_MOMENTS = ("apoz", "fluctuation", "lasso", "mean-activation", "nisp", "obs", "thinet", "thinet-omp")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,8 @@ def test_every_unit_is_ranked_once_and_harm_never_falls(digits, word):
 
 
 def test_the_list_of_criteria_is_complete():
-    assert set(ON_MOMENTS) | {"bn-scale", "fpgm", "l1", "l2", "random"} == set(criteria())
+    on_gradients = {"ccp", "ccp-ac", "fisher", "taylor"}  # tests/runtime/torch/test_gates.py
+    assert set(ON_MOMENTS) | on_gradients | {"bn-scale", "fpgm", "l1", "l2", "random"} == set(criteria())
 
 
 def test_without_moments_the_error_says_what_to_give(digits):

@@ -1,0 +1,42 @@
+"""Collaborative channel pruning. Peng et al., Collaborative channel pruning for deep networks, ICML 2019."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..binary_quadratic import exchange, greedy_removal
+from ..channel_groups import ChannelGroup
+from ..ranking import Evidence, Ranking
+from ._gradients import OfGradients, gradients
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Ccp(OfGradients):
+    """Remove the set T of units whose joint removal adds least to the loss, to second order.
+
+    q(T) = -sum_T u_i + 1/2 sum_TT S_ij with u = mean_n U[n] and S = U^T U / N. With one-hot labels that S is the
+    paper's Gauss-Newton J^T diag(y / (f * f)) J on gates. The order is greedy; once it is known how many units go,
+    pairs are exchanged while q falls (see `passes/binary_quadratic.py`).
+    linear: whether u counts; exchanges: at most so many, -1 for as many as help.
+    """
+
+    linear: bool = True
+    exchanges: int = -1
+
+    def refine(self, group: ChannelGroup, evidence: Evidence, removed: Array) -> Array:
+        """As many units as `removed`, with at most its loss."""
+        U = gradients(group, evidence)
+        if U is None:
+            return removed
+        return exchange(*self._quadratic(U), removed, None if self.exchanges < 0 else self.exchanges)
+
+    def _rank(self, U: Array) -> Ranking:
+        removal = greedy_removal(*self._quadratic(U))
+        return Ranking(removal.order, np.maximum.accumulate(np.maximum(removal.harm, 0)), comparable=True)
+
+    def _quadratic(self, U: Array) -> tuple[Array, Array]:
+        return U.mean(0) if self.linear else np.zeros(U.shape[1]), U.T @ U / len(U)
