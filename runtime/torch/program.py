@@ -231,7 +231,8 @@ class _Compiler:
         assert operator is not None
         forms = [self._form(operator, position, name) for position, name in enumerate(node.input)]
         sources = tuple(
-            self._slot(name, form if name else "tensor") for name, form in zip(node.input, forms, strict=True)
+            self._slot(name, form) if name else self._slot("", "tensor")
+            for name, form in zip(node.input, forms, strict=True)
         )
         function = operator.build(self.sites[id(node)])
         self.done.steps.append(Step(function, operator.context, sources, self._targets(node, "tensor")))

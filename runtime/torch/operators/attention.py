@@ -29,12 +29,12 @@ def _attention(site: Site) -> Function:
         if shared > 1:
             k, v = (t.repeat_interleave(shared, 1) for t in (k, v))
         logits = (q @ k.transpose(2, 3)) * (attrs.get("scale") or 1 / math.sqrt(q.shape[3]))
+        if softcap:
+            logits = softcap * torch.tanh(logits / softcap)
         if mask is not None:
             logits = logits + torch.where(mask, 0.0, -torch.inf) if mask.dtype is torch.bool else logits + mask
         if causal:
             logits = logits.masked_fill(torch.ones_like(logits, dtype=torch.bool).triu(1), -torch.inf)
-        if softcap:
-            logits = softcap * torch.tanh(logits / softcap)
         y = torch.softmax(logits, -1) @ v
         return y.transpose(1, 2).flatten(2) if flat else y
 

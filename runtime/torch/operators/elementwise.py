@@ -119,10 +119,6 @@ def _is_inf(site: Site) -> Function:
     return lambda x: (torch.isposinf(x) & bool(up)) | (torch.isneginf(x) & bool(down))
 
 
-def _bit_shift(site: Site) -> Function:
-    return torch.bitwise_left_shift if site.attrs["direction"] == "LEFT" else torch.bitwise_right_shift
-
-
 def _dropout(site: Site) -> Function:
     """Drops in training with the ratio that the node gives; the mask is what stayed."""
 
@@ -198,7 +194,6 @@ OPERATORS = (
     *(Operator(op, plain(function)) for op, function in _UNARY.items()),
     *(Operator(op, plain(function), scalars=True) for op, function in _BINARY.items()),
     *(Operator(op, plain(function)) for op, function in _LOGICAL.items()),
-    Operator("BitShift", _bit_shift),
     Operator("Cast", _cast),
     Operator("CastLike", plain(_cast_like)),
     Operator("Celu", _celu),

@@ -143,8 +143,9 @@ def _table(before: int, after: int, scale: float, method: Method) -> tuple[Array
     distance = np.abs(places - x[:, None]) / stretch
     weight = np.maximum(1 - distance, 0) if method.mode == "linear" else _cubic(distance, method.cubic)
     inside = (places >= 0) & (places < before)
-    if method.exclude_outside or method.antialias:
+    if method.exclude_outside:
         weight = np.where(inside, weight, 0)
+    if method.exclude_outside or method.antialias:
         weight = weight / weight.sum(1, keepdims=True)
     return np.clip(places, 0, before - 1).astype(np.int64), weight
 
