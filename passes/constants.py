@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from .labels import ConstantAxes, Labels
-from .model import Graph, constant_values, make_constant, set_constant
+from .model import Edited, Graph, constant_values, edited, is_large, make_constant, set_constant
 
 Array = np.ndarray
 
@@ -58,17 +59,26 @@ def edit_constants(graph: Graph, labels: Labels, removed: Array, edit: Callable[
     made: dict[str, gs.Tensor] = {}
     for (name, use), new in names.items():
         if new not in made:
-            values = constant_values(source[name])
-            assert values is not None
-            edited = edit(labels.constants[name, use], values)
+            values = _edited(source[name], partial(edit, labels.constants[name, use]))
             if new == name:
-                set_constant(tensors[name], edited)
-            made[new] = tensors[name] if new == name else make_constant(new, edited)
+                set_constant(tensors[name], values)
+            made[new] = tensors[name] if new == name else make_constant(new, values)
         if new != name:
             inputs = nodes[use].inputs
             for position, given in enumerate(inputs):
                 if given is tensors[name]:
                     inputs[position] = made[new]
+
+
+def _edited(tensor: gs.Tensor, edit: Callable[[Array], Array]) -> Array | Edited:
+    """The values of a constant after an edit: those of a large one are made when they are read."""
+
+    def compute() -> Array:
+        values = constant_values(tensor)
+        assert values is not None
+        return edit(values)
+
+    return edited(tensor, compute) if isinstance(tensor, gs.Constant) and is_large(tensor) else compute()
 
 
 def readers(tensor: gs.Tensor) -> set[str]:

@@ -2,30 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
+from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
+from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
 
+from .mapped import is_external, is_mapped, locate, tensor_array
 from .model import Graph, quiet
-from .spill import copy_except, without_weights
+from .spill import WEIGHTS, is_small, refer, without_weights
 
+_Held: TypeAlias = np.ndarray | LazyValues  # what a graphsurgeon constant holds
 _OPTIONAL_INPUTS = 4  # the IR version since which an initializer need not be listed as an input
 
 
-def to_model(graph: Graph) -> onnx.ModelProto:
-    """The graph as a ModelProto, with all that the import dropped put back by name."""
-    with quiet():
+def to_model(graph: Graph, folder: Path | None = None) -> onnx.ModelProto:
+    """The graph as a ModelProto, with all that the import dropped put back by name.
+
+    folder: the weights are written into a file there, one after another, and the model refers to them.
+    """
+    with _without_constants(graph.gs) as constants, quiet():
         model = gs.export_onnx(graph.gs, do_type_check=False)
     source = graph.source
+    with (folder / WEIGHTS).open("wb") if folder else nullcontext() as sink:
+        _fill(model.graph, constants, source.graph, sink)
+    if folder:
+        for tensor in filter(is_external, model.graph.initializer):
+            locate(tensor, folder)
     _restore_model(model, source)
     _restore_nodes(model.graph, source.graph)
     _restore_tensors(model.graph, source.graph)
     if source.ir_version < _OPTIONAL_INPUTS:
         _list_initializers(model.graph)
-    return _in_order(model, source.graph)
+    return model
+
+
+@contextmanager
+def _without_constants(graph: gs.Graph) -> Generator[dict[str, _Held]]:
+    """Let the constants of a graph have next to no values for a while; what they hold, by name.
+
+    Graphsurgeon would copy each value three times on its way into the message.
+    """
+    tensors = [t for t in graph.tensors().values() if isinstance(t, gs.Constant) and not _is_sparse(t)]
+    held = {tensor.name: tensor._values for tensor in tensors}
+    nothing = LazyValues(TensorProto(data_type=TensorProto.FLOAT, dims=[0]))
+    for tensor in tensors:
+        tensor.values = nothing
+    try:
+        yield held
+    finally:
+        for tensor in tensors:
+            tensor.values = held[tensor.name]
+
+
+def _is_sparse(tensor: gs.Constant) -> bool:
+    return isinstance(tensor._values, SparseValues)
+
+
+def _fill(
+    graph: onnx.GraphProto, constants: Mapping[str, _Held], source: onnx.GraphProto, sink: BinaryIO | None
+) -> None:
+    """Put the initializers in: in their old order, new ones at the end, with those that nothing reads."""
+    del graph.initializer[:]
+    read = {name for node in source.node for name in node.input}
+    order = {tensor.name: i for i, tensor in enumerate(source.initializer)}
+    unread = {t.name: LazyValues(t) for t in source.initializer if t.name not in read | constants.keys()}
+    for name, held in sorted({**constants, **unread}.items(), key=lambda item: order.get(item[0], len(order))):
+        tensor = _as_tensor(held, whole=sink is None)
+        target = graph.initializer.add()
+        if sink is None or is_small(tensor):
+            target.CopyFrom(tensor)
+        else:
+            refer(target, tensor, sink)
+        target.name = name
+
+
+def _as_tensor(held: _Held, *, whole: bool) -> TensorProto:
+    """What a constant holds as a message; whole: with its values, wherever they lie."""
+    if not isinstance(held, LazyValues):
+        return OnnxExporter.export_tensor_proto(gs.Constant("", held))
+    tensor = held.tensor
+    return numpy_helper.from_array(tensor_array(tensor)) if whole and is_mapped(tensor) else tensor
 
 
 def _restore_model(model: onnx.ModelProto, source: onnx.ModelProto) -> None:
@@ -157,25 +220,6 @@ def _sizes(value: onnx.ValueInfoProto) -> list[int | str | None] | None:
 
 def _dims(value: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimension]:
     return list(value.type.tensor_type.shape.dim)
-
-
-def _in_order(model: onnx.ModelProto, source: onnx.GraphProto) -> onnx.ModelProto:
-    """Initializers in their old order, with those that nothing reads.
-
-    Where the order is another one this is a new message: protobuf keeps what is deleted until the whole message goes.
-    """
-    order = {t.name: i for i, t in enumerate(source.initializer)}
-    have = {t.name for t in model.graph.initializer}
-    if [t.name for t in model.graph.initializer] == list(order):
-        return model
-    read = {name for node in source.node for name in node.input}
-    unread = [t for t in source.initializer if t.name not in read and t.name not in have]
-    ordered = copy_except(model, onnx.ModelProto(), "graph")
-    copy_except(model.graph, ordered.graph, "initializer")
-    ordered.graph.initializer.extend(
-        sorted([*model.graph.initializer, *unread], key=lambda t: order.get(t.name, len(order)))
-    )
-    return ordered
 
 
 def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:

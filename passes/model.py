@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 
+from .mapped import tensor_array
 from .reading import Source, read_model
+
+_LARGE_BYTES = 1 << 20  # computed when read; smaller ones are kept, which is quicker
 
 
 @dataclass(slots=True)
@@ -63,7 +66,7 @@ def load(source: Source | Graph) -> Graph:
     """
     if isinstance(source, Graph):
         return source
-    model, external = read_model(source)
+    model, external = read_model(source, mapped=True)
     if model.functions:
         import onnx.inliner
 
@@ -102,7 +105,41 @@ def _array(constant: gs.Constant) -> np.ndarray | None:
     held = constant._values
     if isinstance(held, gs.ir.tensor.SparseValues):
         return None
-    return numpy_helper.to_array(held.tensor) if isinstance(held, gs.ir.tensor.LazyValues) else held
+    if isinstance(held, Edited):
+        return held.load()
+    return tensor_array(held.tensor) if isinstance(held, gs.ir.tensor.LazyValues) else held
+
+
+class Edited(gs.ir.tensor.LazyValues):
+    """Values that are computed from others whenever they are asked for, so that nobody holds them.
+
+    compute: makes them; dtype: theirs, as graphsurgeon says it, which also asks for the rest.
+    """
+
+    def __init__(self, compute: Callable[[], np.ndarray], dtype: np.dtype | int) -> None:
+        self.load, self.dtype = compute, dtype
+
+    @property
+    def tensor(self) -> TensorProto:
+        return numpy_helper.from_array(self.load())
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.load().shape
+
+    @property
+    def nbytes(self) -> int:
+        return self.load().nbytes
+
+
+def is_large(tensor: gs.Tensor) -> bool:
+    """Whether it is an initializer of so many bytes that a second copy should not be held."""
+    return isinstance(tensor, gs.Constant) and tensor._values.nbytes >= _LARGE_BYTES
+
+
+def edited(tensor: gs.Constant, compute: Callable[[], np.ndarray]) -> Edited:
+    """What `compute` makes of the values of an initializer, of the same type."""
+    return Edited(compute, tensor._values.dtype)
 
 
 def _node_value(node: gs.Node) -> np.ndarray | None:
@@ -116,7 +153,7 @@ def _node_value(node: gs.Node) -> np.ndarray | None:
     return None
 
 
-def set_constant(tensor: gs.Tensor, values: np.ndarray) -> None:
+def set_constant(tensor: gs.Tensor, values: np.ndarray | Edited) -> None:
     """Replace the values behind an initializer or a Constant node's output; shape may change, dtype may not."""
     if isinstance(tensor, gs.Constant):
         tensor.values = _held(values)
@@ -127,11 +164,13 @@ def set_constant(tensor: gs.Tensor, values: np.ndarray) -> None:
         node.attrs["value"] = make_constant(f"{tensor.name}_value", values)
 
 
-def make_constant(name: str, values: np.ndarray) -> gs.Constant:
+def make_constant(name: str, values: np.ndarray | Edited) -> gs.Constant:
     """A new constant of any type that ONNX has."""
     return gs.Constant(name, _held(values))
 
 
-def _held(values: np.ndarray) -> np.ndarray | gs.ir.tensor.LazyValues:
+def _held(values: np.ndarray | Edited) -> np.ndarray | gs.ir.tensor.LazyValues:
     """Graphsurgeon writes types that numpy lacks byte by byte, four-bit ones too: hold those as ONNX does."""
+    if isinstance(values, Edited):
+        return values
     return gs.ir.tensor.LazyValues(numpy_helper.from_array(values)) if values.dtype.kind == "V" else values

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from .errors import ReadError, UsageError
+from .mapped import is_external, is_mapped, locate, stored_bytes, tensor_array
 
 OLDEST_OPSET = 7
 _CHECK = "onnx.checker.check_model says what else is wrong with the file"
 
+_TYPES = frozenset(TensorProto.DataType.values())
+# Weights beside a model stay there above this: to read 64 MiB takes less than to open a file again and again.
+MAPPED_BYTES = 64 << 20
+
 Source = str | os.PathLike[str] | bytes | onnx.ModelProto
 
 
-def read_model(source: Source) -> tuple[onnx.ModelProto, bool]:
+def read_model(source: Source, *, mapped: bool = False) -> tuple[onnx.ModelProto, bool]:
     """The model, and whether its weights lay in a file beside it; a ModelProto is returned as it is.
 
+    mapped: many weights that lie beside the model stay there, and their tensors say where (see mapped.py).
     Raises ReadError for what is no model, is older than opset 7, lacks its weights, or reads what nothing makes.
     """
     where = str(source) if isinstance(source, str | os.PathLike) else f"a {type(source).__name__} object"
@@ -28,9 +34,12 @@ def read_model(source: Source) -> tuple[onnx.ModelProto, bool]:
         raise ReadError("this is not an ONNX model, or one without outputs", where=where)
     _check_opset(model, where)
     _check_names(model.graph, where)
-    external = any(tensor.data_location == TensorProto.EXTERNAL for tensor in _tensors(model.graph))
-    if external:
-        _fetch(model, source, where)
+    tensors = list(_tensors(model.graph))
+    _check_sizes(tensors, where)
+    external = any(is_external(tensor) for tensor in tensors)
+    known = isinstance(source, onnx.ModelProto) and mapped and all(is_mapped(t) for t in tensors if is_external(t))
+    if external and not known:
+        _fetch(model, tensors, source, where, mapped=mapped)
     return model, external
 
 
@@ -95,7 +104,23 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
                 yield from _tensors(body)
 
 
-def _fetch(model: onnx.ModelProto, source: Source, where: str) -> None:
+def _check_sizes(tensors: Iterable[TensorProto], where: str) -> None:
+    """Stored bytes are as many as type and shape say."""
+    for tensor in tensors:
+        if tensor.data_type not in _TYPES:
+            raise ReadError(f"'{tensor.name}' has type {tensor.data_type}, which ONNX does not have", where=where)
+        if tensor.HasField("raw_data") and not is_external(tensor):
+            held, needed = len(tensor.raw_data), stored_bytes(tensor)
+            if held != needed:
+                raise ReadError(
+                    f"'{tensor.name}' holds {held} bytes, where its type and shape take {needed}",
+                    where=where,
+                    fix=_CHECK,
+                )
+
+
+def _fetch(model: onnx.ModelProto, tensors: list[TensorProto], source: Source, where: str, *, mapped: bool) -> None:
+    """Read the weights that lie beside the model; many of those of the main graph are only located."""
     if not isinstance(source, str | os.PathLike):
         raise ReadError(
             "the model's weights lie in another file, and it is not known where",
@@ -103,10 +128,23 @@ def _fetch(model: onnx.ModelProto, source: Source, where: str) -> None:
             fix="give the path of the model, or load the weights first: onnx.load(path)",
         )
     try:
-        onnx.load_external_data_for_model(model, str(Path(source).parent))
-    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        for tensor in filter(is_external, tensors):
+            locate(tensor, Path(source).parent)
+        main = len(model.graph.initializer)
+        stay = mapped and sum(stored_bytes(t) for t in tensors[:main] if is_external(t)) > MAPPED_BYTES
+        for tensor in filter(is_external, tensors[main if stay else 0 :]):
+            _read(tensor)
+    except (OSError, ValueError) as error:
         raise ReadError(
             "the model's external weights cannot be read",
             where=f"{where}: {error}",
             fix="keep the .data file beside the .onnx file, under the name that the model gives",
         ) from error
+
+
+def _read(tensor: TensorProto) -> None:
+    """Bring the values of a located tensor into it."""
+    values = numpy_helper.from_array(tensor_array(tensor))
+    tensor.ClearField("external_data")
+    tensor.data_location = TensorProto.DEFAULT
+    tensor.raw_data = values.raw_data

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import math
+import os
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import onnx
-from onnx import TensorProto, external_data_helper, helper, numpy_helper
+from onnx import TensorProto, external_data_helper, numpy_helper
+
+from .mapped import is_external, is_mapped, set_entries, stored_bytes, tensor_array
 
 WEIGHTS = "weights.bin"
+# Weights above this go through a temporary file that ONNX Runtime maps: with 640 MiB of them, opening took 20 MiB
+# instead of 660 MiB more, and half of the time. Windows cannot remove a mapped file, so there only what protobuf
+# cannot hold (2 GiB) takes that way.
+SPILL_BYTES = 64 << 20 if os.name == "posix" else (2 << 30) - (64 << 20)
 # Smaller tensors are shapes and scalars, which ONNX Runtime folds and shape inference reads: they stay.
 _SMALL_BYTES = 1024
-_FOUR_BITS = frozenset((TensorProto.INT4, TensorProto.UINT4))
+_PAGE = 4096  # offsets are multiples of it, so that the file can be mapped
 _TENSOR_OVERHEAD = 16  # bytes of a TensorProto beside name and values: tags, lengths, dimensions; an estimate
 
 
-def weight_bytes(model: onnx.ModelProto) -> int:
-    """Return how many bytes the initializers of the main graph hold inside the model.
+def weight_bytes(model: onnx.ModelProto, *, mapped: bool = False) -> int:
+    """Return how many bytes the initializers of the main graph hold inside the model; mapped: those outside as well.
 
     It asks for sizes only: `ByteSize()` would serialise the whole model, and fail above 2 GiB.
     """
-    kept = (tensor for tensor in model.graph.initializer if tensor.data_location != TensorProto.EXTERNAL)
-    return sum(_tensor_bytes(tensor) for tensor in kept)
+    return sum(stored_bytes(tensor) for tensor in model.graph.initializer if mapped or not is_external(tensor))
 
 
 def spill(
@@ -41,6 +47,18 @@ def spill(
     return light
 
 
+def beside_folder(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Path]:
+    """A copy of a model with mapped weights that says their files relative to a folder, and that folder."""
+    light = onnx.ModelProto()
+    light.CopyFrom(model)
+    mapped = [entry for t in light.graph.initializer if is_mapped(t) for entry in t.external_data]
+    places = [entry for entry in mapped if entry.key == "location"]
+    folder = os.path.commonpath([str(Path(entry.value).parent) for entry in places])
+    for entry in places:
+        entry.value = Path(entry.value).relative_to(folder).as_posix()
+    return light, Path(folder)
+
+
 def without_weights(
     model: onnx.ModelProto, sink: BinaryIO | None = None, base_dir: str | Path | None = None
 ) -> onnx.ModelProto:
@@ -51,11 +69,17 @@ def without_weights(
     light = copy_except(model, onnx.ModelProto(), "graph")
     copy_except(model.graph, light.graph, "initializer")
     for tensor in model.graph.initializer:
-        if tensor.data_type == TensorProto.STRING or (_tensor_bytes(tensor) < _SMALL_BYTES and not _external(tensor)):
+        if is_small(tensor):
             light.graph.initializer.add().CopyFrom(tensor)
         else:
-            _refer(light.graph.initializer.add(), tensor, sink, base_dir)
+            refer(light.graph.initializer.add(), tensor, sink, base_dir)
     return light
+
+
+def is_small(tensor: TensorProto) -> bool:
+    """Whether the tensor stays in the model: strings, and what ONNX Runtime folds."""
+    small = stored_bytes(tensor) < _SMALL_BYTES and not is_external(tensor)
+    return small or tensor.data_type == TensorProto.STRING
 
 
 def copy_except(source, target, field: str):  # noqa: ANN001, ANN201 - any protobuf message, returned as it came
@@ -72,22 +96,25 @@ def copy_except(source, target, field: str):  # noqa: ANN001, ANN201 - any proto
     return target
 
 
-def _refer(target: TensorProto, tensor: TensorProto, sink: BinaryIO | None, base_dir: str | Path | None) -> None:
+def refer(
+    target: TensorProto, tensor: TensorProto, sink: BinaryIO | None = None, base_dir: str | Path | None = None
+) -> None:
+    """Make `target` the same tensor, whose values lie in WEIGHTS; write them there, if a sink is given."""
     target.name, target.data_type, target.data_location = tensor.name, tensor.data_type, TensorProto.EXTERNAL
     target.dims.extend(tensor.dims)
-    entries = {"location": WEIGHTS}
-    if sink is not None:
-        content = _content(tensor, base_dir)
-        # Offsets on pages, so that the file can be mapped.
-        sink.write(bytes(-sink.tell() % 4096))
-        entries |= {"offset": str(sink.tell()), "length": str(len(content))}
-        sink.write(content)
-    for key, value in entries.items():
-        target.external_data.add(key=key, value=value)
+    if sink is None:
+        target.external_data.add(key="location", value=WEIGHTS)
+        return
+    content = _content(tensor, base_dir)
+    sink.write(bytes(-sink.tell() % _PAGE))
+    set_entries(target, WEIGHTS, sink.tell(), stored_bytes(tensor))
+    sink.write(content)
 
 
-def _content(tensor: TensorProto, base_dir: str | Path | None) -> bytes:
-    if _external(tensor):
+def _content(tensor: TensorProto, base_dir: str | Path | None) -> bytes | memoryview:
+    if is_mapped(tensor):
+        return np.ravel(tensor_array(tensor)).view(np.uint8).data
+    if is_external(tensor):
         loaded = TensorProto()
         loaded.CopyFrom(tensor)
         external_data_helper.load_external_data_for_tensor(loaded, str(base_dir or "."))
@@ -95,17 +122,6 @@ def _content(tensor: TensorProto, base_dir: str | Path | None) -> bytes:
     if tensor.HasField("raw_data"):
         return tensor.raw_data
     return numpy_helper.from_array(numpy_helper.to_array(tensor)).raw_data
-
-
-def _external(tensor: TensorProto) -> bool:
-    return tensor.data_location == TensorProto.EXTERNAL
-
-
-def _tensor_bytes(tensor: TensorProto) -> int:
-    """Size in memory; strings count nothing, and what packs several elements into a byte counts a byte each."""
-    if tensor.data_type in (TensorProto.STRING, TensorProto.UNDEFINED):
-        return 0
-    return math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
 
 
 def file_bytes(model: onnx.ModelProto) -> int:
@@ -117,7 +133,6 @@ def file_bytes(model: onnx.ModelProto) -> int:
 
 
 def _file_bytes(tensor: TensorProto) -> int:
-    if not tensor.HasField("raw_data"):
+    if not tensor.HasField("raw_data") and not is_mapped(tensor):
         return tensor.ByteSize()
-    bits = 4 if tensor.data_type in _FOUR_BITS else 8 * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    return math.prod(tensor.dims) * bits // 8 + len(tensor.name) + _TENSOR_OVERHEAD
+    return stored_bytes(tensor) + len(tensor.name) + _TENSOR_OVERHEAD

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -10,8 +13,10 @@ import onnx
 from ..passes.errors import ProofError, ReadError
 from ..passes.export import to_model
 from ..passes.labels import Labels
+from ..passes.model import Graph
 from ..passes.shapes import input_shapes
 from ..passes.silence import silence
+from ..passes.spill import SPILL_BYTES, weight_bytes
 from .prove import Proof, max_relative_error, runs_on
 from .session import Device
 
@@ -31,13 +36,33 @@ def prove_cut(
     removed: one bool a label; model: cut and not refitted; feeds: of one run. Raises ProofError where the two differ or
     the cut one does not run, ReadError where the original does not.
     """
-    twin = to_model(silence(labels, removed))
     runs = [feeds, *_second_batch(labels, feeds)]
+    with _written(silence(labels, removed)) as twin:
+        return _prove(labels, model, twin, runs, device)
+
+
+@contextmanager
+def _written(graph: Graph) -> Generator[onnx.ModelProto]:
+    """The graph as a model; many weights are in a file while they are needed."""
+    if weight_bytes(graph.source, mapped=True) <= SPILL_BYTES:
+        yield to_model(graph)
+        return
+    with tempfile.TemporaryDirectory(prefix="onnx-prune-", ignore_cleanup_errors=True) as folder:
+        yield to_model(graph, Path(folder))
+
+
+def _prove(
+    labels: Labels,
+    model: onnx.ModelProto,
+    twin: onnx.ModelProto,
+    runs: Sequence[Mapping[str, np.ndarray]],
+    device: Device,
+) -> Proof:
     try:
         proof = max_relative_error(model, twin, runs, device=device)
     except ReadError as error:
         usable = [f for f in runs if runs_on(twin, f, device=device)]
-        if not usable and not runs_on(labels.graph.source, feeds, device=device):
+        if not usable and not runs_on(labels.graph.source, runs[0], device=device):
             raise ReadError(
                 "ONNX Runtime does not run the model, so that nothing can be proved",
                 where=error.what,

@@ -7,7 +7,6 @@ import ctypes
 import functools
 import importlib
 import io
-import os
 import re
 import sys
 import tempfile
@@ -20,7 +19,8 @@ import onnx
 from onnx import TensorProto, helper
 
 from ..passes.errors import ReadError, UsageError
-from ..passes.spill import spill, weight_bytes
+from ..passes.mapped import is_mapped
+from ..passes.spill import SPILL_BYTES, beside_folder, spill, weight_bytes
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
 Source = onnx.ModelProto | str | Path
 Device = Literal["auto", "cpu", "cuda"]
 
-# Weights above this go through a temporary file that ONNX Runtime maps: with 640 MiB of them, opening took 20 MiB
-# instead of 660 MiB more, and half of the time. Windows cannot remove a mapped file, so there only what protobuf
-# cannot hold (2 GiB) takes that way.
-_SPILL_BYTES = 64 << 20 if os.name == "posix" else (2 << 30) - (64 << 20)
 _FATAL, _WARNING = 4, 2  # severities of ONNX Runtime's log: silent, and its default
 
 
@@ -93,7 +89,8 @@ def open_session(
 
     device: "auto" takes CUDA where it really works. optimise: False runs the graph as it is written, without rewriting,
     in its own order (Shape nodes at once), without TF32 on CUDA; so a node behind a tensor that reduces it lets it go.
-    threads: of one operator; None leaves it to ONNX Runtime. base_dir: where a ModelProto's external data lie.
+    threads: of one operator; None leaves it to ONNX Runtime. base_dir: where a ModelProto's external data lie, if it
+    does not say.
     additions: a model whose graph's nodes, initializers and outputs join those of `model`, which stays as it is.
     """
     name = str(model) if isinstance(model, str | Path) else model.graph.name or "the model"
@@ -124,8 +121,10 @@ def _source(
         if additions is None:
             return str(model), None
         return Path(model).read_bytes() + additions.SerializeToString(), Path(model).resolve().parent
-    if weight_bytes(model) > _SPILL_BYTES:
+    if weight_bytes(model) > SPILL_BYTES:
         model, base_dir = spill(model, scratch, base_dir), scratch
+    elif any(is_mapped(tensor) for tensor in model.graph.initializer):
+        model, base_dir = beside_folder(model)
     own = model.SerializeToString()
     return own if additions is None else own + additions.SerializeToString(), base_dir
 
@@ -140,6 +139,8 @@ def _session_options(optimise: bool, threads: int | None, data_dir: str | Path |
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if not optimise:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        # Packed weights are a second copy of all of them, for a few runs.
+        options.add_session_config_entry("session.disable_prepacking", "1")
         # With a reduction behind every tensor of DenseNet-121 (batch 8), peak 0.3 GiB; in the default order 1.3 GiB.
         options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     if threads is not None:

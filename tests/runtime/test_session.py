@@ -62,7 +62,7 @@ def test_a_path_opens_as_the_model_does(tmp_path, matrix):
 
 
 def test_weights_over_the_limit_go_through_a_file_and_compute_the_same(monkeypatch, matrix, tmp_path):
-    monkeypatch.setattr(session_module, "_SPILL_BYTES", 1)
+    monkeypatch.setattr(session_module, "SPILL_BYTES", 1)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     model = weighted(matrix)
     before = model.SerializeToString()
@@ -100,7 +100,7 @@ def test_a_tensor_not_kept_as_raw_bytes_is_spilled_too(tmp_path):
 
 @pytest.mark.parametrize("limit", [1, 1 << 30])
 def test_external_data_are_found_in_their_folder(monkeypatch, tmp_path, matrix, limit):
-    monkeypatch.setattr(session_module, "_SPILL_BYTES", limit)
+    monkeypatch.setattr(session_module, "SPILL_BYTES", limit)
     onnx.save(weighted(matrix), tmp_path / "m.onnx", save_as_external_data=True, size_threshold=0, location="w.bin")
     model = onnx.load(tmp_path / "m.onnx", load_external_data=False)
     model.graph.initializer.append(numpy_helper.from_array(np.zeros(512, np.float32), "unused"))
@@ -120,7 +120,7 @@ def test_without_weights_keeps_small_tensors_and_every_shape():
 @pytest.mark.parametrize("limit", [1, 1 << 30])
 @pytest.mark.parametrize("saved", [False, True])
 def test_additions_join_a_model_that_stays_as_it_is(monkeypatch, tmp_path, matrix, limit, saved):
-    monkeypatch.setattr(session_module, "_SPILL_BYTES", limit)
+    monkeypatch.setattr(session_module, "SPILL_BYTES", limit)
     model = weighted(matrix)
     before = model.SerializeToString()
     onnx.save(model, tmp_path / "model.onnx")

@@ -37,7 +37,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize("limit", [1, 1 << 30])
 def test_every_tensor_of_the_main_graph_has_its_shape(monkeypatch, conv, tmp_path, limit):
-    monkeypatch.setattr(session_module, "_SPILL_BYTES", limit)
+    monkeypatch.setattr(session_module, "SPILL_BYTES", limit)
     before = conv.SerializeToString()
     feeds = {"x": np.zeros((3, 2, 11, 9), np.float32)}
     assert tensor_shapes(conv, feeds) == EXPECTED

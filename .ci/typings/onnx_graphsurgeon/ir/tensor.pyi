@@ -1,7 +1,12 @@
+import numpy as np
 import onnx
 
 class LazyValues:
-    tensor: onnx.TensorProto
+    dtype: np.dtype | int
     def __init__(self, tensor: onnx.TensorProto) -> None: ...
+    @property
+    def tensor(self) -> onnx.TensorProto: ...
+    @property
+    def nbytes(self) -> int: ...
 
 class SparseValues(LazyValues): ...
