@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     )
     from .passes.plan import Plan
     from .passes.report import Report
-    from .pipeline import Analysis, Result, Settings, apply, inspect, prune
+    from .pipeline import Analysis, Result, Settings, apply, inspect, prune, sensitivity
     from .runtime.preprocess import Preprocessing
 
 _HOMES = {
     "prune": "pipeline",
     "inspect": "pipeline",
+    "sensitivity": "pipeline",
     "apply": "pipeline",
     "Analysis": "pipeline",
     "Result": "pipeline",
@@ -59,6 +60,7 @@ __all__ = [
     "apply",
     "inspect",
     "prune",
+    "sensitivity",
 ]
 
 

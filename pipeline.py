@@ -18,6 +18,7 @@ from .passes.budget import Budget
 from .passes.channel_groups import ChannelGroups
 from .passes.criteria import make_criterion
 from .passes.criteria.apoz import OfActivations
+from .passes.errors import UsageError
 from .passes.export import infer_shapes, to_model
 from .passes.files import save_model
 from .passes.model import Graph, load
@@ -36,6 +37,7 @@ from .runtime.inputs import model_inputs
 from .runtime.latency import compare
 from .runtime.proof import prove_cut
 from .runtime.reconstruct import refit_sequentially
+from .runtime.sensitivity import Sensitivities
 from .runtime.settings import Settings, make_settings
 
 Progress = Callable[[str], None]
@@ -71,20 +73,43 @@ def prune(
     settings: the fields of `Settings`. Raises BudgetError where the budget cannot be met, ProofError where the result
     does not compute what it must.
     """
-    chosen = make_settings(settings)
+    run = _read(model, make_settings(settings), progress, sizes)
+    if run.settings.replace_head is not None:
+        find_head(run.analysis.groups.labels)  # before the work
+    moments = run.measure()
+    progress("choosing channels")
+    return run.write(run.decision.plan(budget, moments), moments)
+
+
+def sensitivity(
+    model: Source,
+    *,
+    progress: Progress = lambda stage: None,
+    sizes: Mapping[str, int] | None = None,
+    **settings: object,
+) -> tuple[Analysis, Sensitivities]:
+    """What was read, and how far the outputs move when one group alone loses a share of its units.
+
+    The units go in the order of the criterion, and what is left of the group's readers is refitted on the moments,
+    unless reconstruct="none". settings: the fields of `Settings`, `calibration` among them. Raises UsageError where
+    there are no data.
+    """
+    run = _read(model, make_settings(settings), progress, sizes)
+    if run.data is None:
+        raise UsageError("sensitivity is measured on data", where="--calibration", fix="give images or arrays")
+    return run.analysis, run.decision.sensitivities(run.measure())
+
+
+def _read(model: Source, settings: Settings, progress: Progress, sizes: Mapping[str, int] | None) -> _Run:
+    """Open the data and label the channels of the model, for inputs of their size."""
     start = time.perf_counter()
     progress("reading the model")
     graph = load(model)
-    data = _data(graph, chosen)
+    data = _data(graph, settings)
     example = None if data is None else {name: array[:1] for name, array in next(iter(data)).feeds.items()}
-    read = {"device": chosen.device, "seed": chosen.seed, "inexact": chosen.inexact}
+    read = {"device": settings.device, "seed": settings.seed, "inexact": settings.inexact}
     analysis = analyse(graph, sizes=sizes, example=example, **read)
-    run = _Run(replace(analysis, name=_name(model, graph)), chosen, progress, start, data)
-    if chosen.replace_head is not None:
-        find_head(analysis.groups.labels)  # before the work
-    moments = run.measure()
-    progress("choosing channels")
-    return run.write(Decision(run.analysis, chosen, data, progress).plan(budget, moments), moments)
+    return _Run(replace(analysis, name=_name(model, graph)), settings, progress, start, data)
 
 
 def _name(model: Source, graph: Graph) -> str:
@@ -107,6 +132,10 @@ class _Run:
     progress: Progress
     start: float
     data: Data | None = None
+
+    @property
+    def decision(self) -> Decision:
+        return Decision(self.analysis, self.settings, self.data, self.progress)
 
     def measure(self) -> MomentsSet | None:
         """Moments of all consumers: measured on the data, read from a file, or none."""

@@ -104,7 +104,8 @@ class Decision:
             touched -= preset.spares(groups)
         elif preset.spares is not None:
             measured = self._measured({g.name: rankings[g.name] for g in groups.free if g.name in touched}, None)
-            half = {name: values.get(groups[name].units // 2, 0.0) for name, values in measured.values.items()}
+            curves = {name: np.array(sorted(values.items())).T for name, values in measured.values.items() if values}
+            half = {name: float(np.interp(groups[name].units / 2, *curve[:2])) for name, curve in curves.items()}
             touched -= most_sensitive(half)
         if not touched:
             raise UsageError(
@@ -140,6 +141,14 @@ class Decision:
                 possible=least,
             )
         return best
+
+    def sensitivities(self, moments: MomentsSet | None) -> Sensitivities:
+        """How far the outputs move when one group alone is cut at a few levels; the data must be there."""
+        criterion = make_criterion(self.settings.criterion or "obs")
+        evidence = Evidence(self.analysis.groups, seed=self.settings.seed, moments=moments)
+        with threadpool_limits(1):
+            refitted = None if self.settings.reconstruct == "none" else moments
+            return self._measured(rank_groups(criterion, evidence), refitted)
 
     def _scaled(self, rankings: Mapping[str, Ranking], moments: MomentsSet | None) -> Mapping[str, Ranking]:
         if self.data is None or moments is None:

@@ -13,6 +13,7 @@ from onnx_prune import Analysis, Budget, Plan, Report, Result, Settings
 FUNCTIONS = {
     "prune": ["model", "budget", "progress", "sizes", "**settings"],
     "inspect": ["model", "device", "seed", "sizes", "example", "inexact"],
+    "sensitivity": ["model", "progress", "sizes", "**settings"],
     "apply": ["model", "plan", "progress", "**settings"],
 }
 FIELDS = {

@@ -107,4 +107,55 @@ def demo(output: Path | None, no_latency: bool, as_json: bool) -> None:
     finish(result, target, None, as_json, accuracy=accuracy)
 
 
-COMMANDS = (apply, demo, evaluate, inspect)
+@click.command()
+@MODEL
+@click.option("--calibration", required=True, help="Folder or zip of images, .npz, .npy, or module:function.")
+@click.option("--samples", type=int, default=1024, show_default=True, help="Calibration samples to use.")
+@IMAGES
+@click.option("--criterion", help="Which channels go. Default: obs.")
+@click.option("--reconstruct", help="none: what is left of the next layers is not refitted.")
+@SEED
+@DEVICE
+@SIZES
+@JSON
+def sensitivity(model: Path, as_json: bool, **options: Any) -> None:  # noqa: ANN401
+    """Show how far the outputs of MODEL move when one group of channels alone loses 25, 50 or 75 %."""
+    from ..pipeline import sensitivity as run
+    from .show import print_sensitivity, sensitivity_dict
+
+    given = ("calibration", "samples", "criterion", "reconstruct", "seed", "device")
+    chosen = {name: options[name] for name in given if options[name] is not None}
+    images, sizes = preprocessing(options), free_sizes(options["sizes"])
+    with progress_shown(as_json) as progress:
+        analysis, found = run(model, progress=progress, sizes=sizes, preprocessing=images, **chosen)
+    if as_json:
+        print_json(sensitivity_dict(analysis, found))
+    else:
+        print_sensitivity(analysis, found)
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--seconds", type=float, default=5, show_default=True, help="To measure for, all models together.")
+@click.option("--threads", type=int, help="Of one operator. Default: all cores.")
+@DEVICE
+@SIZES
+@JSON
+def bench(models: tuple[Path, ...], seconds: float, threads: int | None, as_json: bool, **options: Any) -> None:  # noqa: ANN401
+    """Measure the latency of MODELS in ONNX Runtime, on the first one's random input at batch 1, in turns."""
+    from ..runtime.feeds import runnable_feeds
+    from ..runtime.latency import compare
+    from .show import print_latencies
+
+    device = options["device"]
+    with progress_shown(as_json) as progress:
+        progress("measuring latency")
+        feeds = runnable_feeds(models[0], batch=1, sizes=free_sizes(options["sizes"]), device=device)
+        times = compare(models, feeds, seconds=seconds, device=device, threads=threads)
+    if as_json:
+        print_json({"models": [{"model": str(m), "latency": t} for m, t in zip(models, times, strict=True)]})
+    else:
+        print_latencies([str(model) for model in models], times)
+
+
+COMMANDS = (apply, bench, demo, evaluate, inspect, sensitivity)

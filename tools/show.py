@@ -12,12 +12,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..passes.presets import most_sensitive
+from ..runtime.sensitivity import LEVELS
+
 if TYPE_CHECKING:
     from ..passes.channel_groups import ChannelGroup
     from ..pipeline import Analysis, Result
+    from ..runtime.sensitivity import Sensitivities
 
 _MANY = 40  # group rows shown in full; more are summed up
 _WIDE = 240  # columns
+_KINDS = {"kl": "KL divergence of the outputs, nats a sample", "relative mse": "relative squared error of the outputs"}
 
 
 def _console() -> Console:
@@ -157,3 +162,42 @@ def print_inspection(analysis: Analysis, *, members: bool) -> None:
     )
     for reason, count in Counter(g.pinned for g in analysis.groups.groups if g.pinned).most_common():
         console.print(Text(f"  {count} pinned: {reason}", style="dim"))
+
+
+def sensitivity_dict(analysis: Analysis, found: Sensitivities) -> dict[str, Any]:
+    """What `sensitivity --json` prints: of each group the divergence by the number of units that go."""
+    groups = [
+        {"name": g.name, "units": g.units, "divergence": {str(n): v for n, v in found.values[g.name].items()}}
+        for g in analysis.groups.free
+    ]
+    return {"model": analysis.name, "kind": found.kind, "groups": groups}
+
+
+def print_sensitivity(analysis: Analysis, found: Sensitivities) -> None:
+    """A row a group, in the order of the graph; the most sensitive ones stand out."""
+    console, groups = _console(), analysis.groups.free
+    middle = {g.name: values[len(values) // 2] for g in groups if (values := list(found.values[g.name].values()))}
+    sensitive = most_sensitive(middle) if middle else frozenset()
+    console.print(Text.assemble((analysis.name, "bold"), f": {_KINDS[found.kind]}"))
+    table = Table(show_edge=False, pad_edge=False)
+    for heading in ("group", "units", *(f"{level:.0%} gone" for level in LEVELS)):
+        table.add_column(heading, justify="left" if heading == "group" else "right", overflow="fold")
+    for g in groups:
+        values = [found.values[g.name].get(int(level * g.units)) for level in LEVELS]
+        cells = ["" if value is None else f"{value:.2e}" for value in values]
+        table.add_row(Text(g.name), str(g.units), *cells, style="yellow" if g.name in sensitive else "")
+    console.print(table)
+    if sensitive:
+        console.print(
+            Text(f"most sensitive: {', '.join(g.name for g in groups if g.name in sensitive)}", style="yellow")
+        )
+
+
+def print_latencies(models: list[str], times: list[float]) -> None:
+    """Medians, and their ratio to the first."""
+    table = Table(show_edge=False, pad_edge=False)
+    for heading in ("model", "latency", "of the first"):
+        table.add_column(heading, justify="left" if heading == "model" else "right", overflow="fold")
+    for model, time in zip(models, times, strict=True):
+        table.add_row(Text(model), f"{time:.2f} ms", f"{time / times[0]:.1%}")
+    _console().print(table)

@@ -15,34 +15,8 @@ import onnx_prune.pipeline
 import pytest
 from onnx_prune import models
 from onnx_prune.passes.apply_plan import Cut
-from onnx_prune.tools import cli
 
 DATA = [str(path) for path in models.digits_data()]  # test, calibration
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Arguments -> (exit code, standard output, standard error), in a folder with a copy of the demo model."""
-    (tmp_path / "digits.onnx").write_bytes(models.digits_model().read_bytes())
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["onnx-prune", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
-
-
-@pytest.fixture
-def files(tmp_path):
-    """The names of the files that are there now."""
-    return lambda: sorted(path.name for path in tmp_path.iterdir())
 
 
 def assert_error(text, what):
@@ -174,6 +148,11 @@ def test_calibrated_runs_protect_accuracy(run):
         (["digits.onnx", "--criterion", "best"], 2, "best"),
         (["digits.onnx", "--allocation", "fair"], 2, "fair"),
         (["digits.onnx", "--align", "0"], 2, "aligned"),
+        (["digits.onnx", "--preset", "best"], 2, "best"),
+        (["digits.onnx", "--preset", "apoz"], 2, "looks at activations"),
+        (["digits.onnx", "--replace-head", "gap"], 2, "no fully connected layers"),
+        (["sensitivity", "missing.onnx", "--calibration", DATA[1]], 3, "does not exist"),
+        (["bench", "missing.onnx"], 3, "cannot be read"),
         (["digits.onnx", "--exclude", "("], 2, "no regular expression"),
         (["digits.onnx", "--exclude", "nobody"], 2, "no group's name matches"),
         (["digits.onnx", "--size-of", "height"], 2, "--size-of wants NAME=N"),
@@ -207,7 +186,10 @@ def test_an_error_has_its_code_and_says_what_where_and_what_to_do(run, files, tm
     assert files() == ["digits.onnx", "junk.onnx"]
 
 
-@pytest.mark.parametrize("arguments", [["digits.onnx", "--no-such-flag"], ["digits.onnx", "--align", "x"], ["apply"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["digits.onnx", "--no-such-flag"], ["digits.onnx", "--align", "x"], ["apply"], ["bench"], ["sensitivity", "m"]],
+)
 def test_wrong_usage_is_2(run, files, arguments):
     code, out, err = run(*arguments)
     assert code == 2
@@ -281,7 +263,7 @@ def test_help_answers_within_700_ms():
 def test_help_names_every_command(run):
     code, out, _ = run("--help")
     assert code == 0
-    assert {"prune", "inspect", "apply", "evaluate", "demo"} <= set(out.split())
+    assert {"prune", "inspect", "apply", "evaluate", "demo", "sensitivity", "bench"} <= set(out.split())
     assert run()[2].startswith("Usage: onnx-prune")
 
 

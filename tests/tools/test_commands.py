@@ -1,0 +1,66 @@
+"""Presets, alignment and the commands that measure, from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from onnx_prune import models
+
+DATA = [str(path) for path in models.digits_data()]  # test, calibration
+
+
+def test_a_preset_decides_what_is_not_said(run):
+    given = ["digits.onnx", "--calibration", DATA[1], "--samples", "64", "--no-latency", "--json", "--plan", "p.json"]
+    rows = {g["name"]: g for g in json.loads(run(*given, "--preset", "thinet")[1])["groups"]}
+    plan = json.loads(Path("p.json").read_text())
+    assert (plan["criterion"], plan["allocation"], plan["reconstruct"]) == ("thinet", "uniform", "channel")
+    assert {n for n, g in rows.items() if g["after"] < g["before"]} == {
+        f"layer{n}.conv1" for n in ("1.0", "1.1", "2.0")
+    }
+    run(*given, "--preset", "thinet", "--criterion", "obs:swaps=5", "--reconstruct", "full", "--exclude", "layer1.*")
+    plan = json.loads(Path("p.json").read_text())
+    assert (plan["criterion"], plan["allocation"], plan["reconstruct"]) == ("obs:swaps=5", "uniform", "full")
+    cut = {g["name"] for g in plan["groups"] if g["removed"]}
+    assert cut == {"conv1", "layer2.0.conv1", "layer2.0.conv2"}  # what is said wins, also what stays
+
+
+def test_trimming_needs_no_budget_and_stops_at_one(run):
+    given = ["digits.onnx", "--calibration", DATA[1], "--samples", "64", "--no-latency", "--json", "--preset", "apoz"]
+    free, stopped, never = (
+        json.loads(run(*given, *more)[1])["macs"] for more in ([], ["--macs", "95%"], ["--macs", "9%"])
+    )
+    assert free[1] < 0.9 * free[0]
+    assert 0.93 * free[0] < stopped[1] <= 0.95 * free[0]
+    assert never == free
+
+
+def test_automatic_alignment_is_by_the_width_of_the_group(run):
+    rows = json.loads(run("digits.onnx", "--align", "auto", "--no-latency", "--json")[1])["groups"]
+    cut = [g for g in rows if g["after"] < g["before"]]
+    assert {g["before"] for g in cut} == {32, 64}
+    assert all(g["after"] % {32: 8, 64: 16}[g["before"]] == 0 for g in cut)
+
+
+def test_sensitivity_shows_every_free_group_at_three_levels(run, files):
+    given = ["sensitivity", "digits.onnx", "--calibration", DATA[1], "--samples", "64"]
+    code, out, _ = run(*given)
+    assert code == 0
+    assert "KL divergence" in out
+    assert out.split("most sensitive: ")[1].strip() == "conv1"
+    found = json.loads(run(*given, "--json")[1])
+    plain = json.loads(run(*given, "--json", "--criterion", "l1", "--reconstruct", "none")[1])
+    assert [g["name"] for g in found["groups"]][:2] == ["conv1", "layer1.0.conv1"]
+    for group, worse in zip(found["groups"], plain["groups"], strict=True):
+        assert list(group["divergence"]) == [str(group["units"] * n // 4) for n in (1, 2, 3)]
+        values = list(group["divergence"].values())
+        assert 0 < values[0] < values[2] < worse["divergence"][str(group["units"] * 3 // 4)]
+    assert files() == ["digits.onnx"]
+
+
+def test_bench_compares_latencies(run):
+    run("digits.onnx", "--no-latency")
+    measured = json.loads(run("bench", "digits.onnx", "digits.pruned.onnx", "--seconds", "0.2", "--json")[1])["models"]
+    assert [row["model"] for row in measured] == ["digits.onnx", "digits.pruned.onnx"]
+    assert all(0 < row["latency"] < 1000 for row in measured)
+    assert "100.0%" in run("bench", "digits.onnx", "--seconds", "0.1", "--threads", "1")[1]
