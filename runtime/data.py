@@ -7,7 +7,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from ..passes.errors import ReadError, UsageError
 from .inputs import ModelInput, check_feeds
-from .preprocess import Preprocessing, image_reader
+from .preprocess import ImageReader, Preprocessing, image_reader
 from .sources import Batch, Samples, array_samples, class_numbers, image_samples, load_arrays
 
 Source = str | Path | Mapping[str, np.ndarray] | Callable[[], Iterable[object]]
@@ -101,7 +101,39 @@ def choose(count: int, labels: np.ndarray | None, samples: int | None, seed: int
     return rng.permutation(order[np.argsort(turn, kind="stable")[:samples]])
 
 
-def _samples(source: Source, inputs: Sequence[ModelInput], preprocessing: Preprocessing | None) -> Samples:
+def open_samples(
+    source: Source, inputs: Sequence[ModelInput], preprocessing: Preprocessing | None = None
+) -> tuple[Samples, ImageReader | None]:
+    """Samples that can be read in any order, for training; of a function all that it yields, held in memory.
+
+    Images that a model reads as floats come as the pixels themselves, a quarter of the memory, and with the reader
+    whose `factor` and `offset` they still need. Otherwise like `open_data`.
+    """
+    function = _function(source)
+    if function is not None:
+        _no_images(preprocessing, source)
+        return _held(_stream(function, inputs, None, str(source))), None
+    found = _samples(source, inputs, preprocessing, pixels=True)
+    held = found.read(np.zeros(1, np.int64)).feeds[inputs[0].name].dtype
+    pixels = held.kind == "u" and inputs[0].dtype.kind == "f"
+    return found, image_reader(inputs[0], preprocessing or Preprocessing()) if pixels else None
+
+
+def _held(data: Data) -> Samples:
+    batches = list(data)
+    feeds = {name: np.concatenate([b.feeds[name] for b in batches]) for name in batches[0].feeds}
+    labels = np.concatenate([b.labels for b in batches if b.labels is not None]) if data.labelled else None
+    return Samples(
+        len(next(iter(feeds.values()))),
+        labels,
+        (),
+        lambda at: Batch({name: array[at] for name, array in feeds.items()}, None if labels is None else labels[at]),
+    )
+
+
+def _samples(
+    source: Source, inputs: Sequence[ModelInput], preprocessing: Preprocessing | None, *, pixels: bool = False
+) -> Samples:
     if isinstance(source, Mapping):
         _no_images(preprocessing, "arrays")
         return array_samples({str(k): np.asarray(v) for k, v in source.items()}, inputs, "the arrays given")
@@ -120,7 +152,10 @@ def _samples(source: Source, inputs: Sequence[ModelInput], preprocessing: Prepro
             where=str(path),
             fix="give .npz or module:function",
         )
-    return image_samples(path, inputs[0].name, image_reader(inputs[0], preprocessing or Preprocessing()))
+    reader = image_reader(inputs[0], preprocessing or Preprocessing())
+    if pixels and reader.dtype.kind == "f":
+        reader = replace(reader, dtype=np.dtype(np.uint8))
+    return image_samples(path, inputs[0].name, reader)
 
 
 def _no_images(preprocessing: Preprocessing | None, source: object) -> None:

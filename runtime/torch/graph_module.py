@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from ...passes.batch_norm import stored_tensors
 from ...passes.errors import UsageError
 from ...passes.export import to_model
 from ...passes.model import Graph
@@ -20,7 +21,6 @@ from ...passes.reading import read_model
 from .dtypes import to_numpy
 from .operators import Context
 from .program import Program, compile_graph
-from .weights import stored_tensors
 
 Edit = Callable[[Tensor], Tensor]
 _NONE: Mapping[str, Edit] = MappingProxyType({})
@@ -42,7 +42,7 @@ class GraphModule(nn.Module):
         self.parameter_names: dict[str, str] = {}
         self.statistics_names: dict[str, str] = {}
         self.frozen_statistics = False
-        self.batch_norm = F.batch_norm
+        self.batch_norm: Callable[..., Tensor] = F.batch_norm
         for name, tensor in program.parameters.items():
             self.parameter_names[name] = own = self._free_name(name)
             self.register_parameter(own, nn.Parameter(tensor))
