@@ -229,7 +229,7 @@ class _Compiler:
     def _emit_torch(self, node: onnx.NodeProto) -> None:
         operator = find_operator(node)
         assert operator is not None
-        forms = [self._form(operator, position, name) for position, name in enumerate(node.input)]
+        forms: list[Form] = [self._form(operator, position, name) for position, name in enumerate(node.input)]
         sources = tuple(
             self._slot(name, form) if name else self._slot("", "tensor")
             for name, form in zip(node.input, forms, strict=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import onnx
 from onnx import numpy_helper
 
+from ...passes.batch_norm import stored_tensors
 from .dtypes import FLOATS
 from .operators import find_operator
 
@@ -70,17 +70,6 @@ def weights(graph: onnx.GraphProto) -> Weights:
         and (name in weighty or (name in read and _size(tensor) > 1 and not _is_mask(tensor)))
     )
     return Weights(stored, tuple(trained), tuple(statistics))
-
-
-def stored_tensors(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
-    """Initializers and the tensors of Constant nodes."""
-    for tensor in graph.initializer:
-        yield tensor.name, tensor
-    for node in graph.node:
-        if node.op_type == "Constant":
-            for attribute in node.attribute:
-                if attribute.name == "value":
-                    yield node.output[0], attribute.t
 
 
 def _size(tensor: onnx.TensorProto) -> int:
