@@ -48,6 +48,26 @@ def max_relative_error(
     return Proof(worst, where, len(feeds_list))
 
 
+def own_error(model: Source, feeds_list: Sequence[Mapping[str, np.ndarray]], *, device: Device = "auto") -> float:
+    """How far a model is from itself where only rounding differs: optimised, and on floats one step away.
+
+    It is large where the model turns rounding errors into large ones, as a softmax of almost equal huge logits does.
+    """
+    chosen = observed(model.graph) if isinstance(model, onnx.ModelProto) else {}
+    beside = [{name: _one_step(array) for name, array in feeds.items()} for feeds in feeds_list]
+    references = list(_outputs(model, feeds_list, device, chosen))
+    others = [
+        _outputs(model, feeds_list, device, chosen, optimise=True),
+        _outputs(model, beside, device, chosen),
+    ]
+    pairs = ((values, reference) for found in others for values, reference in zip(found, references, strict=True))
+    return _largest((values[name], reference[name]) for values, reference in pairs for name in reference)
+
+
+def _one_step(array: np.ndarray) -> np.ndarray:
+    return np.nextafter(array, array.dtype.type(np.inf)) if array.dtype.kind == "f" else array
+
+
 def output_error(value: Any, reference: Any) -> float:  # noqa: ANN401 - whatever a session returns
     """How far a value is from its reference: 0 is equal, inf is another shape, length, or place of a NaN or infinity.
 
@@ -62,12 +82,17 @@ def output_error(value: Any, reference: Any) -> float:  # noqa: ANN401 - whateve
 
 
 def _outputs(
-    model: Source, feeds_list: Iterable[Mapping[str, np.ndarray]], device: Device, chosen: Mapping[str, str]
+    model: Source,
+    feeds_list: Iterable[Mapping[str, np.ndarray]],
+    device: Device,
+    chosen: Mapping[str, str],
+    *,
+    optimise: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """What the model shows for each output, by the output's name."""
     hidden = {output: tap(output) for output, tensor in chosen.items() if output != tensor}
     additions = taps(chosen, model.graph) if hidden and isinstance(model, onnx.ModelProto) else None
-    session = open_session(model, device=device, optimise=False, additions=additions)
+    session = open_session(model, device=device, optimise=optimise, additions=additions)
     names = [name for name in session.outputs if name not in hidden]
     for feeds in feeds_list:
         shown = session.run(feeds, names)
