@@ -17,12 +17,13 @@ from ..passes.apply_plan import apply_removal
 from ..passes.budget import Budget
 from ..passes.choice import word
 from ..passes.criteria import make_criterion
+from ..passes.criteria._gradients import OfGradients
 from ..passes.errors import BudgetError, UsageError
 from ..passes.export import to_model
 from ..passes.moments import MomentsSet
 from ..passes.plan import Plan, make_plan, removed_from_plan
 from ..passes.presets import make_preset, most_sensitive
-from ..passes.ranking import Evidence, Ranking, rank_groups
+from ..passes.ranking import Criterion, Evidence, Ranking, rank_groups
 from ..passes.reconstruct import KINDS
 from ..passes.schedules import Error, Method, Sensitivity, make_method
 from ..passes.tradeoff import savings
@@ -53,7 +54,7 @@ class Decision:
         assert settings.allocation is not None, "make_settings fills what is not given"
         criterion, method = make_criterion(settings.criterion), make_method(settings.allocation)
         reconstruct = self._reconstruction(moments)
-        evidence = Evidence(groups, seed=settings.seed, moments=moments)
+        evidence = Evidence(groups, seed=settings.seed, moments=moments, gradients=self._gradients(criterion))
         with threadpool_limits(1):  # numpy's idle threads spin: on busy cores two are up to 100 times slower than one
             rankings = rank_groups(criterion, evidence)
             exclude = self._excluded(rankings)
@@ -149,6 +150,26 @@ class Decision:
         with threadpool_limits(1):
             refitted = None if self.settings.reconstruct == "none" else moments
             return self._measured(rank_groups(criterion, evidence), refitted)
+
+    def _gradients(self, criterion: Criterion) -> Mapping[str, np.ndarray] | None:
+        """Of the groups' gates, where the criterion looks at them; raises UsageError without data, or without torch."""
+        if not isinstance(criterion, OfGradients):
+            return None
+        if self.data is None:
+            raise UsageError(
+                f"'{word(criterion)}' looks at gradients, which are taken on data",
+                where="--criterion",
+                fix="give --calibration, or take l2",
+            )
+        from .torch.gates import Wanted, gate_gradients
+
+        return gate_gradients(
+            self.analysis.groups,
+            self.data,
+            Wanted(criterion.labels, criterion.auxiliary, self.settings.seed),
+            device=self.settings.device,
+            progress=lambda done: self.progress(f"taking gradients: {done} samples"),
+        )
 
     def _scaled(self, rankings: Mapping[str, Ranking], moments: MomentsSet | None) -> Mapping[str, Ranking]:
         if self.data is None or moments is None:
