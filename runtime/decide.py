@@ -146,7 +146,8 @@ class Decision:
     def sensitivities(self, moments: MomentsSet | None) -> Sensitivities:
         """How far the outputs move when one group alone is cut at a few levels; the data must be there."""
         criterion = make_criterion(self.settings.criterion or "obs")
-        evidence = Evidence(self.analysis.groups, seed=self.settings.seed, moments=moments)
+        gradients = self._gradients(criterion)
+        evidence = Evidence(self.analysis.groups, seed=self.settings.seed, moments=moments, gradients=gradients)
         with threadpool_limits(1):
             refitted = None if self.settings.reconstruct == "none" else moments
             return self._measured(rank_groups(criterion, evidence), refitted)
