@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         """What `forward` leaves for `backward`."""
 
         count: float
-
+        saved_tensors: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,4 +143,4 @@ def batch_norm(  # noqa: PLR0913, PLR0917 - torch's own signature
         spread = (numbers * (variances + (means - whole).square())).sum(0) / count
         mean.lerp_(whole, momentum)
         var.lerp_(spread * count / (count - 1).clamp_min(1), momentum)
-    return SynchronisedBatchNorm.apply(x, scale, bias, whole, torch.rsqrt(spread + epsilon), float(count))  
+    return SynchronisedBatchNorm.apply(x, scale, bias, whole, torch.rsqrt(spread + epsilon), float(count))

@@ -14,11 +14,14 @@ import numpy as np
 import onnx
 import torch
 
+from ...passes.batch_norm import fold_batch_norms, normalisable
 from ...passes.errors import ProofError, UsageError
 from ..data import Source
 from ..inputs import model_inputs
 from ..preprocess import Preprocessing
 from ..session import Device, open_session
+from ..sources import Batch
+from .batch_norm import insert_batch_norms
 from .checkpoint import Checkpoint, run_key
 from .distributed import Processes, joined
 from .graph_module import GraphModule
@@ -28,7 +31,7 @@ from .training_data import Share, TrainingData, training_data
 
 AfterEpoch = Callable[[GraphModule], None]
 _AGREEMENT = 1e-4  # of the largest output: what the written model may differ from the trained module
-_COMPARED = 16  # samples
+_COMPARED, _MEASURED = 16, 1024  # samples to compare outputs on, and to measure statistics on
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,7 @@ def finetune(
         inputs = model_inputs(model)
         data = training_data(examples.train, inputs, examples.preprocessing, recipe, place, watch.stage)
         tests = _evaluation(examples, model, recipe, place, watch)
-        student = GraphModule(model).to(place)
+        student = GraphModule(_with_batch_norms(model, data, recipe)).to(place)
         teacher = None if examples.teacher is None else GraphModule(examples.teacher).to(place).eval()
         pair = Pair(_trainable(student), teacher)
         training = Training(pair, data, tests, recipe, processes)
@@ -164,6 +167,18 @@ def _evaluation(
         return None
     plain = replace(recipe, augment=())
     return training_data(examples.evaluation, model_inputs(model), examples.preprocessing, plain, place, watch.stage)
+
+
+def _with_batch_norms(model: onnx.ModelProto, data: TrainingData, recipe: Recipe) -> onnx.ModelProto:
+    """The same function, with a BatchNormalization behind each convolution that has none."""
+    if not recipe.batch_norm or not normalisable(model.graph):
+        return model
+    count, size = data.samples.count, data.batch or min(recipe.batch, data.samples.count)
+    chosen = np.random.default_rng(recipe.seed).permutation(count)[: max(_MEASURED - _MEASURED % size, size)]
+    shares = [Share(part) for part in np.array_split(chosen, range(size, len(chosen), size))]
+    batches = data.batches([share for share in shares if len(share.indices) == size])
+    feeds = (dict(zip(data.names, (x.cpu().numpy() for x in inputs), strict=True)) for inputs, _ in batches)
+    return insert_batch_norms(model, (Batch(one, None) for one in feeds), device=data.device)
 
 
 def _trainable(student: GraphModule) -> GraphModule:
@@ -243,7 +258,7 @@ def _written(training: Training, processes: Processes, seconds: float) -> FineTu
     assert training.best is not None
     student = training.student
     student.load_state_dict(training.best["weights"])
-    model = student.to_model()
+    model = fold_batch_norms(student.to_model())
     difference = _agreement(student, model, training.data) if processes.first else 0.0
     return FineTuned(model, tuple(training.epochs), training.best["epoch"], difference, seconds, processes.first)
 

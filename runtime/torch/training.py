@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...passes.errors import AccuracyError
+from ...passes.errors import AccuracyError, UsageError
 from .distributed import Processes, batch_norm
 from .features import Recorder, common_features, feature_distance
 from .graph_module import GraphModule
@@ -85,6 +85,12 @@ class Training:
         names: tuple[str, ...] = ()
         if self.teacher is not None and self.recipe.features:
             names = common_features(self.student, self.teacher, inputs)
+            if not names:
+                raise UsageError(
+                    "the two models have no inner tensor of the same name and shape",
+                    where="--features",
+                    fix="leave it away, or keep the channels of the residual sums (--exclude)",
+                )
         return objective, names
 
     # ---- one epoch
