@@ -1,7 +1,8 @@
 """Every public model, pruned and proven: `python -m onnx_prune.tools.coverage` writes docs/coverage.md.
 
-Each model runs in a process of its own, so that memory, crashes and endless runs are its own affair. Results are kept
-as JSON lines, and an interrupted run goes on where it stopped.
+Each model runs in a process of its own, so that memory, crashes and endless runs are its own affair. Rows are kept as
+JSON lines beside the page, and an interrupted run goes on where it stopped. A job is one way through each model: ours,
+or a peer's (extra `bench`).
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from .coverage_page import Row, render
+from .coverage_page import render
+from .coverage_rows import KINDS, PeerRow, Row, append_row, read_rows, write_rows
+from .peers import through_onnxsim
 
 if TYPE_CHECKING:
     import onnx
@@ -31,9 +35,10 @@ if TYPE_CHECKING:
     from ..passes.model import Graph
 
 _KEPT = 0.5  # of the MACs, what is asked for
-_LIMIT_SECONDS = 1200
+_LIMIT_SECONDS = {"onnx-prune": 1200, "onnxsim": 600}
 _SLOW = re.compile("vit_h_14|regnet_y_128gf|regnet_y_32gf|vit_l")  # several GB: at the end
 _PRODUCTS = ("MatMul", "Einsum", "Attention", "Gemm")
+_APART_BYTES = 1 << 30
 _LARGEST_MESSAGE = 2**31 - 1  # bytes that protobuf, and so the checker, can take
 # What differs from model to model in a reason, and what stands for it.
 _SHORTER = (
@@ -46,26 +51,26 @@ _SHORTER = (
 
 @click.command()
 @click.option("--only", metavar="REGEX", default="", help="Models whose names match.")
+@click.option("--job", "jobs", type=click.Choice(list(KINDS)), multiple=True, help="Jobs to run; all by default.")
 @click.option("--shared", type=click.Path(path_type=Path, file_okay=False), default="../shared", show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), default="docs/coverage.md")
 @click.option("--fresh", is_flag=True, help="Run the models again that were run before.")
 @click.option("--child", type=click.Path(path_type=Path, exists=True, dir_okay=False), hidden=True)
-def coverage(only: str, shared: Path, output: Path, *, fresh: bool, child: Path | None) -> None:
-    """Prune every model of the zoo, of the real ones and of the onnx package, and write the table."""
+def coverage(only: str, jobs: Sequence[str], shared: Path, output: Path, *, fresh: bool, child: Path | None) -> None:
+    """Prune every model of the zoo, of the real ones and of the onnx package, and write the tables."""
     if child is not None:
-        click.echo(json.dumps(asdict(examine(child, shared))))
+        click.echo(json.dumps(asdict(_JOBS[jobs[0]](child, shared))))
         return
-    paths = list_models(shared)
-    cache = Path(tempfile.gettempdir()) / "onnx-prune-coverage.jsonl"
-    known = _read(cache)
-    for path in paths:
-        name = model_name(path)
-        if re.search(only, name) and (fresh or name not in known):
-            known[name] = _isolated(path, shared)
-            with cache.open("a") as lines:
-                lines.write(json.dumps(asdict(known[name])) + "\n")
-            click.echo(f"{name}: {known[name].status}", err=True)
-    rows = [known[model_name(path)] for path in paths if model_name(path) in known]
+    paths, kept = list_models(shared), output.with_suffix(".jsonl")
+    rows = read_rows(kept)
+    for job in jobs or KINDS:
+        for path in paths:
+            name = model_name(path)
+            if re.search(only, name) and (fresh or (job, name) not in rows):
+                rows[job, name] = _isolated(job, path, shared)
+                append_row(kept, job, rows[job, name])
+                click.echo(f"{job}, {name}: {rows[job, name].status}", err=True)
+    write_rows(kept, rows)
     output.write_text(render(rows, len(paths)))
 
 
@@ -86,14 +91,19 @@ def model_name(path: Path) -> str:
 
 def examine(path: Path, shared: Path) -> Row:
     """Analyse, prune as far as asked or possible, prove and check one model."""
-    from ..passes.errors import OnnxPruneError
     from ..passes.model import load
-    from ..pipeline import analyse
 
-    graph = load(_materialise(path, shared) if path.suffix == ".gz" else path)
+    with tempfile.TemporaryDirectory() as folder:
+        return _examined(path, load(_apart(_model(path, shared), Path(folder))))
+
+
+def _examined(path: Path, graph: Graph) -> Row:
+    from ..passes.errors import OnnxPruneError
+    from ..pipeline import inspect
+
     try:
         start = time.process_time()
-        analysis = analyse(graph)
+        analysis = inspect(graph)
         seconds = time.process_time() - start
         groups, cost = analysis.groups, analysis.cost
         can_go = 1 - _least(cost)
@@ -126,7 +136,7 @@ def _prune(graph: Graph, share: float) -> tuple[str, float, float | None]:
 
     if share >= 1:
         return "ok", 1.0, None
-    result = prune(graph, budget=Budget(macs=share), measure=False)
+    result = prune(graph, budget=Budget(macs=share), calibration="none", measure=False)
     if result.report.size[1] < _LARGEST_MESSAGE:
         try:
             onnx.checker.check_model(result.model)
@@ -173,8 +183,10 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _materialise(path: Path, shared: Path) -> onnx.ModelProto:
-    """The skeleton with weights, by the zoo's own tool."""
+def _model(path: Path, shared: Path) -> onnx.ModelProto | Path:
+    """The path of a model, or the skeleton with weights, by the zoo's own tool."""
+    if path.suffix != ".gz":
+        return path
     spec = importlib.util.spec_from_file_location("zoo", shared / "tools" / "zoo.py")
     assert spec is not None
     assert spec.loader is not None
@@ -183,23 +195,43 @@ def _materialise(path: Path, shared: Path) -> onnx.ModelProto:
     return zoo.materialise(path)
 
 
-def _isolated(path: Path, shared: Path) -> Row:
-    command = [sys.executable, "-m", "onnx_prune.tools.coverage", "--child", str(path), "--shared", str(shared)]
-    failed = Row(model_name(path), path.parent.name)
+def _apart(model: onnx.ModelProto | Path, folder: Path) -> onnx.ModelProto | Path:
+    """A model of more than a GiB as users have it: a file, with its weights in another one."""
+    import onnx
+
+    from ..passes.spill import weight_bytes
+
+    if isinstance(model, Path) or weight_bytes(model) < _APART_BYTES:
+        return model
+    path = folder / "model.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="weights.data")
+    return path
+
+
+def _peer(path: Path, shared: Path) -> PeerRow:
+    import onnx
+
+    model = _model(path, shared)
+    return through_onnxsim(model_name(path), onnx.load(model) if isinstance(model, Path) else model)
+
+
+_JOBS = {"onnx-prune": examine, "onnxsim": _peer}
+
+
+def _isolated(job: str, path: Path, shared: Path) -> Row | PeerRow:
+    command = [sys.executable, "-m", "onnx_prune.tools.coverage", "--job", job]
+    command += ["--child", str(path), "--shared", str(shared)]
+    name, limit = model_name(path), _LIMIT_SECONDS[job]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_SECONDS, check=False)  # noqa: S603 - our own
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)  # noqa: S603 - our own
     except subprocess.TimeoutExpired:
-        return Row(failed.name, failed.source, f"not done after {_LIMIT_SECONDS} s")
-    if done.returncode:
+        status = f"failed: not done after {limit} s"
+    else:
+        if done.returncode == 0:
+            return KINDS[job](**json.loads(done.stdout.splitlines()[-1]))
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        return Row(failed.name, failed.source, f"exit code {done.returncode}: {last}")
-    return Row(**json.loads(done.stdout.splitlines()[-1]))
-
-
-def _read(cache: Path) -> dict[str, Row]:
-    lines = cache.read_text().splitlines() if cache.exists() else []
-    rows = [Row(**json.loads(line)) for line in lines]
-    return {row.name: row for row in rows}
+        status = f"failed: exit code {done.returncode}: {last}"
+    return Row(name, path.parent.name, status) if KINDS[job] is Row else PeerRow(name, status)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
+
+from .coverage_rows import PeerRow, Row, Rows
+from .peers import SPARSITY, TORCH_PRUNING_DOES, TORCH_PRUNING_FAILS, TORCH_PRUNING_LIST, architecture
 
 _REACHED = 0.5005  # of the MACs: the budget holds from below, but for rounding where less can go
 _LISTED = 3  # reasons a model
@@ -29,30 +31,13 @@ _HEADINGS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One model: what was found, done and proven; status: "ok", or what went wrong."""
-
-    name: str
-    source: str
-    status: str = "ok"
-    nodes: int = 0
-    seconds: float = 0.0
-    convolutional: bool = False
-    can_go: float = 0.0
-    kept: float = 1.0
-    proof: float | None = None
-    free: int = 0
-    groups: int = 0
-    pinned: dict[str, int] = field(default_factory=dict)
-    peak: int = 0
-
-
-def render(rows: Sequence[Row], number: int) -> str:
-    """The page in Markdown: summary, convolutional networks that stop short of the half, the table.
+def render(found: Rows, number: int) -> str:
+    """The page in Markdown: summary, convolutional networks that stop short of the half, the table, the peers.
 
     number: how many models there are, run or not.
     """
+    rows = [row for row in found.values() if isinstance(row, Row)]
+    peers = {row.name: row for row in found.values() if isinstance(row, PeerRow)}
     parts = [
         "# Coverage",
         _HEAD,
@@ -62,6 +47,8 @@ def render(rows: Sequence[Row], number: int) -> str:
         "## All models",
         _LEGEND,
         _table(rows),
+        "## Beside others",
+        *_beside(rows, peers),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -129,3 +116,65 @@ def _pinned(row: Row) -> str:
     reasons = [f"{reason} ({count})" for reason, count in list(row.pinned.items())[:_LISTED]]
     rest = len(row.pinned) - _LISTED
     return "; ".join([*reasons, *([f"{rest} more"] if rest > 0 else [])])
+
+
+def _beside(rows: Sequence[Row], peers: Mapping[str, PeerRow]) -> list[str]:
+    """The same models through others: counts, what Torch-Pruning publishes, one line a model."""
+    version = next((f" {row.version}" for row in peers.values() if row.version), "")
+    compared = [row for row in rows if row.name in peers]
+    intro = (
+        f"onnxsim: `onnxsim.pruning.apply_structured_pruning`{version}, sparsity {SPARSITY}, without calibration, run "
+        f"here on {len(compared)} of the {len(rows)} models. It takes no budget, so that its shares fall as they fall. "
+        "Its output is wrong if strict shape inference or ONNX Runtime refuses it, or if outputs have other shapes. "
+        f"Torch-Pruning: its [published list]({TORCH_PRUNING_LIST}) of torchvision 0.13.1, forward passes only."
+    )
+    known = {architecture(row.name): row for row in rows if row.name.startswith("tv-")}
+    listed = [name for name in sorted(TORCH_PRUNING_DOES | TORCH_PRUNING_FAILS) if name in known]
+    failures = [name for name in sorted(TORCH_PRUNING_FAILS) if name in known]
+    number = len(TORCH_PRUNING_DOES | TORCH_PRUNING_FAILS)
+    through = sum(known[name].status == "ok" for name in listed)
+    shares = ", ".join(f"{name} {_kept(known[name])}" for name in failures) or "none was run"
+    points = [
+        f"Of the {number} architectures that Torch-Pruning lists {len(listed)} are here by name; {through} go through.",
+        f"Those that it fails on, and what is kept of their MACs here: {shares}.",
+    ]
+    return [intro, _counts(rows, peers), "\n".join(f"- {point}" for point in points), _peer_table(compared, peers)]
+
+
+def _counts(rows: Sequence[Row], peers: Mapping[str, PeerRow]) -> str:
+    ours = [row.kept for row in rows if row.status == "ok"]
+    kept = [row.kept for row in peers.values() if row.kept is not None]
+    wrong = sum(row.status.startswith("wrong") for row in peers.values())
+    failed = sum(row.status.startswith("failed") for row in peers.values())
+    listed = len(TORCH_PRUNING_DOES), len(TORCH_PRUNING_FAILS)
+    lines = [
+        ("", "onnx-prune", "onnxsim", "Torch-Pruning"),
+        ("---", "---", "---", "---"),
+        ("models", len(rows), len(peers), sum(listed)),
+        ("come through, usable", len(ours), len(kept), listed[0]),
+        ("come down to 50 % of the MACs", _below(ours, _REACHED), _below(kept, _REACHED), "not published"),
+        ("come down to 55 %", _below(ours, 0.55), _below(kept, 0.55), "not published"),
+        ("keep 95 % or more", len(ours) - _below(ours, 0.95), len(kept) - _below(kept, 0.95), "not published"),
+        ("output is wrong", 0, wrong, "not published"),
+        ("no output", len(rows) - len(ours), failed, listed[1]),
+    ]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def _below(shares: Iterable[float], limit: float) -> int:
+    return sum(share <= limit for share in shares)
+
+
+def _kept(row: Row) -> str:
+    return f"{row.kept:.1%}" if row.status == "ok" else "failed"
+
+
+def _peer_table(compared: Sequence[Row], peers: Mapping[str, PeerRow]) -> str:
+    lines = ["| model | onnx-prune keeps | onnxsim keeps | onnxsim | Torch-Pruning |", "|" + "---|" * 5]
+    for row in sorted(compared, key=lambda row: (row.source, row.name)):
+        peer = peers[row.name]
+        kept = "" if peer.kept is None else f"{peer.kept:.1%}"
+        name = architecture(row.name) if row.name.startswith("tv-") else ""
+        published = "yes" if name in TORCH_PRUNING_DOES else "no" if name in TORCH_PRUNING_FAILS else ""
+        lines.append(f"| {row.name} | {_kept(row)} | {kept} | {peer.status.replace('|', '/')} | {published} |")
+    return "\n".join(lines)

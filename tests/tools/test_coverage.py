@@ -1,11 +1,20 @@
 """The coverage page says what was measured, and one model goes through as in the full run."""
 
 import dataclasses
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import onnx
 import pytest
-from onnx_prune.tools.coverage import examine, list_models, model_name
-from onnx_prune.tools.coverage_page import Row, render
+from click.testing import CliRunner
+from onnx_prune.models import lenet5
+from onnx_prune.tools import coverage as coverage_module
+from onnx_prune.tools import peers
+from onnx_prune.tools.coverage import coverage, examine, list_models, model_name
+from onnx_prune.tools.coverage_page import render
+from onnx_prune.tools.coverage_rows import PeerRow, Row, append_row, read_rows, write_rows
+from onnx_prune.tools.peers import architecture, through_onnxsim
 
 GOOD = Row(
     name="net",
@@ -22,9 +31,14 @@ GOOD = Row(
 )
 
 
+def page_of(rows, number, peers=()):
+    found = {("onnx-prune", row.name): row for row in rows} | {("onnxsim", row.name): row for row in peers}
+    return render(found, number)
+
+
 def test_the_page_counts_networks_that_reach_the_half():
     short = dataclasses.replace(GOOD, name="short", kept=0.8, proof=5e-7)
-    page = render([GOOD, short], 3)
+    page = page_of([GOOD, short], 3)
     assert "2 of 3 models were run; 2 of them went through." in page
     assert "The worst proof error is 5.0e-07 (short)." in page
     assert "1 of 2 convolutional networks (50%)" in page
@@ -32,7 +46,7 @@ def test_the_page_counts_networks_that_reach_the_half():
 
 
 def test_a_model_that_failed_is_in_the_table_and_in_no_other_number():
-    page = render([GOOD, Row("broken", "real", "exit code 1: a | b")], 2)
+    page = page_of([GOOD, Row("broken", "real", "exit code 1: a | b")], 2)
     assert "1 of them went through, 1 did not" in page
     assert "exit code 1: a / b |" in page
     assert "1 of 1 convolutional networks (100%)" in page
@@ -51,3 +65,72 @@ def test_a_light_model_is_pruned_to_the_half(file, tmp_path):
 def test_names_lose_their_endings():
     assert model_name(Path("tv-resnet18-ts.onnx.gz")) == "tv-resnet18"
     assert model_name(Path("tv-resnet18-dyn.onnx.gz")) == "tv-resnet18-dyn"
+
+
+def test_rows_are_kept_line_by_line_and_the_last_one_counts(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    assert read_rows(path) == {}
+    peer = PeerRow("net", "wrong: it does not run", version="1")
+    for job, row in (("onnxsim", peer), ("onnx-prune", GOOD), ("onnx-prune", dataclasses.replace(GOOD, kept=0.4))):
+        append_row(path, job, row)
+    rows = read_rows(path)
+    assert rows["onnxsim", "net"] == peer
+    assert rows["onnx-prune", "net"] == dataclasses.replace(GOOD, kept=0.4)
+    write_rows(path, rows)
+    assert read_rows(path) == rows
+    assert len(path.read_text().splitlines()) == 2
+
+
+def test_an_interrupted_run_goes_on_and_fresh_runs_again(tmp_path, monkeypatch):
+    ran = []
+
+    def isolated(job, path, shared):
+        ran.append((job, model_name(path)))
+        return Row(ran[-1][1], "light") if job == "onnx-prune" else PeerRow(ran[-1][1])
+
+    monkeypatch.setattr(coverage_module, "_isolated", isolated)
+    arguments = ["--only", "squeezenet", "--shared", str(tmp_path), "-o", str(tmp_path / "page.md")]
+    for more in (["--job", "onnx-prune"], [], [], ["--fresh"]):
+        assert CliRunner().invoke(coverage, [*arguments, *more]).exit_code == 0
+    both = [("onnx-prune", "light_squeezenet"), ("onnxsim", "light_squeezenet")]
+    assert ran == both + both
+    assert "light_squeezenet" in (tmp_path / "page.md").read_text()
+
+
+def test_the_peers_are_counted_by_what_came_out():
+    names = {"a": 0.5, "b": 0.54, "c": 1.0}
+    found = [PeerRow(name, kept=kept, version="0.8.1") for name, kept in names.items()]
+    found += [PeerRow("d", "wrong: no shapes"), PeerRow("e", "failed: error")]
+    page = page_of([dataclasses.replace(GOOD, name=row.name) for row in found], 5, found)
+    assert "0.8.1" in page
+    assert "| come through, usable | 5 | 3 | 77 |" in page
+    assert "| come down to 50 % of the MACs | 5 | 1 | not published |" in page
+    assert "| come down to 55 % | 5 | 2 | not published |" in page
+    assert "| output is wrong | 0 | 1 | not published |" in page
+    assert "| no output | 0 | 1 | 8 |" in page
+    assert "| d | 50.0% |  | wrong: no shapes |  |" in page
+
+
+def test_architectures_that_torch_pruning_fails_on_stand_beside_ours():
+    page = page_of([dataclasses.replace(GOOD, name="tv-swin_t-dyn")], 1, [PeerRow("tv-swin_t-dyn", kept=1.0)])
+    assert "swin_t 50.0%" in page
+    assert "| tv-swin_t-dyn | 50.0% | 100.0% | ok | no |" in page
+    assert architecture("tv-ssd300_vgg16_dense") in peers.TORCH_PRUNING_DOES
+
+
+@pytest.mark.parametrize(("change", "status"), [("none", "ok"), ("shape", "wrong: "), ("raise", "failed: ValueError")])
+def test_what_a_peer_makes_is_run_and_counted(change, status, monkeypatch):
+    def pruned(model, sparsity):
+        if change == "raise":
+            raise ValueError("no such graph")
+        made = onnx.ModelProto.FromString(model.SerializeToString())
+        if change == "shape":
+            made.graph.initializer[0].CopyFrom(made.graph.initializer[1])
+            made.graph.initializer[0].name = model.graph.initializer[0].name
+        return made
+
+    monkeypatch.setitem(sys.modules, "onnxsim.pruning", SimpleNamespace(apply_structured_pruning=pruned))
+    monkeypatch.setattr(peers.importlib.metadata, "version", lambda name: "1.0")
+    row = through_onnxsim("lenet", lenet5())
+    assert row.status.startswith(status)
+    assert row.kept == (1.0 if change == "none" else None)
