@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +37,8 @@ def residual_blocks(labels: Labels) -> tuple[Block, ...]:
 
 def _blocks(labels: Labels) -> Iterator[Block]:
     nodes, shapes = labels.graph.gs.nodes, labels.facts.shapes
-    maker = {t.name: number for number, node in enumerate(nodes) for t in node.outputs if node.op != "Constant"}
+    maker = {tensor.name: -1 - number for number, tensor in enumerate(labels.graph.gs.inputs)}
+    maker |= {t.name: number for number, node in enumerate(nodes) for t in node.outputs if node.op != "Constant"}
     for number, node in enumerate(nodes):
         if node.op != "Add" or len({shapes.get(t.name) for t in node.inputs}) > 1:
             continue
@@ -53,33 +54,28 @@ def _computed(tensor: gs.Tensor) -> bool:
 
 
 def _inside(nodes: list[gs.Node], maker: dict[str, int], add: gs.Node) -> frozenset[int] | None:
-    """Walk back from both operands, the last node first, to where all that is left belongs to both; None: never."""
+    """Walk back from both operands, the last node first, until all that is left belongs to both; None where nothing is.
+
+    maker: the number of the node that makes a tensor, negative for inputs of the graph.
+    """
     sides: dict[int, int] = {}
     waiting: list[int] = []
-    inside: set[int] = set()
 
-    def reach(tensor: gs.Tensor, side: int) -> bool:
-        """Whether the tensor is one that no node makes: an input of the graph."""
-        number = maker.get(tensor.name)
-        if number is None:
-            return not isinstance(tensor, gs.Constant) and not tensor.inputs and bool(tensor.name)
-        if number not in sides:
-            heapq.heappush(waiting, -number)
-        sides[number] = sides.get(number, 0) | side
-        return False
+    def reach(tensors: Iterable[gs.Tensor], side: int) -> None:
+        for number in [maker[tensor.name] for tensor in tensors if tensor.name in maker]:
+            if number not in sides:
+                heapq.heappush(waiting, -number)
+            sides[number] = sides.get(number, 0) | side
 
-    inputs: dict[str, int] = {}
     for side, tensor in enumerate(add.inputs, 1):
-        if reach(tensor, side):
-            inputs[tensor.name] = inputs.get(tensor.name, 0) | side
-    while waiting and any(sides[-n] != _BOTH for n in waiting):
+        reach([tensor], side)
+    while waiting and any(sides[-number] != _BOTH for number in waiting):
         number = -heapq.heappop(waiting)
-        if sides[number] != _BOTH:
-            inside.add(number)
-        for tensor in nodes[number].inputs:
-            if reach(tensor, sides[number]):
-                inputs[tensor.name] = inputs.get(tensor.name, 0) | sides[number]
-    return frozenset(inside) if waiting or _BOTH in inputs.values() else None
+        reach(nodes[number].inputs if number >= 0 else [], sides[number])
+    if not waiting:
+        return None
+    passed = sides.keys() - {-number for number in waiting}
+    return frozenset(number for number in passed if number >= 0 and sides[number] != _BOTH)
 
 
 def producers(groups: ChannelGroups) -> dict[str, tuple[int, ...]]:

@@ -114,7 +114,7 @@ def most_sensitive(harm: Mapping[str, float]) -> frozenset[str]:
 
 
 PRESETS: dict[str, Preset] = {
-    "thinet": Preset("thinet", "uniform", "channel", touches=first_convolutions),
+    "thinet": Preset("thinet:centred=no", "uniform", "channel", touches=first_convolutions),
     "li": Preset("l1", "uniform", "none", touches=convolutions, spares=stage_starts),
     "apoz": Preset("apoz", "trim", "none", touches=rectified),
 }
