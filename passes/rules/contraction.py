@@ -33,13 +33,15 @@ def gemm(s: Sweep, at: int = 1, addend: int = 2) -> None:
 def matmul(s: Sweep, at: int = 1) -> None:
     """numpy.matmul: batch axes broadcast, the last axis of A meets the last but one of B.
 
-    at: which input holds B.
+    at: which input holds B. transA and transB, which fused products have, swap the last two axes of an operand.
     """
     a, b = s.axes(0), s.axes(at)
-    inner_a, inner_b = len(a) - 1, max(len(b) - 2, 0)
+    inner_a, outer_a = _last_two(len(a), swapped=bool(s.node.attrs.get("transA", 0)))
+    outer_b, inner_b = _last_two(len(b), swapped=bool(s.node.attrs.get("transB", 0)))
+    inner_b = max(inner_b, 0)
     s.contract((0, inner_a), (at, inner_b))
-    rows = a[-2:-1] if len(a) > 1 else ()
-    columns = b[-1:] if len(b) > 1 else ()
+    rows = (a[outer_a],) if len(a) > 1 else ()
+    columns = (b[outer_b],) if len(b) > 1 else ()
     batch = broadcast(s, [a[:-2], b[:-2]])
     if s.is_moved_constant(at) and columns:
         s.produces(columns[0])
@@ -47,6 +49,11 @@ def matmul(s: Sweep, at: int = 1) -> None:
         s.produces(rows[0])
     s.set(0, (*batch, *rows, *columns))
     s.macs(1, (*batch, *rows, *columns, a[inner_a]))
+
+
+def _last_two(rank: int, *, swapped: bool) -> tuple[int, int]:
+    """The last axis and the one before it; -1 where a vector has none."""
+    return (rank - 2, rank - 1) if swapped and rank > 1 else (rank - 1, rank - 2)
 
 
 def _einsum(s: Sweep) -> None:

@@ -27,6 +27,12 @@ FLOAT32_ONLY = (
     "QLinearConv-0",
     "MatMulInteger-0",
     "QLinearMatMul-0",
+    "FusedConv-0",
+    "FusedMatMul-0",
+    "FusedMatMul-1",
+    "FusedGemm-0",
+    "FastGelu-0",
+    "SkipLayerNormalization-0",
 )
 FAMILIES = {
     "Conv-0": "convolution",
