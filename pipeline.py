@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from threadpoolctl import threadpool_limits
 
+from .passes.allocate import excluded
 from .passes.apply_plan import apply_removal
 from .passes.budget import Budget
 from .passes.channel_groups import ChannelGroups
@@ -38,7 +39,8 @@ from .runtime.latency import compare
 from .runtime.proof import prove_cut
 from .runtime.reconstruct import refit_sequentially
 from .runtime.sensitivity import Sensitivities
-from .runtime.settings import Settings, make_settings
+from .runtime.settings import NONE, SYNTHETIC, SYNTHETIC_IF_IMAGES, Settings, filled, make_settings
+from .runtime.synthetic import reads_images, synthetic_data
 
 Progress = Callable[[str], None]
 
@@ -105,22 +107,50 @@ def _read(model: Source, settings: Settings, progress: Progress, sizes: Mapping[
     start = time.perf_counter()
     progress("reading the model")
     graph = load(model)
-    data = _data(graph, settings)
+    data = _given_data(graph, settings)
     example = None if data is None else {name: array[:1] for name, array in next(iter(data)).feeds.items()}
     read = {"device": settings.device, "seed": settings.seed, "inexact": settings.inexact}
     analysis = analyse(graph, sizes=sizes, example=example, **read)
-    return _Run(replace(analysis, name=_name(model, graph)), settings, progress, start, data)
+    excluded(analysis.groups, settings.exclude)  # a pattern that matches nothing is said before the work
+    if data is None:
+        data = _synthetic_data(analysis, settings)
+    analysis = replace(analysis, name=_name(model, graph))
+    return _Run(analysis, filled(settings, data=data is not None), progress, start, data)
 
 
 def _name(model: Source, graph: Graph) -> str:
     return Path(model).name if isinstance(model, str | os.PathLike) else graph.source.graph.name
 
 
-def _data(graph: Graph, settings: Settings) -> Data | None:
-    if settings.calibration is None:
+def _given_data(graph: Graph, settings: Settings) -> Data | None:
+    source = settings.calibration
+    if source is None or source in (NONE, SYNTHETIC, SYNTHETIC_IF_IMAGES):
         return None
     inputs = model_inputs(graph.source)
-    return open_data(settings.calibration, inputs, settings.preprocessing, samples=settings.samples, seed=settings.seed)
+    return open_data(source, inputs, settings.preprocessing, samples=settings.samples, seed=settings.seed)
+
+
+def _synthetic_data(analysis: Analysis, settings: Settings) -> Data | None:
+    """Synthetic images, where they are asked for or nothing is: as many as cost about as much to run as 512 small ones.
+
+    Raises UsageError where they are asked for and the model does not read images.
+    """
+    if settings.calibration not in (SYNTHETIC, SYNTHETIC_IF_IMAGES):
+        return None
+    inputs = model_inputs(analysis.graph.source)
+    if reads_images(inputs, analysis.feeds):
+        macs = analysis.cost.macs(analysis.cost.units)
+        samples = min(settings.samples, int(np.clip(_SYNTHETIC_MACS // max(macs, 1), *_SYNTHETIC_IMAGES)))
+        return synthetic_data(inputs, analysis.feeds, settings.preprocessing, samples, settings.seed)
+    if settings.calibration == SYNTHETIC:
+        raise UsageError(
+            "the model does not read images", where="--calibration synthetic", fix="give data, or --calibration none"
+        )
+    return None
+
+
+_SYNTHETIC_MACS = 64 << 30  # of one pass over the images: 512 for ResNet-56, 32 for ResNet-50
+_SYNTHETIC_IMAGES = (32, 512)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,11 +223,19 @@ class _Run:
             params=(plan.params[0], params),
             size=(file_bytes(analysis.graph.source), file_bytes(model)),
             latency=latency,
+            data=self._described(),
             proof=proof.error,
             seconds=seconds,
             head=settings.replace_head,
         )
         return Result(model, plan, report, analysis.graph.external)
+
+    def _described(self) -> str | None:
+        """What channels were chosen and refitted on."""
+        if self.data is None:
+            return None if self.settings.moments is None else "moments"
+        synthetic = self.settings.calibration in (SYNTHETIC, SYNTHETIC_IF_IMAGES)
+        return f"{self.data.samples or 'given'} {'synthetic images' if synthetic else 'samples'}"
 
     def _refit(self, removed: np.ndarray, cut: Graph, moments: MomentsSet, kind: str) -> None:
         labels = self.analysis.groups.labels
@@ -205,7 +243,8 @@ class _Run:
             self.progress("refitting")
             refit_once(labels, removed, cut, moments, kind)
             return
-        how = Calibration(positions=_REFIT_POSITIONS, seed=self.settings.seed, device=self.settings.device)
+        positions = max(_REFIT_POSITIONS, _REFIT_ROWS // (self.data.samples or _REFIT_ROWS))
+        how = Calibration(positions=positions, seed=self.settings.seed, device=self.settings.device)
         refit_sequentially(
             labels,
             removed,
@@ -217,6 +256,7 @@ class _Run:
 
 
 _REFIT_POSITIONS = 32  # an image: the fit itself wants more rows than the choice of channels (docs/methods.md)
+_REFIT_ROWS = 16384  # at least, where there are few images
 
 
 def apply(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -36,7 +36,7 @@ def allocate(
     *,
     method: Method | None = None,
     align: Align = 1,
-    exclude: str | None = None,
+    exclude: str | Collection[str] | None = None,
 ) -> Array:
     """`kept`: int64, how many units each group of `cost.groups.groups` keeps; the budget holds from below.
 
@@ -44,8 +44,9 @@ def allocate(
     itself stops at the budget, if it comes as far, and needs none. With shares by pattern as the budget the method has
     no say: each group that a pattern matches keeps floor(share * units). align: a group that is cut keeps a multiple of
     it, a group of fewer units stays whole; "auto": see `alignment`. exclude: a regular expression that matches
-    the whole names of groups that stay whole. Pinned groups stay, and every group keeps a unit. A budget of channels
-    counts the units of the groups that may be cut. A latency has to be turned into another budget first.
+    the whole names of groups that stay whole, or these names. Pinned groups stay, and every group keeps a unit. A
+    budget of channels counts the units of the groups that may be cut. A latency has to be turned into another budget
+    first.
 
     Raises BudgetError where the budget is out of reach (with `asked` and `possible`), UsageError for a pattern that
     matches nothing.
@@ -114,12 +115,18 @@ def alignment(units: Array, align: Align) -> Array:
     return np.full(len(units), align)
 
 
-def _frame(cost: CostModel, protect: float, align: Align, exclude: str | None) -> Frame:
+def excluded(groups: ChannelGroups, exclude: str | Collection[str] | None) -> frozenset[str]:
+    """Names of the groups that stay. Raises UsageError for a regular expression that matches none."""
+    if not isinstance(exclude, str):
+        return frozenset(exclude or ())
+    names = tuple(group.name for group in groups.groups)
+    return frozenset(np.array(names)[_matches(exclude, names, "--exclude")].tolist())
+
+
+def _frame(cost: CostModel, protect: float, align: Align, exclude: str | Collection[str] | None) -> Frame:
     names = tuple(group.name for group in cost.groups.groups)
     multiple = alignment(cost.units, align)
-    stays = ~cost.free
-    if exclude is not None:
-        stays = stays | _matches(exclude, names, "--exclude")
+    stays = ~cost.free | np.isin(names, list(excluded(cost.groups, exclude)))
     least = np.ceil(np.maximum(cost.units * protect - _EPSILON, 1) / multiple).astype(np.int64) * multiple
     return Frame(names, cost.units, np.where(stays, cost.units, np.minimum(least, cost.units)), multiple)
 

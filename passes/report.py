@@ -20,7 +20,8 @@ class GroupRow:
 class Report:
     """Pairs are (before, after). size: bytes of the file; latency: ms, None where it was not measured.
 
-    proof: largest relative difference to the original with silenced channels; seconds: load to proof; head: by what the
+    data: what channels were chosen and refitted on, None for the weights alone; proof: largest relative difference to
+    the original with silenced channels; seconds: load to proof; head: by what the
     last layers were replaced after the proof, None where they were not.
     """
 
@@ -32,6 +33,7 @@ class Report:
     latency: tuple[float, float] | None
     proof: float
     seconds: float
+    data: str | None = None
     head: str | None = None
 
     def as_dict(self) -> dict[str, Any]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ..passes.allocate import allocate, select
+from ..passes.allocate import allocate, excluded, select
 from ..passes.apply_plan import apply_removal
 from ..passes.budget import Budget
 from ..passes.choice import word
@@ -79,7 +78,7 @@ class Decision:
         return self._within_latency(budget, within) if budget and budget.kind == "latency" else within(budget)
 
     def _widths(
-        self, harms: Mapping[str, Ranking], budget: Budget | None, method: Method, exclude: str | None
+        self, harms: Mapping[str, Ranking], budget: Budget | None, method: Method, exclude: frozenset[str]
     ) -> np.ndarray:
         """Units that each group keeps.
 
@@ -87,19 +86,18 @@ class Decision:
         them: on ResNet-56 at half of the MACs cutting them as well cost 0.5 points of top-1.
         """
         cost, align = self.analysis.cost, self.settings.align
-        streams = [re.escape(g.name) for g in self.analysis.groups.free if len(g.produced) > 1]
-        if isinstance(method, Error) and streams:
-            spared = "|".join([*streams, *([exclude] if exclude else [])])
+        streams = {g.name for g in self.analysis.groups.free if len(g.produced) > 1}
+        if isinstance(method, Error) and streams and not (budget and budget.shares):
             with contextlib.suppress(BudgetError):
-                return allocate(cost, harms, budget, method=method, align=align, exclude=spared)
+                return allocate(cost, harms, budget, method=method, align=align, exclude=exclude | streams)
         return allocate(cost, harms, budget, method=method, align=align, exclude=exclude)
 
-    def _excluded(self, rankings: Mapping[str, Ranking]) -> str | None:
-        """What stays, as a regular expression: what the user says, else all that the preset leaves alone."""
+    def _excluded(self, rankings: Mapping[str, Ranking]) -> frozenset[str]:
+        """Names of the groups that stay: what the user says, else all that the preset leaves alone."""
         settings, groups = self.settings, self.analysis.groups
         preset = None if settings.preset is None else make_preset(settings.preset)
         if settings.exclude is not None or preset is None or preset.touches is None:
-            return settings.exclude
+            return excluded(groups, settings.exclude)
         touched = preset.touches(groups)
         if preset.spares is not None and self.data is None:
             touched -= preset.spares(groups)
@@ -114,7 +112,7 @@ class Decision:
                 where="--preset",
                 fix="say what stays yourself (--exclude), or leave the preset out",
             )
-        return "|".join(re.escape(group.name) for group in groups.groups if group.name not in touched) or None
+        return frozenset(group.name for group in groups.groups) - touched
 
     def _within_latency(self, budget: Budget, plan: Callable[[Budget], Plan]) -> Plan:
         """The plan of the largest share of MACs whose model, measured beside the original, is quick enough."""

@@ -15,6 +15,9 @@ from .data import Source
 from .preprocess import Preprocessing
 from .session import Device
 
+NONE, SYNTHETIC = "none", "synthetic"  # instead of calibration data
+SYNTHETIC_IF_IMAGES = "synthetic, if the model reads images"
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -25,8 +28,9 @@ class Settings:
     criterion: which channels go (a name of `criteria()` or a Criterion): obs with calibration data, else l2;
     allocation: how many each group keeps: sensitivity with data, error with moments alone, else uniform;
     reconstruct: how what stays is refitted: sequential with data, full with moments alone, else none;
-    calibration: images or arrays, see `runtime.data.open_data`; samples: so many of them are used; preprocessing: of
-    images; moments: a file that `save_moments` wrote, instead of data;
+    calibration: images or arrays, see `runtime.data.open_data`, or "synthetic" or "none"; where nothing above and no
+    moments are given either, models that read images get synthetic ones; samples: so many are used at most;
+    preprocessing: of images; moments: a file that `save_moments` wrote, instead of data;
     align: kept counts are multiples of it, or "auto", see `allocate.alignment`; exclude: a regular expression of group
     names that stay; replace_head: "gap" swaps fully connected layers at the end for global average pooling and one
     linear layer, after the cut; inexact: whether LayerNorm and the like lose channels; seed: of all that is drawn;
@@ -52,7 +56,7 @@ class Settings:
 
 
 def make_settings(given: Mapping[str, object]) -> Settings:
-    """What is given, and what the preset or the data decide where it is not. Raises UsageError for unknown names."""
+    """What is given; raises UsageError for unknown names. The rest is decided when the model is read, see `filled`."""
     unknown = set(given) - set(Settings.__dataclass_fields__)
     if unknown:
         raise UsageError(
@@ -61,11 +65,17 @@ def make_settings(given: Mapping[str, object]) -> Settings:
     chosen = Settings(**given)  # type: ignore[arg-type]
     if chosen.replace_head not in (None, "gap"):
         raise UsageError(f"there is no '{chosen.replace_head}'", where="--replace-head", fix="choose gap")
-    default = default_preset(data=chosen.calibration is not None, moments=chosen.moments is not None)
-    preset = default if chosen.preset is None else make_preset(chosen.preset)
+    said = (chosen.preset, chosen.criterion, chosen.allocation, chosen.reconstruct, chosen.moments, chosen.calibration)
+    return replace(chosen, calibration=SYNTHETIC_IF_IMAGES) if said == (None,) * len(said) else chosen
+
+
+def filled(settings: Settings, *, data: bool) -> Settings:
+    """What is not said is decided by the preset, or by what there is: data, moments, or weights alone."""
+    default = default_preset(data=data, moments=settings.moments is not None)
+    preset = default if settings.preset is None else make_preset(settings.preset)
     return replace(
-        chosen,
-        criterion=chosen.criterion or preset.criterion,
-        allocation=chosen.allocation or preset.allocation,
-        reconstruct=chosen.reconstruct or preset.reconstruct,
+        settings,
+        criterion=settings.criterion or preset.criterion,
+        allocation=settings.allocation or preset.allocation,
+        reconstruct=settings.reconstruct or preset.reconstruct,
     )

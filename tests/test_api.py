@@ -52,7 +52,7 @@ FIELDS = {
         "slices",
     ],
     "Preprocessing": ["mean", "std", "resize", "crop", "scale", "layout"],
-    "Report": ["model", "groups", "macs", "params", "size", "latency", "proof", "seconds", "head"],
+    "Report": ["model", "groups", "macs", "params", "size", "latency", "proof", "seconds", "data", "head"],
 }
 ERRORS = {
     "OnnxPruneError": 1,

@@ -34,7 +34,10 @@ POINT = 0.01  # of the original: how near a budget is met
 
 
 def prune(model, **settings):
+    """By the weights alone, unless something is said: synthetic images have tests of their own."""
     settings.setdefault("measure", False)
+    if not {"calibration", "moments"} & set(settings):
+        settings["calibration"] = "none"
     return onnx_prune.prune(model, **settings)
 
 

@@ -59,7 +59,11 @@ def cli() -> None:
 )
 @click.option("--allocation", help="How many go where. Default: sensitivity with data, else uniform.")
 @click.option("--reconstruct", help="How what stays is refitted. Default: sequential with data, else none.")
-@click.option("--calibration", help="Folder or zip of images, .npz, .npy, or module:function. No labels are needed.")
+@click.option(
+    "--calibration",
+    help="Folder or zip of images, .npz, .npy, or module:function; no labels are needed. synthetic: drawn images, the "
+    "default for models of images; none: the weights decide alone.",
+)
 @click.option("--samples", type=int, default=1024, show_default=True, help="Calibration samples to use.")
 @click.option("--moments", type=click.Path(path_type=Path), help="Use measured moments instead of data.")
 @click.option("--save-moments", type=click.Path(path_type=Path), help="Keep the measured moments (.npz).")
@@ -116,13 +120,19 @@ def prune(model: Path, output: Path | None, as_json: bool, no_latency: bool, **o
             progress("evaluating")
             accuracy = top1_of((model, result.model), options["evaluation"], images, options["device"])
             guard(model, accuracy, allowed)
-    warning = _BY_WEIGHTS if options["calibration"] is None and options["moments"] is None else None
+    warning = _BY_WEIGHTS if result.report.data is None else None
+    if "synthetic" in (result.report.data or ""):
+        warning = _SYNTHETIC
     finish(result, target, options["plan_file"], as_json, accuracy=accuracy, warning=warning)
 
 
 _BY_WEIGHTS = (
     "no calibration data: channels were chosen by their weights alone, and accuracy is not protected\n"
     "  fix:   give --calibration IMAGES (no labels are needed), or fine-tune the result"
+)
+_SYNTHETIC = (
+    "no calibration data: channels were chosen and refitted on synthetic images\n"
+    "  fix:   give --calibration IMAGES (no labels are needed): real ones lose less"
 )
 _DATA_DRIVEN = ("preset", "criterion", "allocation", "reconstruct", "calibration", "samples", "moments", "save_moments")
 

@@ -70,7 +70,7 @@ def test_a_preset_that_finds_nothing_says_so():
 
 def test_sensitivity_needs_data():
     with pytest.raises(UsageError, match="measured on data"):
-        onnx_prune.sensitivity(models.digits_model())
+        onnx_prune.sensitivity(models.digits_model(), calibration="none")
 
 
 def test_what_is_said_wins_over_the_preset():
