@@ -48,7 +48,7 @@ class _Constants:
 
     Uses that lose nothing share one tensor, the others get one each (constants.cut_names).
     axes (rows, j) as in _Products; owner (rows,): the number of the constant. Of each constant: full, its elements;
-    stays, whether a reader takes it whole whatever goes; itemsize; floating.
+    stays, whether a reader takes it whole whatever goes; itemsize; counted, whether it is a parameter.
     """
 
     axes: Array
@@ -56,7 +56,7 @@ class _Constants:
     full: Array
     stays: Array
     itemsize: Array
-    floating: Array
+    counted: Array
 
     def __call__(self, lengths: Array) -> Array:
         elements = lengths[self.axes].prod(axis=1)
@@ -71,8 +71,9 @@ class CostModel:
     """Costs as functions of `kept`, int64, one entry a group of `groups.groups`; those of pinned groups are not read.
 
     units: `kept` of the whole network. MACs count each multiply-accumulate of Conv, ConvTranspose, Gemm, MatMul and
-    Einsum once, at the input sizes of the facts. Parameters are the elements of float constants that a node of the
-    main graph reads. A vector that several nodes share counts once, and once more for every use that is cut apart.
+    Einsum once, at the input sizes of the facts. Parameters are the elements of float constants, and of quantised
+    weights and biases, that a node of the main graph reads. A vector that several nodes share counts once, and once
+    more for every use that is cut apart.
     """
 
     groups: ChannelGroups
@@ -89,8 +90,8 @@ class CostModel:
         return self._macs(self._lengths(kept))
 
     def params(self, kept: Array) -> int:
-        """Elements of float constants."""
-        return round(float(self._constants.floating @ self._constants(self._lengths(kept)))) + self._fixed_params
+        """Elements of float constants, and of quantised weights and biases."""
+        return round(float(self._constants.counted @ self._constants(self._lengths(kept)))) + self._fixed_params
 
     def weight_bytes(self, kept: Array) -> int:
         """Bytes of all constants that carry labels, whatever their type."""
@@ -199,7 +200,7 @@ def _constants(groups: ChannelGroups, table: _AxisTable) -> _Constants:
         full=np.array([np.prod([len(axis) for axis in constant.labels]) for constant in firsts], np.float64),
         stays=np.array(["" not in read[name] and not readers(tensors[name]) <= read[name] for name in uses], bool),
         itemsize=np.array([constant.itemsize for constant in firsts], np.float64),
-        floating=np.array([constant.floating for constant in firsts], np.float64),
+        counted=np.array([c.floating or c.name in labels.quantised for c in firsts], np.float64),
     )
 
 

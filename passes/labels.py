@@ -88,6 +88,7 @@ class Labels:
     masks: list[Mask] = field(default_factory=list)
     coupled: list[tuple[int, Array]] = field(default_factory=list)  # (node, labels): see Sweep.couple
     zeros: dict[str, Array] = field(default_factory=dict)  # constant -> its zero point, where that is not 0
+    quantised: set[str] = field(default_factory=set)  # integer constants that are parameters
     consumers: list[Consumer] = field(default_factory=list)
     terms: list[Term] = field(default_factory=list)
     notes: dict[int, Axes] = field(default_factory=dict)

@@ -211,6 +211,10 @@ class Sweep:
         known = self.out.zeros.setdefault(self.node.inputs[position].name, values)
         return known is values or np.array_equal(known, values)
 
+    def quantised(self, *positions: int) -> None:
+        """These integer constants are weights and biases of a quantised network: parameters, as float ones are."""
+        self.out.quantised.update(self.node.inputs[i].name for i in positions if self.has(i))
+
     def macs(self, coefficient: float, axes: Sequence[Array]) -> None:
         """The node costs coefficient * prod(len(axis)) multiply-accumulates."""
         self.out.terms.append(Term(self.index, float(coefficient), tuple(axes)))

@@ -36,6 +36,7 @@ def _linear(s: Sweep) -> None:
     if s.has(2):
         broadcast(s, [scale, s.axes(2)])
     if s.node.op == "DequantizeLinear" and s.is_moved_constant(0):
+        s.quantised(0)
         aligned = _along(s.value(2), axis, len(data)) if s.has(2) else np.zeros(())
         if not _knows_zero(s, 0, aligned) and not _comes_quantised(s):
             for labels in data:
@@ -105,6 +106,7 @@ def _conv(s: Sweep) -> None:
     ConvInteger (x, w, x_zero, w_zero), QLinearConv (x, .., .., w, w_scale, w_zero, .., .., bias).
     """
     at, zero, bias = (3, 5, 8) if s.node.op == "QLinearConv" else (1, 3, None)
+    s.quantised(at, *([bias] if bias else []))
     if _integer_weight(s, at, zero, axis=0):
         for position in (4, 5) if bias else (3,):
             _steps(s, position, at, 0)
@@ -118,6 +120,7 @@ def _matmul(s: Sweep) -> None:
     """
     linear = s.node.op == "QLinearMatMul"
     at, zero = (3, 5) if linear else (1, 3)
+    s.quantised(at)
     if _integer_weight(s, at, zero, axis=-1):
         for position in (4, 5) if linear else (3,):
             _steps(s, position, at, -1)
@@ -129,6 +132,7 @@ def _matmul(s: Sweep) -> None:
 def _q_gemm(s: Sweep) -> None:
     """A Gemm of integers: (a, a_scale, a_zero, b, b_scale, b_zero, c, y_scale, y_zero)."""
     columns = 0 if s.node.attrs.get("transB", 0) else 1
+    s.quantised(3, 6)
     if _integer_weight(s, 3, 5, axis=columns):
         for position in (4, 5):
             _steps(s, position, 3, columns)

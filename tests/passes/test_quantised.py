@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx_prune.passes.apply_plan import apply_removal
 from onnx_prune.passes.channel_groups import channel_groups
+from onnx_prune.passes.cost import cost_model
 from onnx_prune.passes.export import to_model
 from onnx_prune.passes.files import save_model
 from onnx_prune.passes.model import load
@@ -77,6 +78,23 @@ def prove(model, graphs, groups=None):
     removed = half_of(groups)
     cut, twin = to_model(apply_removal(groups.labels, removed)), to_model(silence(groups.labels, removed))
     return cut, graphs.difference(graphs.ort(cut, feeds), graphs.ort(twin, feeds))
+
+
+@pytest.mark.parametrize("form", ["QDQ", "QOperator"])
+def test_weights_and_biases_in_integers_are_parameters(form, graphs, tmp_path):
+    from onnxruntime.quantization import QuantFormat
+
+    def params(model, kept=None):
+        cost = cost_model(groups_of_run(model, graphs.random_feeds(model)))
+        return cost.params(cost.units if kept is None else cost.units // 2)
+
+    plain = graphs.parse(NETWORK)
+    model = quantise(plain, tmp_path, quant_format=QuantFormat[form])
+    scales = sum(t.data_type == TensorProto.FLOAT for t in model.graph.initializer)  # one number each
+    weights = sum(numpy_helper.to_array(t).size for t in plain.graph.initializer)
+    assert params(plain) == weights
+    assert params(model) == weights + scales
+    assert params(model, "half") == params(plain, "half") + scales
 
 
 @pytest.mark.parametrize("per_channel", [False, True], ids=["per tensor", "per channel"])
