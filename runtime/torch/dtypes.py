@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+
+from ...passes.mapped import tensor_array
 
 TORCH: dict[int, torch.dtype] = {
     TensorProto.FLOAT: torch.float32,
@@ -29,7 +31,7 @@ def to_torch(tensor: onnx.TensorProto) -> torch.Tensor | None:
     """A tensor of its own memory; None for types that torch does not compute with (strings, four bits)."""
     if tensor.data_type not in TORCH:
         return None
-    array = np.array(numpy_helper.to_array(tensor), order="C")
+    array = np.array(tensor_array(tensor), order="C")
     if tensor.data_type == TensorProto.BFLOAT16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ...passes.batch_norm import stored_tensors
 from ...passes.errors import UsageError
 from ...passes.export import to_model
+from ...passes.mapped import tensor_array
 from ...passes.model import Graph
 from ...passes.reading import read_model
 from .dtypes import to_numpy
@@ -137,10 +138,10 @@ def _store(proto: onnx.TensorProto, tensor: Tensor | None) -> None:
     """Put the values into the proto; where they are the same it stays as it is, however it is encoded."""
     assert tensor is not None
     array = to_numpy(tensor, proto.data_type)
-    before = numpy_helper.to_array(proto)
+    before = tensor_array(proto)
     if array.tobytes() != before.tobytes():
         fresh = numpy_helper.from_array(array.reshape(before.shape))
-        for field in ("raw_data", "float_data", "double_data", "int32_data"):
+        for field in ("raw_data", "float_data", "double_data", "int32_data", "external_data", "data_location"):
             proto.ClearField(field)
         proto.raw_data = fresh.raw_data
 

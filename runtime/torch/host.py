@@ -127,13 +127,50 @@ def _concat(_site: Site, general: Function) -> Function:
 def _slice(site: Site, general: Function) -> Function:
     def run(x: Any, *bounds: Any) -> Any:  # noqa: ANN401
         attrs = site.attrs
-        start = attrs["starts"] if "starts" in attrs else bounds[0]
-        end = attrs["ends"] if "ends" in attrs else bounds[1]
-        step: Any = bounds[3] if len(bounds) > 3 and bounds[3] is not None else 1
-        first, last, stride = (v if _single(v) else v[0] for v in (start, end, step))
-        return list(x)[first:last] if _flat(x) and stride == 1 else general(x, *bounds)
+        start, end = (attrs["starts"], attrs["ends"]) if "starts" in attrs else bounds[:2]
+        axes = attrs.get("axes") or (bounds[2] if len(bounds) > 2 and bounds[2] is not None else 0)
+        step = bounds[3] if len(bounds) > 3 and bounds[3] is not None else 1
+        limits: list[Any] = [start, end, axes, step]
+        first, last, axis, stride = (v if _single(v) else v[0] for v in limits)
+        if axis != 0 or not (_single(start) or len(start) == 1):
+            return general(x, *bounds)
+        return list(x)[first : None if stride < 0 and last <= -len(x) - 1 else last : stride]
 
     return run
+
+
+def _reshape(_site: Site, general: Function) -> Function:
+    def run(x: Any, shape: Sequence[int]) -> Any:  # noqa: ANN401
+        leaves = _leaves(x)
+        if 0 in shape or not leaves:
+            return general(x, shape)
+        rest = len(leaves) // abs(math.prod(shape))
+        return _nested(leaves, [rest if n == -1 else n for n in shape])
+
+    return run
+
+
+def _leaves(value: Any) -> list[Any]:  # noqa: ANN401
+    return [value] if _single(value) else [leaf for part in value for leaf in _leaves(part)]
+
+
+def _nested(leaves: list[Any], shape: Sequence[int]) -> Any:  # noqa: ANN401
+    if not shape:
+        return leaves[0]
+    size = len(leaves) // shape[0]
+    return [_nested(leaves[i * size : (i + 1) * size], shape[1:]) for i in range(shape[0])]
+
+
+def _transpose(site: Site, general: Function) -> Function:
+    def run(x: Any) -> Any:  # noqa: ANN401
+        table = not _single(x) and len(x) > 0 and all(_flat(row) for row in x)
+        return [list(row) for row in zip(*x, strict=True)] if table else general(x)
+
+    return lambda x: run(x) if site.attrs.get("perm", [1, 0]) == [1, 0] else general(x)
+
+
+def _mod(site: Site, general: Function) -> Function:
+    return _each(math.fmod if site.attrs.get("fmod") else operator.mod)(site, general)
 
 
 def _identity(_site: Site, _general: Function) -> Function:
@@ -175,6 +212,10 @@ _QUICK: Mapping[str, Callable[[Site, Function], Function]] = {
     "Slice": _slice,
     "Identity": _identity,
     "ReduceProd": _product,
+    "Reshape": _reshape,
+    "Transpose": _transpose,
+    "Mod": _mod,
+    "Pow": _each(operator.pow),
     "ConstantOfShape": _filled,
     "Add": _each(operator.add),
     "Sub": _each(operator.sub),

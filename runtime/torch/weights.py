@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import onnx
-from onnx import numpy_helper
 
 from ...passes.batch_norm import stored_tensors
+from ...passes.mapped import tensor_array
 from .dtypes import FLOATS
 from .operators import find_operator
 
@@ -29,7 +30,9 @@ _WEIGHTS = {
     "RNN": (1, 2, 3),
 }
 _STATISTICS = (3, 4)  # where BatchNormalization reads its running mean and variance
-_MASK = 2  # distinct values of a mask: kept and masked
+_FORMULA = {"ScatterND": (1, 2), "ScatterElements": (1, 2)}  # what is written into a mask or a table
+_ARITHMETIC = frozenset(["Add", "Sub", "Mul", "Div", "Cast", "Transpose", "Identity", "Unsqueeze"])
+_MASK = 1.0  # the smallest value that masks
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,35 @@ class Weights:
 def weights(graph: onnx.GraphProto) -> Weights:
     """Sort the stored tensors of a graph.
 
-    Trained is a float that a weighted operator reads as its weight, bias or scale, and any other of more than one
-    element that is no mask and that an operator reads as data.
+    Trained is a float that a weighted operator reads as its weight, bias or scale. Of the others (biases that are
+    added, layer scales, embeddings) those of more than one element are trained that stand where the exporter keeps
+    weights (initializers, or Constant nodes), in front of a weighted operator if they are more than a vector (anchors
+    are behind), and that are neither masks nor arithmetic on the input.
     """
     stored = dict(stored_tensors(graph))
-    read: set[str] = set()
+    weighty, others, statistics = _readings(graph, stored)
+    initial = {tensor.name for tensor in graph.initializer}
+    usual = 2 * len(weighty & initial) >= len(weighty)  # whether weights are initializers here
+    excluded = _preparation(graph, stored)
+    ahead = _ahead(graph, stored)
+
+    def trains(name: str) -> bool:
+        tensor = stored[name]
+        if tensor.data_type not in FLOATS or name in statistics or name in excluded:
+            return False
+        if name in weighty:
+            return True
+        wide = [n for n in tensor.dims if n > 1]
+        placed = (name in initial) == usual and (len(wide) == 1 or name in ahead)
+        return name in others and bool(wide) and placed and not _is_mask(tensor)
+
+    return Weights(stored, tuple(name for name in stored if trains(name)), tuple(statistics))
+
+
+def _readings(graph: onnx.GraphProto, stored: Collection[str]) -> tuple[set[str], set[str], dict[str, None]]:
+    """Stored tensors that are read as weights, as other data, and as running statistics."""
     weighty: set[str] = set()
+    others: set[str] = set()
     statistics: dict[str, None] = {}
     for node in graph.node:
         operator = find_operator(node)
@@ -60,31 +86,40 @@ def weights(graph: onnx.GraphProto) -> Weights:
                 statistics[name] = None
             elif position in _WEIGHTS.get(node.op_type, ()):
                 weighty.add(name)
-            elif operator is None or not operator.on_host(position):
-                read.add(name)
-    trained = (
-        name
-        for name, tensor in stored.items()
-        if tensor.data_type in FLOATS
-        and name not in statistics
-        and (name in weighty or (name in read and _size(tensor) > 1 and not _is_mask(tensor)))
-    )
-    return Weights(stored, tuple(trained), tuple(statistics))
+            elif position not in _FORMULA.get(node.op_type, ()) and not (operator and operator.on_host(position)):
+                others.add(name)
+    return weighty, others, statistics
 
 
-def _size(tensor: onnx.TensorProto) -> int:
-    size = 1
-    for n in tensor.dims:
-        size *= n
-    return size
+def _preparation(graph: onnx.GraphProto, stored: Collection[str]) -> set[str]:
+    """Stored tensors that meet the input itself: means and deviations of the images."""
+    raw = {value.name for value in graph.input if value.name not in stored}
+    found: set[str] = set()
+    for node in graph.node:
+        known = node.op_type in _ARITHMETIC and all(name in raw or name in stored for name in node.input)
+        if known and not raw.isdisjoint(node.input):
+            raw.update(node.output)
+            found.update(name for name in node.input if name in stored)
+    return found
+
+
+def _ahead(graph: onnx.GraphProto, stored: Collection[str]) -> set[str]:
+    """Tensors from which a way leads into an operator with weights."""
+    ahead: set[str] = set()
+    for node in reversed(graph.node):
+        positions = _WEIGHTS.get(node.op_type, ())
+        weighted = any(p < len(node.input) and node.input[p] in stored for p in positions)
+        if weighted or not ahead.isdisjoint(node.output):
+            ahead.update(node.input)
+    return ahead
 
 
 def _is_mask(tensor: onnx.TensorProto) -> bool:
     """Two values, zero and a large one: an attention mask."""
-    values = numpy_helper.to_array(tensor).ravel()
+    values = tensor_array(tensor).ravel()
     first = values[0]
     others = values[values != first]
     if not others.size or (others != others[0]).any():
         return False
     pair = sorted(abs(float(v)) for v in (first, others[0]))
-    return pair[0] == 0 and pair[1] >= 1
+    return pair[0] == 0 and pair[1] >= _MASK
