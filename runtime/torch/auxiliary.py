@@ -7,10 +7,11 @@ trained along: the network stays as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import onnx_graphsurgeon as gs
 import torch
 from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
@@ -58,13 +59,13 @@ def features(x: Tensor, depth: Depth, samples: int) -> Tensor:
 
 
 def depths(labels: Labels, count: int) -> tuple[Depth, ...]:
-    """`count` tensors evenly over the depth: residual sums where there are enough, else what layers read.
+    """`count` of the tensors that layers read, evenly over the depth: behind residual sums where there are enough.
 
     Raises UsageError where the network has fewer.
     """
     nodes = labels.graph.gs.nodes
-    sums = [nodes[block.sum].outputs[0].name for block in residual_blocks(labels)]
-    read = [c.data for c in sorted(labels.consumers, key=lambda c: c.node)]
+    read = {c.data: None for c in sorted(labels.consumers, key=lambda c: c.node)}
+    sums = [_next_read(nodes[block.sum].outputs[0], read) for block in residual_blocks(labels)]
     for names in (sums, read):
         found = list(dict.fromkeys(d for d in (_depth(labels, name) for name in names) if d is not None))
         if len(found) > count:
@@ -72,6 +73,15 @@ def depths(labels: Labels, count: int) -> tuple[Depth, ...]:
     raise UsageError(
         f"the network has no {count} depths for auxiliary classifiers", where="--criterion", fix="take ccp"
     )
+
+
+def _next_read(tensor: gs.Tensor, read: Container[str]) -> str:
+    """The tensor, or what is made of it (an activation, a normalisation) before a layer reads it; "" for none."""
+    while tensor.name not in read:
+        if not tensor.outputs or not tensor.outputs[0].outputs:
+            return ""
+        tensor = tensor.outputs[0].outputs[0]
+    return tensor.name
 
 
 def _depth(labels: Labels, name: str) -> Depth | None:

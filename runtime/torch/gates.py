@@ -21,9 +21,10 @@ from ...passes.channel_groups import ChannelGroups
 from ...passes.errors import ReadError, UsageError
 from ...passes.export import to_model
 from ...passes.labels import Labels
+from ...passes.shapes import real_inputs
 from ..session import Device
 from ..sources import Batch
-from .auxiliary import Head, depths, fit_heads
+from .auxiliary import Depth, Head, depths, fit_heads
 from .feeds import Samples, to_samples, torch_device
 from .gate_loss import GateLoss, Signs
 from .graph_module import GraphModule
@@ -35,12 +36,14 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Site:
-    """A tensor that layers read through gates. columns: (C,), the gate of each index of `axis`; the last stays 1.
+    """A tensor that layers read through gates, a copy of `source`.
 
-    shape: of the tensor, for the batch that the labels were made for.
+    columns: (C,), the gate of each index of `axis`, or the number of all gates where there is none; shape: of the
+    tensor, for the batch that the labels were made for.
     """
 
     tensor: str
+    source: str
     axis: int
     columns: Array
     shape: tuple[int, ...]
@@ -48,12 +51,21 @@ class Site:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GatedModel:
-    """A model with an Identity at every site, and the columns of each group that has a gate; `gates` in all."""
+    """A model with an Identity at every site, and the columns of each group that has a gate; `gates` in all.
+
+    batch: for so many samples are the shapes of the sites.
+    """
 
     model: onnx.ModelProto
     sites: tuple[Site, ...]
     columns: Mapping[str, slice]
     gates: int
+    batch: int
+
+    def gated(self, depth: Depth) -> Depth:
+        """What layers read of that tensor, behind its gates."""
+        found = (s.tensor for s in self.sites if (s.source, s.axis) == (depth.tensor, depth.axis))
+        return Depth(next(found, depth.tensor), depth.axis)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +100,7 @@ def gate_gradients(
     loss = network.loss(groups.labels, wanted)
     rows: list[Array] = []
     for samples in network:
-        gates = torch.ones(len(samples), gated.gates, device=samples.inputs[0].device, requires_grad=True)
+        gates = samples.inputs[0].new_ones(len(samples), gated.gates, dtype=torch.float64, requires_grad=True)
         (found,) = torch.autograd.grad(loss(samples, gate_edits(gated, gates)), gates)
         rows.append(found.cpu().numpy())
         progress(sum(map(len, rows)))
@@ -97,7 +109,7 @@ def gate_gradients(
     U = np.concatenate(rows)
     if not np.isfinite(U).all():
         raise ReadError("the gradients are not finite on these data", fix="check the data and their preprocessing")
-    return {name: U[:, found].astype(np.float64) for name, found in gated.columns.items()}
+    return {name: U[:, found] for name, found in gated.columns.items()}
 
 
 def gate_edits(gated: GatedModel, gates: Tensor) -> Edits:
@@ -112,7 +124,7 @@ def _multiply(x: Tensor, site: Site, gates: Tensor) -> Tensor:
         shape[0] = len(gates)
     shape[site.axis] = x.shape[site.axis]
     columns = torch.from_numpy(site.columns).to(gates.device)
-    return x * gates[:, columns].reshape(shape).to(x.dtype)
+    return x * gates[:, columns].to(x.dtype).reshape(shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,11 +148,12 @@ class _Network:
         readout = Readout.of(self.module, self.gated.model.graph)
         heads: tuple[Head, ...] = ()
         if wanted.auxiliary:
-            heads = fit_heads(readout, depths(labels, wanted.auxiliary), self, labels=wanted.labels)
+            where = tuple(map(self.gated.gated, depths(labels, wanted.auxiliary)))
+            heads = fit_heads(readout, where, self, labels=wanted.labels)
         return GateLoss(readout, heads, wanted.labels, Signs(wanted.seed))
 
     def _apart(self, samples: Samples) -> bool:
-        """Whether every site has one sample at each index of its first axis: that was 1 in the labels' shapes."""
+        """Whether every site has one sample at each index of its first axis."""
         count, shapes = len(samples), {}
         if count == 1:
             return True
@@ -149,11 +162,11 @@ class _Network:
             shapes[name] = tuple(x.shape)
             return x
 
-        sites = self.gated.sites
+        sites, batch = self.gated.sites, self.gated.batch
         with torch.no_grad():
             self.module(*samples.inputs, edits={s.tensor: partial(see, name=s.tensor) for s in sites})
-        apart = all(shapes[s.tensor] == (count, *s.shape[1:]) and s.axis > 0 for s in sites)
-        if not apart and any(s.shape[:1] == (count,) for s in sites):
+        apart = all(s.axis > 0 and s.shape[0] == batch and shapes[s.tensor] == (count, *s.shape[1:]) for s in sites)
+        if not apart and batch == count:
             raise UsageError(
                 f"the model fixes a batch of {count} and mixes its samples, which have no gradients of their own",
                 where="--criterion",
@@ -171,6 +184,7 @@ def with_gates(groups: ChannelGroups) -> GatedModel:
     nodes, taken = list(graph.gs.nodes), set(graph.gs.tensors())
     table, columns = _columns(groups)
     gates = int(table[-1])
+    shapes = groups.labels.facts.shapes
     made: dict[tuple[str, int, bytes], gs.Variable] = {}
     sites: list[Site] = []
     for number, position, axis in sorted(_readings(groups)):
@@ -183,14 +197,15 @@ def with_gates(groups: ChannelGroups) -> GatedModel:
             made[key] = gated = gs.Variable(_fresh(taken), dtype=getattr(tensor, "dtype", None))
             identity = gs.Node("Identity", name=gated.name, inputs=[tensor], outputs=[gated])
             graph.gs.nodes.insert(graph.gs.nodes.index(node), identity)
-            original = groups.labels.graph.gs.nodes[number].inputs[position].name
-            sites.append(Site(gated.name, axis, found, tuple(groups.labels.facts.shapes[original])))
+            source = groups.labels.graph.gs.nodes[number].inputs[position].name
+            sites.append(Site(gated.name, source, axis, found, shapes[source]))
         node.inputs[position] = made[key]
     reached = np.zeros(gates + 1, bool)
     for site in sites:
         reached[site.columns] = True
     kept = {name: found for name, found in columns.items() if reached[found].all()}
-    return GatedModel(to_model(graph), tuple(sites), kept, gates)
+    inputs = real_inputs(graph.source.graph)
+    return GatedModel(to_model(graph), tuple(sites), kept, gates, next(iter(shapes[inputs[0].name]), 1))
 
 
 def _columns(groups: ChannelGroups) -> tuple[Array, dict[str, slice]]:

@@ -37,8 +37,8 @@ class Readout:
         seen: dict[str, Tensor] = {}
 
         def keep(x: Tensor, name: str) -> Tensor:
-            seen[name] = x
-            return x
+            seen[name] = edits[name](x) if name in edits else x
+            return seen[name]
 
         names = {*self.tensors, *watch} - {*self.module.output_names}
         kept = {name: partial(keep, name=name) for name in names}
