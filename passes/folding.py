@@ -13,7 +13,7 @@ import onnx
 from onnx import AttributeProto, helper, numpy_helper
 
 from .spill import copy_except
-from .sweep import MOVED
+from .values import MOVED
 
 _WEIGHTED = frozenset(["Conv", "ConvTranspose", "Gemm", "MatMul"])
 _RANDOM = frozenset(

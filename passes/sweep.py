@@ -8,6 +8,7 @@ stay (pins) and where one axis becomes several (splits). Nothing is solved here:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,8 @@ from .bodies import captured_names
 from .labels import Array, Axes, ConstantAxes, Consumer, Labels, Mask, Split, Term
 from .model import Graph, constant_values
 from .shapes import Facts
-from .values import DYNAMIC, FOLDABLE, TAINTED, fold_kinds
+from .sizes import follow_sizes
+from .values import MOVED
 
 if TYPE_CHECKING:
     from .rules import Rule
@@ -26,24 +28,6 @@ if TYPE_CHECKING:
 
 POSITION = -1  # the label of batch and spatial positions
 _POSITION_REASON = "it meets positions (batch or space), which are no channels"
-# Operators that move the elements of a constant without mixing them: a slice of the result is a slice of the constant.
-MOVED = frozenset(
-    [
-        "Identity",
-        "Transpose",
-        "Reshape",
-        "Squeeze",
-        "Unsqueeze",
-        "Flatten",
-        "Cast",
-        "QuantizeLinear",
-        "DequantizeLinear",
-        "Slice",
-        "Split",
-        "Concat",
-        "Gather",
-    ]
-)
 
 
 def label_channels(graph: Graph, facts: Facts, *, inexact: bool = False) -> Labels:
@@ -73,7 +57,7 @@ class Sweep:
         self._moved: set[str] = set()
         self._splits = 0  # how many there were before the node at hand
         self._relabelled: set[str] = set()  # moved constants whose labels are no longer those of the constant's axes
-        self._readers = _count_readers(graph)
+        self._readers = Counter(tensor.name for node in graph.gs.nodes for tensor in node.inputs)
         self._tensors = graph.gs.tensors()
         initializers = {t.name for t in graph.source.graph.initializer}
         for tensor in graph.gs.inputs:
@@ -245,7 +229,7 @@ class Sweep:
             rule.labels(self)
             self._complete(node)
         self._follow_moves(node)
-        self._follow_values(node)
+        follow_sizes(self)
 
     def opaque(self, reason: str) -> None:
         """Nothing is known of this node: all that enters stays, what leaves are no channels."""
@@ -291,52 +275,11 @@ class Sweep:
             if len(self.out.splits) > self._splits or any(t.name in self._relabelled for t in node.inputs):
                 self._relabelled.update(o.name for o in node.outputs)
 
-    def _follow_values(self, node: gs.Node) -> None:
-        """Carry on what shape arithmetic depends on; where it is read as data, freeze or pin (see values.py)."""
-        out = self.out
-        if node.op in ("Shape", "Size"):
-            self._shape_kinds(node)
-            return
-        depends = {id(a): a for t in node.inputs for a in out.depends.get(t.name, ())}
-        known = [t for t in node.outputs if t.name in self.facts.values]
-        if known and node.op in FOLDABLE:
-            if not any(t.name in out.kinds for t in node.inputs):
-                return
-            args = [self.value(i) for i in range(len(node.inputs))]
-            kinds = [self.kind(i) for i in range(len(node.inputs)) if self.has(i)]
-            values = [self.facts.values[t.name] for t in known]
-            for tensor, kind in zip(known, fold_kinds(node.op, node.attrs, args, kinds, values), strict=False):
-                if kind.any():
-                    out.kinds[tensor.name] = kind
-                    out.depends[tensor.name] = tuple(depends.values())
-            return
-        for position, tensor in enumerate(node.inputs):
-            kind = out.kinds.get(tensor.name)
-            if kind is None or not (kind & TAINTED).any():
-                continue
-            if (kind == TAINTED | DYNAMIC).any() or tensor.name not in self.facts.values:
-                for labels in out.depends[tensor.name]:
-                    self.pin(labels, f"{node.op} reads its size, mixed with a free dimension")
-            else:
-                out.frozen[self.index, position] = out.depends[tensor.name]
-
-    def _shape_kinds(self, node: gs.Node) -> None:
-        axes = self.axes(0)
-        still = DYNAMIC if self.facts.dynamic else 0
-        kind = np.array([TAINTED if (a >= 0).any() else still for a in axes], np.uint8)
-        depends = tuple(a for a in axes if (a >= 0).any())
-        if node.op == "Size":
-            kind = np.asarray(np.bitwise_or.reduce(kind, axis=None) if kind.size else 0, np.uint8)
-        else:
-            kind = kind[node.attrs.get("start", 0) : node.attrs.get("end", len(kind))]
-        name = node.outputs[0].name
-        self.out.kinds[name], self.out.depends[name] = kind, depends
-
     def _constant(self, tensor: gs.Tensor) -> Axes:
         """The labels of a constant: fresh ones an axis, once; for each reader anew where a shared vector is read."""
         values = constant_values(tensor)
         shape = self.facts.shapes.get(tensor.name, () if values is None else values.shape)
-        shared_vector = self._readers.get(tensor.name, 0) > 1 and sum(n > 1 for n in shape) <= 1
+        shared_vector = self._readers[tensor.name] > 1 and sum(n > 1 for n in shape) <= 1
         use = self.node.outputs[0].name if shared_vector else ""
         key = (tensor.name, use)
         if key not in self.out.constants:
@@ -361,11 +304,3 @@ class Sweep:
 
 def _filled(label: int, size: int) -> Array:
     return np.broadcast_to(np.int64(label), size)
-
-
-def _count_readers(graph: Graph) -> dict[str, int]:
-    count: dict[str, int] = {}
-    for node in graph.gs.nodes:
-        for tensor in node.inputs:
-            count[tensor.name] = count.get(tensor.name, 0) + 1
-    return count

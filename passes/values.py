@@ -175,6 +175,24 @@ WHOLE: dict[str, Callable[..., Array]] = {
     "NonZero": lambda attrs, x: np.stack(np.nonzero(x)).astype(np.int64),
 }
 
+# Operators that move the elements of a constant without mixing them: a slice of the result is a slice of the constant.
+MOVED = frozenset(
+    [
+        "Identity",
+        "Transpose",
+        "Reshape",
+        "Squeeze",
+        "Unsqueeze",
+        "Flatten",
+        "Cast",
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "Slice",
+        "Split",
+        "Concat",
+        "Gather",
+    ]
+)
 FOLDABLE = frozenset(MOVES) | frozenset(ELEMENTWISE) | frozenset(WHOLE)
 
 

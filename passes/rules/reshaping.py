@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..values import DYNAMIC
 from . import Rule
 
 if TYPE_CHECKING:
@@ -155,47 +154,6 @@ def _ones(s: Sweep) -> None:
     s.set(0, [s.fixed(1) if n == 1 else next(rest) for n in s.out_shape()])
 
 
-def _expand(s: Sweep) -> None:
-    """A stretched axis holds copies of one entry: as many as the target says, so they can be removed."""
-    if s.value(1) is None:
-        s.opaque("Expand to a computed shape has no rule")
-        return
-    data, size, kind = s.axes(0), s.out_shape(), s.kind(1)
-    result: list[Array] = []
-    for back in range(len(size), 0, -1):
-        labels = data[len(data) - back] if back <= len(data) else s.fixed(1)
-        if len(labels) == size[-back]:
-            result.append(labels)
-            continue
-        s.keep(labels, "stretches it over an axis")
-        free = back <= len(kind) and kind[-back] & DYNAMIC
-        result.append(s.fixed(size[-back]) if free else s.fresh(size[-back]))
-    s.set(0, result)
-
-
-def _rewrite_expand(cut: Cut) -> None:
-    """A target of 1 says "as it is" and stays."""
-    known, axes = cut.value(1), cut.output_axes()
-    offset = len(axes) - (len(axes) if known is None else len(known))
-    cut.set_sizes(1, {i - offset: a for i, a in enumerate(axes) if i >= offset}, unless=1)
-
-
-def _tile(s: Sweep) -> None:
-    """Copies one after the other: index j of the result is index j mod n of the data."""
-    data, size = s.axes(0), s.out_shape()
-    repeats, kind = s.value(1), s.kind(1)
-    result: list[Array] = []
-    for i, labels in enumerate(data):
-        if len(labels) == size[i]:
-            result.append(labels)
-        elif repeats is None or kind[i] or len(labels) == 1:
-            s.keep(labels, "repeats this axis a number of times that is computed")
-            result.append(s.fixed(size[i]))
-        else:
-            result.append(np.tile(labels, size[i] // len(labels)))
-    s.set(0, result)
-
-
 def _depth_to_space(s: Sweep) -> None:
     """Channel (b1, b2, c), or (c, b1, b2) in CRD mode, becomes position (b1, b2) of channel c."""
     data, block = s.axes(0), int(s.node.attrs["blocksize"])
@@ -217,7 +175,8 @@ def _space_to_depth(s: Sweep) -> None:
     s.set(0, (data[0], np.tile(data[1], block * block), *(s.fixed(n) for n in s.out_shape()[2:])))
 
 
-def _sample(expression: str, weights: str = "", size: str = "4, 4", channels: int = 8, opset: int = 17) -> str:
+def sample(expression: str, weights: str = "", size: str = "4, 4", channels: int = 8, opset: int = 17) -> str:
+    """X -> Conv -> the operator -> Conv, in ONNX text."""
     return f"""
         <ir_version: 8, opset_import: ["": {opset}]>
         g (float[1, 3, 4, 4] x) => (float[1, 2, {size}] y)
@@ -283,8 +242,8 @@ RULES = (
                 "c = Conv (r, w4)\n z = Reshape (c, shape)",
                 ", int64[2] shape = {2, 32}, float[32, 24] w3, int64[4] back = {-1, 6, 2, 2}, float[8, 6, 1, 1] w4",
             ),
-            _sample(_SHUFFLE, ", int64[5] five = {1, 2, 4, 4, 4}, int64[4] four = {1, 8, 4, 4}"),
-            _sample(_SHUFFLE, ", int64[5] five = {0, 4, -1, 4, 4}, int64[4] four = {1, -1, 4, 4}"),
+            sample(_SHUFFLE, ", int64[5] five = {1, 2, 4, 4, 4}, int64[4] four = {1, 8, 4, 4}"),
+            sample(_SHUFFLE, ", int64[5] five = {0, 4, -1, 4, 4}, int64[4] four = {1, -1, 4, 4}"),
         ),
     ),
     Rule("Flatten", _flatten, samples=(_flat_sample("z = Flatten (a)"), _flat_sample("z = Flatten <axis = -3> (a)"))),
@@ -292,7 +251,7 @@ RULES = (
         "Transpose",
         _transpose,
         samples=(
-            _sample(
+            sample(
                 "t = Transpose <perm = [0, 2, 3, 1]> (a)\n r = Add (t, v)\n z = Transpose <perm = [0, 3, 1, 2]> (r)",
                 ", float[8] v",
             ),
@@ -303,7 +262,7 @@ RULES = (
         _ones,
         samples=(
             _PACKED,
-            _sample(
+            sample(
                 "p = GlobalMaxPool (a)\n q = Squeeze (p, k)\n z = Unsqueeze (q, k)",
                 ", int64[2] k = {2, 3}",
                 size="1, 1",
@@ -312,35 +271,16 @@ RULES = (
     ),
     Rule("Unsqueeze", _ones),
     Rule(
-        "Expand",
-        _expand,
-        _rewrite_expand,
-        samples=(
-            _sample(
-                "p = GlobalMaxPool (a)\n q = Expand (p, shape)\n z = Mul (q, a)", ", int64[4] shape = {1, 8, 4, 4}"
-            ),
-            _sample(
-                "e = Expand (one, shape)\n z = Add (e, a)", ", float[1] one = {0.5}, int64[4] shape = {1, 8, 1, 1}"
-            ),
-            _sample("p = GlobalMaxPool (a)\n z = Expand (p, shape)", ", int64[4] shape = {1, 1, 3, 3}", size="3, 3"),
-        ),
-    ),
-    Rule(
-        "Tile",
-        _tile,
-        samples=(_sample("z = Tile (a, repeats)", ", int64[4] repeats = {1, 2, 1, 2}", size="4, 8", channels=16),),
-    ),
-    Rule(
         "DepthToSpace",
         _depth_to_space,
         samples=(
-            _sample("z = DepthToSpace <blocksize = 2> (a)", size="8, 8", channels=2),
-            _sample('z = DepthToSpace <blocksize = 2, mode = "CRD"> (a)', size="8, 8", channels=2),
+            sample("z = DepthToSpace <blocksize = 2> (a)", size="8, 8", channels=2),
+            sample('z = DepthToSpace <blocksize = 2, mode = "CRD"> (a)', size="8, 8", channels=2),
         ),
     ),
     Rule(
         "SpaceToDepth",
         _space_to_depth,
-        samples=(_sample("z = SpaceToDepth <blocksize = 2> (a)", size="2, 2", channels=32),),
+        samples=(sample("z = SpaceToDepth <blocksize = 2> (a)", size="2, 2", channels=32),),
     ),
 )
