@@ -2,6 +2,7 @@
 
 `pass`: load to save in one process, without latency and without interpreter start, beside a peer if it is installed.
 `command`: the whole command in a process of its own, with its peak memory. `latency`: models on one thread, in turns.
+`calibrate`: moments of all layers beside a plain forward pass, and what choosing and refitting cost after it.
 Times are medians; wall time suffers from whatever else the machine does, CPU time less.
 """
 
@@ -18,10 +19,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.table import Table
+from threadpoolctl import threadpool_limits
+
+from .options import IMAGES, preprocessing
+
+if TYPE_CHECKING:
+    from ..passes.ranking import Evidence
 
 Run = tuple[float, float]  # seconds: wall, CPU
 
@@ -99,6 +107,57 @@ def latency(models: tuple[Path, ...], runs: int) -> None:
     sessions = {str(model): open_session(model, device="cpu", threads=1) for model in models}
     jobs = {name: partial(session.run, feeds) for name, session in sessions.items()}
     _show("latency, one thread", _in_turns(jobs, runs), unit=1e-3)
+
+
+@bench.command()
+@_model
+@click.argument("data")
+@_runs
+@click.option("--samples", default=2048, show_default=True)
+@IMAGES
+def calibrate(model: Path, data: str, runs: int, samples: int, **options: Any) -> None:  # noqa: ANN401
+    """One calibration of MODEL on DATA, in turns with a plain forward pass over the same decoded images."""
+    from ..passes.ranking import Evidence
+    from ..runtime.analysis import analyse
+    from ..runtime.calibrate import calibrate as measure
+    from ..runtime.data import open_data
+    from ..runtime.inputs import model_inputs
+    from ..runtime.session import open_session
+
+    analysis = analyse(model)
+    inputs = model_inputs(analysis.graph.source)
+    batches = list(open_data(data, inputs, preprocessing(options), samples=samples))
+    labels = analysis.groups.labels
+
+    def forward() -> None:
+        session = open_session(analysis.graph.source)
+        for batch in batches:
+            session.run(batch.feeds)
+
+    rows = _in_turns({"forward": forward, "calibrate": lambda: measure(labels, batches)}, runs)
+    moments = measure(labels, batches)
+    evidence = Evidence(analysis.groups, moments=moments)
+    rows += [_choice(word, evidence) for word in ("thinet", "obs")]
+    _show(f"calibration: {model.name}, {sum(len(b.feeds[inputs[0].name]) for b in batches)} images", rows)
+
+
+def _choice(word: str, evidence: Evidence) -> Row:
+    """All groups ranked by a criterion, half of each cut, and what is left refitted once."""
+    from ..passes.apply_plan import apply_removal
+    from ..passes.criteria import make_criterion
+    from ..passes.ranking import rank_groups
+    from ..passes.reconstruct import refit_once
+
+    groups, moments = evidence.groups, evidence.moments
+    assert moments is not None
+
+    def choose() -> None:
+        rankings = rank_groups(make_criterion(word), evidence)
+        removed = groups.removed_labels({g.name: rankings[g.name].order[: g.units // 2] for g in groups.free})
+        refit_once(groups.labels, removed, apply_removal(groups.labels, removed), moments, "full")
+
+    with threadpool_limits(1):  # as in runtime/decide.py
+        return Row(f"{word}, all groups, and a full refit", *_timed(choose))
 
 
 # Run in a small process of its own: on Linux a child's peak starts with the memory of the process it was forked from.
