@@ -26,7 +26,8 @@ class Nisp:
     The final responses are what the last layers read, scored by infinite feature selection on calibration data. A
     channel's score is the sum over its positions, so that a convolution takes sum_k |W_jck| from filter j to channel c;
     what is between layers (BatchNormalization, activations, pooling, depthwise filters) is left out, residual sums add.
-    A group that no importance reaches is ranked by its weights.
+    Where several channels of a layer are one unit (groups of a convolution), each has an equal share of its score. A
+    group that no importance reaches is ranked by its weights.
     """
 
     def rank(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
@@ -93,7 +94,8 @@ def _outputs(labels: Labels, consumer: Consumer) -> Array:
 def _through(node: gs.Node, scores: Array, component: Array, outputs: Array) -> Array | None:
     """What the inputs of a layer get from its outputs, (C,); None for a form of its own (Einsum, computed weights)."""
     values = constant_values(node.inputs[1])
-    after = np.where(outputs >= 0, scores[component[np.maximum(outputs, 0)]], 0.0)
+    unit = component[np.maximum(outputs, 0)]
+    after = np.where(outputs >= 0, scores[unit] / np.bincount(unit)[unit], 0.0)
     if values is None or values.dtype.kind != "f":
         return None
     W = np.abs(values.astype(np.float64))
