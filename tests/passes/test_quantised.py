@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx_prune import Budget, prune
 from onnx_prune.passes.apply_plan import apply_removal
 from onnx_prune.passes.channel_groups import channel_groups
 from onnx_prune.passes.cost import cost_model
@@ -15,6 +18,8 @@ from onnx_prune.passes.model import load
 from onnx_prune.passes.shapes import tensor_facts
 from onnx_prune.passes.silence import silence
 from onnx_prune.passes.sweep import label_channels
+from onnx_prune.passes.unsigned import with_unsigned_weights
+from onnx_prune.runtime import proof as proof_module
 from onnx_prune.runtime.shapes import tensor_shapes
 
 NETWORK = """
@@ -78,6 +83,56 @@ def prove(model, graphs, groups=None):
     removed = half_of(groups)
     cut, twin = to_model(apply_removal(groups.labels, removed)), to_model(silence(groups.labels, removed))
     return cut, graphs.difference(graphs.ort(cut, feeds), graphs.ort(twin, feeds))
+
+
+INTEGER_PRODUCTS = """
+    <ir_version: 10, opset_import: ["": 21]>
+    g (uint8[2, 3, 4, 4] x, uint8[5, 4] r) => (uint8[2, 6, 4, 4] a, int32[2, 6, 4, 4] b, uint8[5, 2] c, int32[5, 2] d)
+    <float t = {0.05}, uint8 z = {3}, int8 v = {-7}, float[6] t6 = {0.01, 0.02, 0.03, 0.02, 0.01, 0.03}, int8[6] z6,
+     int8[6, 3, 1, 1] w, int8[4, 2] m, float u = {0.9}> {
+      a = QLinearConv (x, t, z, w, t6, z6, t, z)
+      b = ConvInteger (x, w, z)
+      c = QLinearMatMul (r, t, z, m, t, v, u, z)
+      d = MatMulInteger (r, m, z, v)
+    }
+    """
+
+
+def test_unsigned_weights_are_the_same_numbers(graphs):
+    model = graphs.parse(INTEGER_PRODUCTS)
+    for tensor in model.graph.initializer:
+        if tensor.name == "z6":
+            tensor.CopyFrom(numpy_helper.from_array(np.zeros(6, np.int8), "z6"))
+    rng = np.random.default_rng(0)
+    feeds = {"x": rng.integers(0, 256, (2, 3, 4, 4), np.uint8), "r": rng.integers(0, 256, (5, 4), np.uint8)}
+    changed = with_unsigned_weights(model)
+    types = {t.name: t.data_type for t in changed.graph.initializer}
+    for node in changed.graph.node:
+        weight = 3 if node.op_type.startswith("QLinear") else 1
+        assert types[node.input[weight]] == TensorProto.UINT8
+    for ours, expected in zip(graphs.ort(changed, feeds), graphs.reference(model, feeds), strict=True):
+        assert (ours == expected).all()
+    assert with_unsigned_weights(changed) is changed
+
+
+def test_a_proof_that_saturated_sums_spoil_is_made_with_unsigned_weights(graphs, monkeypatch, tmp_path):
+    from onnxruntime.quantization import QuantFormat, QuantType
+
+    options = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+    model = quantise(graphs.parse(NETWORK), tmp_path, quant_format=QuantFormat.QOperator, **options)
+    measure, types = proof_module.max_relative_error, []
+
+    def saturated(cut, twin, runs, *, device="auto"):
+        """As a processor without VNNI would: wrong where weights are signed."""
+        found = measure(cut, twin, runs, device=device)
+        tensors = {t.name: t.data_type for t in cut.graph.initializer}
+        weights = {tensors[n.input[3]] for n in cut.graph.node if n.op_type == "QLinearConv"}
+        types.append(weights)
+        return replace(found, error=0.1) if TensorProto.INT8 in weights else found
+
+    monkeypatch.setattr(proof_module, "max_relative_error", saturated)
+    assert prune(model, budget=Budget(macs=0.5), measure=False).report.proof < 1e-6
+    assert types == [{TensorProto.INT8}, {TensorProto.UINT8}]
 
 
 @pytest.mark.parametrize("form", ["QDQ", "QOperator"])
