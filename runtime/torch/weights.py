@@ -28,6 +28,11 @@ _WEIGHTS = {
     "LSTM": (1, 2, 3, 7),
     "GRU": (1, 2, 3),
     "RNN": (1, 2, 3),
+    "FusedConv": (1, 2),
+    "FusedGemm": (0, 1, 2),
+    "FusedMatMul": (0, 1),
+    "SkipLayerNormalization": (2, 3, 4),
+    "SkipSimplifiedLayerNormalization": (2, 3),
 }
 _STATISTICS = (3, 4)  # where BatchNormalization reads its running mean and variance
 _FORMULA = {"ScatterND": (1, 2), "ScatterElements": (1, 2)}  # what is written into a mask or a table

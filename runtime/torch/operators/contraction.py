@@ -9,7 +9,7 @@ from torch import Tensor
 from . import Function, Operator, Site, plain
 
 
-def _gemm(site: Site) -> Function:
+def gemm(site: Site) -> Function:
     """Alpha * A' B' + beta * C, where ' may transpose."""
     alpha, beta = site.attrs.get("alpha", 1.0), site.attrs.get("beta", 1.0)
     turn_a, turn_b = site.attrs.get("transA", 0), site.attrs.get("transB", 0)
@@ -33,6 +33,6 @@ def _einsum(site: Site) -> Function:
 
 OPERATORS = (
     Operator("Einsum", _einsum),
-    Operator("Gemm", _gemm),
+    Operator("Gemm", gemm),
     Operator("MatMul", plain(torch.matmul)),
 )

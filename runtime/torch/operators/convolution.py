@@ -12,7 +12,7 @@ _CONVOLVE = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
 _TRANSPOSE = {3: F.conv_transpose1d, 4: F.conv_transpose2d, 5: F.conv_transpose3d}
 
 
-def _conv(site: Site) -> Function:
+def conv(site: Site) -> Function:
     """y[o] = sum_c W[o, c] * x[c] + b[o]; pads that differ between the two ends are put on beforehand."""
     group = int(site.attrs.get("group", 1))
     strides, dilations = site.attrs.get("strides"), site.attrs.get("dilations")
@@ -80,4 +80,4 @@ def _conv_transpose(site: Site) -> Function:
     return run
 
 
-OPERATORS = (Operator("Conv", _conv), Operator("ConvTranspose", _conv_transpose))
+OPERATORS = (Operator("Conv", conv), Operator("ConvTranspose", _conv_transpose))

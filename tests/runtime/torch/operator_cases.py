@@ -260,6 +260,12 @@ CASES = [
     "y = Trilu (x)",
     "y = Trilu <upper = 0> (x, k) | int64 k = {1}",
     "y = ReverseSequence <batch_axis = 0, time_axis = 1> (x, n) | int64[2] n = {3, 6}",
+    # as ONNX Runtime fuses it
+    'y = com.microsoft.FusedConv <activation = "Clip", activation_params = [-0.5, 0.5]> (x, w, b, z) | float[4, 6, 1, 1] w, float[4] b, float[2, 4, 5, 5] z',
+    "y = com.microsoft.FusedMatMul <transA = 1, transB = 1, alpha = 0.5> (x, w) | float[6, 3, 5] w",
+    'f = Flatten (x); y = com.microsoft.FusedGemm <activation = "LeakyRelu", activation_alpha = 0.1> (f, w) | float[150, 4] w',
+    "y = com.microsoft.SkipLayerNormalization <epsilon = 0.001> (t, t, s, b, c) | float[2, 3, 5] t, float[5] s, float[5] b, float[5] c",
+    'y, "", "", u = com.microsoft.SkipSimplifiedLayerNormalization <epsilon = 0.001> (t, t, s) | float[2, 3, 5] t, float[5] s',
     # as older opsets write it
     "11 y = Softmax (x)",
     "11 y = LogSoftmax <axis = 2> (x)",

@@ -26,7 +26,7 @@ def graph_text(case):
     lines, _, stored = body.partition("|")
     opset = int(opset or 20)
     return f"""
-    <ir_version: {IR_VERSION[opset]}, opset_import: ["": {opset}]>
+    <ir_version: {IR_VERSION[opset]}, opset_import: ["": {opset}, "com.microsoft": 1]>
     g (float[2, 6, 5, 5] x) => (float y) <{stored.strip()}> {{ {lines.strip().replace("; ", chr(10))} }}
     """
 
