@@ -32,7 +32,7 @@ _HEADINGS = (
 
 
 def render(found: Rows, number: int) -> str:
-    """The page in Markdown: summary, convolutional networks that stop short of the half, the table, the peers.
+    """The page in Markdown: summary, networks that stop short of the half, the table, the peers.
 
     number: how many models there are, run or not.
     """
@@ -42,7 +42,7 @@ def render(found: Rows, number: int) -> str:
         "# Coverage",
         _HEAD,
         *_summary(rows, number),
-        "## Convolutional networks that stop short of the half",
+        "## Networks that stop short of the half",
         _short(rows),
         "## All models",
         _LEGEND,
@@ -84,11 +84,14 @@ def _summary(rows: Sequence[Row], number: int) -> list[str]:
 
 
 def _short(rows: Sequence[Row]) -> str:
-    found = [row for row in rows if row.convolutional and row.status == "ok" and row.kept > _REACHED]
+    found = [row for row in rows if row.status == "ok" and row.kept > _REACHED]
     if not found:
         return "None."
-    lines = ["| model | kept | pinned because |", "|---|---|---|"]
-    lines += [f"| {row.name} | {row.kept:.1%} | {_pinned(row)} |" for row in found]
+    lines = ["| model | convolutional | kept | can go | pinned because |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {row.name} | {'yes' if row.convolutional else 'no'} | {row.kept:.1%} | {row.can_go:.1%} | {_pinned(row)} |"
+        for row in sorted(found, key=lambda row: row.name)
+    ]
     return "\n".join(lines)
 
 
@@ -126,6 +129,7 @@ def _beside(rows: Sequence[Row], peers: Mapping[str, PeerRow]) -> list[str]:
         f"onnxsim: `onnxsim.pruning.apply_structured_pruning`{version}, sparsity {SPARSITY}, without calibration, run "
         f"here on {len(compared)} of the {len(rows)} models. It takes no budget, so that its shares fall as they fall. "
         "Its output is wrong if strict shape inference or ONNX Runtime refuses it, or if outputs have other shapes. "
+        "The light models compute their weights with ConstantOfShape nodes, which onnxsim leaves alone. "
         f"Torch-Pruning: its [published list]({TORCH_PRUNING_LIST}) of torchvision 0.13.1, forward passes only."
     )
     known = {architecture(row.name): row for row in rows if row.name.startswith("tv-")}
@@ -138,7 +142,7 @@ def _beside(rows: Sequence[Row], peers: Mapping[str, PeerRow]) -> list[str]:
         f"Of the {number} architectures that Torch-Pruning lists {len(listed)} are here by name; {through} go through.",
         f"Those that it fails on, and what is kept of their MACs here: {shares}.",
     ]
-    return [intro, _counts(rows, peers), "\n".join(f"- {point}" for point in points), _peer_table(compared, peers)]
+    return [intro, _counts(compared, peers), "\n".join(f"- {point}" for point in points), _peer_table(compared, peers)]
 
 
 def _counts(rows: Sequence[Row], peers: Mapping[str, PeerRow]) -> str:

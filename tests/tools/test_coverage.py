@@ -42,7 +42,7 @@ def test_the_page_counts_networks_that_reach_the_half():
     assert "2 of 3 models were run; 2 of them went through." in page
     assert "The worst proof error is 5.0e-07 (short)." in page
     assert "1 of 2 convolutional networks (50%)" in page
-    assert "| short | 80.0% | graph input (1); graph output (1) |" in page
+    assert "| short | yes | 80.0% | 90.0% | graph input (1); graph output (1) |" in page
 
 
 def test_a_model_that_failed_is_in_the_table_and_in_no_other_number():
