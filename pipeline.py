@@ -200,7 +200,7 @@ class _Run:
             with threadpool_limits(1):
                 self._refit(removed, cut, moments, plan.reconstruct)
             model, proved = to_model(cut), model
-            added = _added_elements(proved, model)
+            added = added_elements(proved, model)
         macs, params = plan.macs[1], plan.params[1] + added
         if settings.replace_head is not None:
             self.progress("replacing the head")
@@ -271,7 +271,7 @@ def apply(
     return _Run(analysis, chosen, progress, start).write(replace(loaded, model=analysis.name, reconstruct="none"))
 
 
-def _added_elements(before: onnx.ModelProto, after: onnx.ModelProto) -> int:
+def added_elements(before: onnx.ModelProto, after: onnx.ModelProto) -> int:
     """How many parameters a refit has added: biases of layers that had none."""
     names = {tensor.name for tensor in before.graph.initializer}
     return sum(math.prod(tensor.dims) for tensor in after.graph.initializer if tensor.name not in names)
