@@ -7,17 +7,16 @@ the tensor. What depends on constants alone is computed here and now.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import onnx
 import torch
 
-from ...passes.errors import UsageError
 from .dtypes import to_torch
 from .host import GROWING, HOSTED, SIZES, host_function
-from .operators import FIX, Context, Function, Operator, Site, find_operator
+from .nodes import check_entries, constant_of, live_nodes
+from .operators import Context, Function, Operator, Site, find_operator
 from .weights import Weights, weights
 
 Form = Literal["tensor", "host", "operand"]
@@ -62,8 +61,8 @@ class _Compiler:
         self.graph = graph
         self.opset = opset
         self.weights: Weights = weights(graph)
-        self.nodes = list(_live(graph))
-        _check(self.nodes)
+        self.nodes = live_nodes(graph)
+        check_entries(self.nodes)
         self.constants = self._stored_constants()
         self.sites: dict[int, Site] = {}
         self.on_host: set[str] = set(self.constants)  # names whose numbers follow from sizes and constants
@@ -95,7 +94,7 @@ class _Compiler:
         found = {n: to_torch(t) for n, t in self.weights.stored.items() if n not in kept and n in read}
         for node in self.nodes:
             if node.op_type == "Constant" and node.output[0] not in self.weights.stored:
-                found[node.output[0]] = _constant(node)
+                found[node.output[0]] = constant_of(node)
         return {name: value for name, value in found.items() if value is not None}
 
     def _learn(self) -> None:
@@ -267,40 +266,6 @@ def _tensor(context: Context, value: Any) -> torch.Tensor:  # noqa: ANN401 - num
 
 def _operand(context: Context, value: Any) -> torch.Tensor | float:  # noqa: ANN401
     return torch.tensor(value, device=context.device) if isinstance(value, list | tuple) else value
-
-
-def _live(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """The nodes that an output depends on, in order."""
-    needed = {value.name for value in graph.output}
-    live = []
-    for node in reversed(graph.node):
-        if needed.intersection(node.output):
-            live.append(node)
-            needed.update(node.input)
-    return reversed(live)
-
-
-def _check(nodes: list[onnx.NodeProto]) -> None:
-    for node in nodes:
-        if node.op_type != "Constant" and node.op_type not in SIZES and find_operator(node) is None:
-            name = f"{node.domain}.{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
-            raise UsageError(
-                f"operator {name} cannot be trained: it has no entry in torch",
-                where=f"node '{node.name or next(iter(node.output), '')}'",
-                fix=FIX,
-                operator=name,
-            )
-
-
-def _constant(node: onnx.NodeProto) -> torch.Tensor | None:
-    """What a Constant node holds other than as a tensor."""
-    for attribute in node.attribute:
-        value = onnx.helper.get_attribute_value(attribute)
-        if attribute.name in ("value_float", "value_floats"):
-            return torch.tensor(value, dtype=torch.float32)
-        if attribute.name in ("value_int", "value_ints"):
-            return torch.tensor(value, dtype=torch.int64)
-    return None
 
 
 def _with_deaths(steps: list[Step], outputs: list[int]) -> list[Step]:
