@@ -25,8 +25,9 @@ FLOORS = {
     "passes": {"passes"},
     "runtime": {"runtime", "passes"},
     "pipeline": {"pipeline", "runtime", "passes"},
+    "iterate": {"iterate", "pipeline", "runtime", "passes"},
     "": {"pipeline", "runtime", "passes"},
-    "tools": {"", "tools", "pipeline", "runtime", "passes", "models"},
+    "tools": {"", "tools", "iterate", "pipeline", "runtime", "passes", "models"},
 }
 # Outside package -> the files that may import it.
 DOORS = {"onnxruntime": ("runtime/session.py",), "torch": ("runtime/torch/*.py", "models/train_*.py")}

@@ -64,6 +64,11 @@ def require_labels(model: Path, source: str, preprocessing: Preprocessing | None
         raise UsageError("accuracy needs labels", where=source, fix="put the images in one folder a class")
 
 
+def has_labels(model: onnx.ModelProto, source: str, preprocessing: Preprocessing | None) -> bool:
+    """Whether accuracy can be measured on these data."""
+    return _open(model, source, preprocessing).labelled
+
+
 def score(
     model: Path,
     source: str,

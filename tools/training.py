@@ -1,0 +1,162 @@
+"""Fine-tuning on the command line: its flags, the command, and what it says on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .endings import print_json, progress_shown
+from .options import DEVICE, IMAGES, JSON, SEED, check_outputs, options, preprocessing
+
+if TYPE_CHECKING:
+    import onnx
+
+    from ..runtime.preprocess import Preprocessing
+    from ..runtime.session import Device
+    from ..runtime.torch.finetune import FineTuned, Keeping, Watch
+    from ..runtime.torch.recipe import Recipe
+    from ..runtime.torch.training import Epoch
+
+# Flag -> field of the recipe.
+_NUMBERS = {
+    "epochs": (int, "Passes over the training data. Default: 5."),
+    "batch": (int, "Samples a step, over all processes. Default: 128."),
+    "rate": (float, "The highest learning rate. Default: 0.02."),
+    "temperature": (float, "Of the teacher's soft targets. Default: 4."),
+    "labels": (float, "Weight of the labels; the teacher has the rest. Default: 0.1."),
+    "features": (float, "Weight of the difference from the teacher's inner tensors. Default: 0."),
+    "average": (float, "Decay of a moving average of the weights that is kept instead, such as 0.999."),
+    "clip": (float, "Largest norm of the gradient, 0 for any. Default: 5."),
+}
+RECIPE = options(
+    *(click.option(f"--{name}", type=kind, help=text) for name, (kind, text) in _NUMBERS.items()),
+    click.option("--augment", help="Of crop,flip,cutout,mixup; none. Default: crop,flip for images."),
+    click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="Default: what pays here."),
+    click.option("--frozen-batch-norm", is_flag=True, help="Put no BatchNormalization back for the training."),
+    click.option("--resume", is_flag=True, help="Continue a run of the same output that was stopped or killed."),
+)
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--teacher", type=click.Path(path_type=Path), help="The model before pruning: its outputs are learned.")
+@click.option("--train", required=True, help="Folder or zip of images, .npz, .npy, or module:function; labels help.")
+@click.option("--evaluate", "evaluation", help="Data to measure on after each epoch: the best epoch is kept.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: MODEL's name with .tuned.onnx.")
+@RECIPE
+@IMAGES
+@SEED
+@DEVICE
+@JSON
+def finetune(model: Path, teacher: Path | None, output: Path | None, as_json: bool, **given: Any) -> None:  # noqa: ANN401
+    """Train the weights of MODEL further, such as a pruned one with the original as --teacher.
+
+    The same graph comes back with other values. A run that is stopped or killed is continued with --resume; its state
+    is in OUTPUT.finetune until it is done. Several GPUs or processes: torchrun -m onnx_prune.tools.cli finetune ...
+    """
+    from ..passes.model import load
+    from ..runtime.torch.finetune import Examples
+    from ..runtime.torch.finetune import finetune as run
+
+    target = output or model.with_name(f"{model.stem}.tuned.onnx")
+    check_outputs([model, *([teacher] if teacher else [])], target)
+    student = load(model)
+    lessons = Examples(
+        given["train"], given["evaluation"], preprocessing(given), None if teacher is None else load(teacher).source
+    )
+    with watched(as_json, target) as watch:
+        tuned = run(
+            student.source,
+            lessons,
+            make_recipe(given),
+            keeping=keeping(target, resume=given["resume"]),
+            device=given["device"],
+            watch=watch,
+        )
+    if not tuned.first:
+        return
+    accuracy = _top1(student.source, tuned, given["evaluation"], lessons.preprocessing, given["device"])
+    save(tuned, target, external=student.external)
+    shown = {**tuned.as_dict(), "accuracy": accuracy, "output": str(target)}
+    print_json(shown) if as_json else _print(tuned, accuracy, target)
+
+
+def make_recipe(given: dict[str, Any]) -> Recipe:
+    """What the flags say, and the defaults."""
+    from ..runtime.torch.recipe import Recipe
+
+    chosen = {name: given[name] for name in (*_NUMBERS, "precision") if given[name] is not None}
+    if given["augment"] is not None:
+        chosen["augment"] = tuple(word for word in given["augment"].split(",") if word not in ("", "none"))
+    return Recipe(**chosen, seed=given["seed"], batch_norm=not given["frozen_batch_norm"])
+
+
+def keeping(target: Path, *, resume: bool) -> Keeping:
+    """Where a run that makes `target` keeps its state."""
+    from ..runtime.torch.finetune import Keeping
+
+    return Keeping(target.with_name(f"{target.name}.finetune"), resume=resume)
+
+
+def save(tuned: FineTuned, target: Path, *, external: bool) -> None:
+    """Write the model, then forget the state of the run."""
+    from ..passes.files import save_model
+    from ..runtime.torch.checkpoint import Checkpoint
+
+    save_model(tuned.model, target, external=external)
+    Checkpoint(keeping(target, resume=True).folder or target, "").remove()
+
+
+@contextmanager
+def watched(quiet: bool, target: Path) -> Generator[Watch]:
+    """Progress on standard error: a line that changes, on a terminal, and one an epoch; what to do after a stop."""
+    from ..runtime.torch.finetune import Watch
+
+    with progress_shown(quiet) as progress:
+        try:
+            yield Watch(progress, _tell)
+        except KeyboardInterrupt:
+            if target.with_name(f"{target.name}.finetune").is_dir():
+                click.echo(f"onnx-prune: stopped; --resume goes on from {target}.finetune", err=True)
+            raise
+
+
+def _tell(row: Epoch) -> None:
+    parts = [
+        f"epoch {row.number}" if row.number else "before",
+        f"loss {row.loss:.4f}" if row.loss is not None else None,
+        f"training {row.right:.2%}" if row.right is not None else None,
+        f"evaluation {row.score:.2%}" if row.score is not None and row.score >= 0 else None,
+        f"{row.seconds:.0f} s" if row.number else None,
+    ]
+    if len([part for part in parts if part]) > 1:
+        click.echo("  ".join(part for part in parts if part), err=True)
+
+
+def _top1(
+    before: onnx.ModelProto,
+    tuned: FineTuned,
+    evaluation: str | None,
+    images: Preprocessing | None,
+    device: Device,
+) -> list[float] | None:
+    """Top-1 of the two files in ONNX Runtime, where there are labels."""
+    from .scores import has_labels, top1_of
+
+    if evaluation is None or not has_labels(before, evaluation, images):
+        return None
+    return list(top1_of((before, tuned.model), evaluation, images, device))
+
+
+def _print(tuned: FineTuned, accuracy: list[float] | None, target: Path) -> None:
+    if accuracy is not None:
+        click.echo(f"top-1 {accuracy[0]:.2%} before, {accuracy[1]:.2%} after {len(tuned.epochs) - 1} epochs")
+    click.echo(
+        f"weights of epoch {tuned.best}; ONNX Runtime and the trained network differ by {tuned.agreement:.1e}; "
+        f"{tuned.seconds:.0f} s"
+    )
+    click.echo(f"wrote {target}")
