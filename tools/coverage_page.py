@@ -15,9 +15,10 @@ Written by `python -m onnx_prune.tools.coverage`: every model is read, analysed,
 its pinned parts allow), proven on random input against the original with silenced consumers, in float32 with ONNX
 Runtime's optimisation off, and checked. No model has code of its own."""
 _LEGEND = """\
-seconds: of the processor, for the analysis (facts, labels, groups); can go: share of the MACs that goes when every free
-group keeps one unit; kept: share of the MACs after the cut; proof: largest difference relative to the largest output;
-groups: free of all; pinned because: the most frequent reasons, with the number of groups."""
+seconds: of the processor, for the analysis (facts, labels, groups), with one run of the model where shapes come out of
+control flow; can go: share of the MACs that goes when every free group keeps one unit; kept: share of the MACs after
+the cut; proof: largest difference relative to the largest output; groups: free of all; pinned because: the most
+frequent reasons, with the number of groups."""
 _HEADINGS = (
     "model",
     "nodes",
