@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,6 +25,9 @@ from .options import (
     free_sizes,
     preprocessing,
 )
+
+if TYPE_CHECKING:
+    from ..pipeline import Result
 
 BUG = 1
 
@@ -94,7 +97,7 @@ def prune(model: Path, output: Path | None, as_json: bool, no_latency: bool, **o
     target = target_of(model, output)
     check_outputs([model], target, options["plan_file"], options["save_moments"])
     allowed = allowed_drop(options["max_drop"], options["evaluation"])
-    budget = Budget(**{k: options[k] for k in ("macs", "params", "size", "latency", "channels") if options[k]})
+    budget = {k: options[k] for k in ("macs", "params", "size", "latency", "channels") if options[k]}
     chosen = {k: options[k] for k in _DATA_DRIVEN if options[k] is not None}
     images = preprocessing(options)
     if options["evaluation"] is not None:
@@ -102,7 +105,7 @@ def prune(model: Path, output: Path | None, as_json: bool, no_latency: bool, **o
     with progress_shown(as_json) as progress:
         result = run(
             model,
-            budget=budget,
+            budget=Budget(**budget) if budget else None,
             progress=progress,
             sizes=free_sizes(options["sizes"]),
             align=options["align"],
@@ -120,10 +123,15 @@ def prune(model: Path, output: Path | None, as_json: bool, no_latency: bool, **o
             progress("evaluating")
             accuracy = top1_of((model, result.model), options["evaluation"], images, options["device"])
             guard(model, accuracy, allowed)
-    warning = _BY_WEIGHTS if result.report.data is None else None
-    if "synthetic" in (result.report.data or ""):
-        warning = _SYNTHETIC
-    finish(result, target, options["plan_file"], as_json, accuracy=accuracy, warning=warning)
+    finish(result, target, options["plan_file"], as_json, accuracy=accuracy, warning=_warning(result))
+
+
+def _warning(result: Result) -> str | None:
+    if result.report.data is None:
+        return _BY_WEIGHTS
+    if "synthetic" in result.report.data:
+        return _SYNTHETIC
+    return _NOT_REFITTED if result.plan.reconstruct == "none" else None
 
 
 _BY_WEIGHTS = (
@@ -133,6 +141,10 @@ _BY_WEIGHTS = (
 _SYNTHETIC = (
     "no calibration data: channels were chosen and refitted on synthetic images\n"
     "  fix:   give --calibration IMAGES (no labels are needed): real ones lose less"
+)
+_NOT_REFITTED = (
+    "the weights that stay were not refitted: accuracy is not protected\n"
+    "  fix:   give --reconstruct sequential, or fine-tune the result"
 )
 _DATA_DRIVEN = ("preset", "criterion", "allocation", "reconstruct", "calibration", "samples", "moments", "save_moments")
 

@@ -27,6 +27,9 @@ def test_a_preset_decides_what_is_not_said(run):
 
 def test_trimming_needs_no_budget_and_stops_at_one(run):
     given = ["digits.onnx", "--calibration", DATA[1], "--samples", "64", "--no-latency", "--json", "--preset", "apoz"]
+    assert "not refitted: accuracy is not protected" in run(*given, "--plan", "p.json")[2]
+    plan = json.loads(Path("p.json").read_text())
+    assert plan["budget"] == {"macs": plan["macs"][1]}
     free, stopped, never = (
         json.loads(run(*given, *more)[1])["macs"] for more in ([], ["--macs", "95%"], ["--macs", "9%"])
     )
