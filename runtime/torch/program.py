@@ -13,13 +13,14 @@ from typing import Any, Literal, NamedTuple
 import onnx
 import torch
 
-from .dtypes import to_torch
+from .dtypes import TORCH, to_torch
 from .host import GROWING, HOSTED, SIZES, host_function
 from .nodes import check_entries, constant_of, live_nodes
 from .operators import Context, Function, Operator, Site, find_operator
 from .weights import Weights, weights
 
 Form = Literal["tensor", "host", "operand"]
+_BOOLEAN = frozenset(["And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or"])
 _SMALL = 64  # elements up to which a constant counts as a part of shape arithmetic
 _READABLE = 1 << 12  # elements up to which a builder sees a constant's numbers
 _STILL = Context(training=False, batch_statistics=False, device=torch.device("cpu"))
@@ -67,6 +68,7 @@ class _Compiler:
         self.sites: dict[int, Site] = {}
         self.on_host: set[str] = set(self.constants)  # names whose numbers follow from sizes and constants
         self.light = {name for name, value in self.constants.items() if value.numel() <= _SMALL}
+        self.dtypes = {name: value.dtype for name, value in self.constants.items()}  # of what is on the host
         self.wanted: dict[str, set[Form]] = {}
         self._slots: dict[tuple[str, Form], int] = {}
 
@@ -110,8 +112,20 @@ class _Compiler:
                 self._compute(operator, site)
             elif node.op_type in SIZES or (node.op_type in HOSTED and all(n in self.on_host for n in names)):
                 self.on_host.update(node.output)
+                self.dtypes.update(dict.fromkeys(node.output, self._dtype(site)))
                 if node.op_type in SIZES or (node.op_type not in GROWING and all(n in self.light for n in names)):
                     self.light.update(node.output)
+
+    def _dtype(self, site: Site) -> torch.dtype:
+        """What type numbers in Python stand for."""
+        op = site.node.op_type
+        if op in SIZES or op in _BOOLEAN:
+            return torch.int64 if op in SIZES else torch.bool
+        if op == "ConstantOfShape":
+            return TORCH[site.attrs["value"].data_type] if "value" in site.attrs else torch.float32
+        if op == "Cast":
+            return TORCH[site.attrs["to"]]
+        return self.dtypes.get(site.node.input[op == "Where"], torch.int64)
 
     def _site(self, node: onnx.NodeProto) -> Site:
         known = (self.constants.get(name) for name in node.input)
@@ -132,6 +146,7 @@ class _Compiler:
             if name:
                 self.constants[name] = value
                 self.on_host.add(name)
+                self.dtypes[name] = value.dtype
                 if value.numel() <= _SMALL:
                     self.light.add(name)
 
@@ -252,7 +267,7 @@ class _Compiler:
             if form == "host":
                 function, context = torch.Tensor.tolist, False
             elif computed == "host":
-                function, context = (_operand if form == "operand" else _tensor), True
+                function, context = _to_tensor(self.dtypes[name], numbers=form == "operand"), True
             else:
                 self._slots[name, form] = self._slot(name, "tensor")
                 continue
@@ -260,12 +275,15 @@ class _Compiler:
             self.done.steps.append(Step(function, context, source, self._slot(name, form)))
 
 
-def _tensor(context: Context, value: Any) -> torch.Tensor:  # noqa: ANN401 - numbers, nested
-    return torch.tensor(value, device=context.device)
+def _to_tensor(dtype: torch.dtype, *, numbers: bool) -> Function:
+    """Python values as a tensor; numbers: a single one stays what it is."""
 
+    def convert(context: Context, value: Any) -> torch.Tensor | float:  # noqa: ANN401 - numbers, nested
+        if numbers and not isinstance(value, list | tuple):
+            return value
+        return torch.tensor(value, dtype=dtype, device=context.device)
 
-def _operand(context: Context, value: Any) -> torch.Tensor | float:  # noqa: ANN401
-    return torch.tensor(value, device=context.device) if isinstance(value, list | tuple) else value
+    return convert
 
 
 def _with_deaths(steps: list[Step], outputs: list[int]) -> list[Step]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -37,6 +37,9 @@ _WEIGHTS = {
 _STATISTICS = (3, 4)  # where BatchNormalization reads its running mean and variance
 _FORMULA = {"ScatterND": (1, 2), "ScatterElements": (1, 2)}  # what is written into a mask or a table
 _ARITHMETIC = frozenset(["Add", "Sub", "Mul", "Div", "Cast", "Transpose", "Identity", "Unsqueeze"])
+_MOVES = frozenset(
+    ["Cast", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"]
+)
 _MASK = 1.0  # the smallest value that masks
 
 
@@ -58,11 +61,12 @@ def weights(graph: onnx.GraphProto) -> Weights:
     are behind), and that are neither masks nor arithmetic on the input.
     """
     stored = dict(stored_tensors(graph))
-    weighty, others, statistics = _readings(graph, stored)
+    roots = _roots(graph, stored)
+    weighty, others, statistics = _readings(graph, roots)
     initial = {tensor.name for tensor in graph.initializer}
     usual = 2 * len(weighty & initial) >= len(weighty)  # whether weights are initializers here
-    excluded = _preparation(graph, stored)
-    ahead = _ahead(graph, stored)
+    excluded = _preparation(graph, roots)
+    ahead = _ahead(graph, roots)
 
     def trains(name: str) -> bool:
         tensor = stored[name]
@@ -77,15 +81,26 @@ def weights(graph: onnx.GraphProto) -> Weights:
     return Weights(stored, tuple(name for name in stored if trains(name)), tuple(statistics))
 
 
-def _readings(graph: onnx.GraphProto, stored: Collection[str]) -> tuple[set[str], set[str], dict[str, None]]:
+def _roots(graph: onnx.GraphProto, stored: Collection[str]) -> dict[str, str]:
+    """Tensor -> the stored one whose elements it holds, moved at most."""
+    roots = {name: name for name in stored}
+    for node in graph.node:
+        if node.op_type in _MOVES and all(name in roots for name in node.input if name):
+            roots.update((name, roots[node.input[0]]) for name in node.output)
+    return roots
+
+
+def _readings(graph: onnx.GraphProto, roots: Mapping[str, str]) -> tuple[set[str], set[str], dict[str, None]]:
     """Stored tensors that are read as weights, as other data, and as running statistics."""
     weighty: set[str] = set()
     others: set[str] = set()
     statistics: dict[str, None] = {}
     for node in graph.node:
         operator = find_operator(node)
-        for position, name in enumerate(node.input):
-            if name not in stored:
+        if node.output and node.output[0] in roots:
+            continue
+        for position, name in enumerate(roots.get(name, "") for name in node.input):
+            if not name:
                 continue
             if node.op_type == "BatchNormalization" and position in _STATISTICS:
                 statistics[name] = None
@@ -96,24 +111,24 @@ def _readings(graph: onnx.GraphProto, stored: Collection[str]) -> tuple[set[str]
     return weighty, others, statistics
 
 
-def _preparation(graph: onnx.GraphProto, stored: Collection[str]) -> set[str]:
+def _preparation(graph: onnx.GraphProto, roots: Mapping[str, str]) -> set[str]:
     """Stored tensors that meet the input itself: means and deviations of the images."""
-    raw = {value.name for value in graph.input if value.name not in stored}
+    raw = {value.name for value in graph.input if value.name not in roots}
     found: set[str] = set()
     for node in graph.node:
-        known = node.op_type in _ARITHMETIC and all(name in raw or name in stored for name in node.input)
+        known = node.op_type in _ARITHMETIC and all(name in raw or name in roots for name in node.input)
         if known and not raw.isdisjoint(node.input):
             raw.update(node.output)
-            found.update(name for name in node.input if name in stored)
+            found.update(roots[name] for name in node.input if name in roots)
     return found
 
 
-def _ahead(graph: onnx.GraphProto, stored: Collection[str]) -> set[str]:
+def _ahead(graph: onnx.GraphProto, roots: Mapping[str, str]) -> set[str]:
     """Tensors from which a way leads into an operator with weights."""
     ahead: set[str] = set()
     for node in reversed(graph.node):
         positions = _WEIGHTS.get(node.op_type, ())
-        weighted = any(p < len(node.input) and node.input[p] in stored for p in positions)
+        weighted = any(p < len(node.input) and node.input[p] in roots for p in positions)
         if weighted or not ahead.isdisjoint(node.output):
             ahead.update(node.input)
     return ahead

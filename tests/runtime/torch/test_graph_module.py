@@ -155,6 +155,16 @@ def test_a_table_behind_the_first_layer_is_trained():
     assert sorted(GraphModule(model).parameter_names) == ["table", "u", "w"]
 
 
+def test_weights_that_are_moved_before_they_are_read_are_trained():
+    model = drawn(f"""
+        {HEADER} g (float[N, 4] x) => (float y) <float[6, 4] w, int64[3] rows = {{0, 2, 4}}> {{
+          p = Gather (w, rows)
+          t = Transpose (p)
+          y = MatMul (x, t)
+        }}""")
+    assert sorted(GraphModule(model).parameter_names) == ["w"]
+
+
 def test_names_that_a_module_has_or_torch_refuses_are_written_otherwise():
     model = drawn(f"{HEADER} g (float[N, 2] x) => (float y) <float[2, 2] w, float[2] b> {{ y = Gemm (x, w, b) }}")
     for old, new in (("w", "training"), ("b", "layer.bias")):
@@ -288,6 +298,22 @@ def test_half_precision_models_run_and_keep_their_types(dtype):
     assert half.dtype == getattr(torch, dtype)
     assert (half.float() - exact).abs().max() < 2e-2 * exact.abs().max()
     assert module.to_model().SerializeToString() == model.SerializeToString()
+
+
+def test_numbers_that_follow_from_sizes_have_the_graphs_type():
+    model = drawn(f"""
+        {HEADER} g (float16[N, 4] x) => (float16 y, int32 n) <int64[1] last = {{1}}> {{
+          s = Shape (x)
+          d = Gather (s, last)
+          n = Cast <to = 6> (d)
+          f = Cast <to = 10> (d)
+          r = Sqrt (f)
+          y = Div (x, r)
+        }}""")
+    y, n = GraphModule(model)(torch.ones(2, 4, dtype=torch.float16))
+    assert (y.dtype, n.dtype) == (torch.float16, torch.int32)
+    assert y.eq(0.5).all()
+    assert n.tolist() == [4]
 
 
 def test_autocast_computes_in_bfloat16_and_trains_in_float32(network):
