@@ -129,7 +129,8 @@ def _beside(rows: Sequence[Row], peers: Mapping[str, PeerRow]) -> list[str]:
     intro = (
         f"onnxsim: `onnxsim.pruning.apply_structured_pruning`{version}, sparsity {SPARSITY}, without calibration, run "
         f"here on {len(compared)} of the {len(rows)} models. It takes no budget, so that its shares fall as they fall. "
-        "Its output is wrong if strict shape inference or ONNX Runtime refuses it, or if outputs have other shapes. "
+        "Its output is wrong if ONNX Runtime refuses it or its outputs have other shapes, and invalid if it runs, but "
+        "declares shapes that contradict the inferred ones (`onnx.checker` with `full_check` refuses it). "
         "The light models compute their weights with ConstantOfShape nodes, which onnxsim leaves alone. "
         f"Torch-Pruning: its [published list]({TORCH_PRUNING_LIST}) of torchvision 0.13.1, forward passes only."
     )
@@ -149,17 +150,19 @@ def _beside(rows: Sequence[Row], peers: Mapping[str, PeerRow]) -> list[str]:
 def _counts(rows: Sequence[Row], peers: Mapping[str, PeerRow]) -> str:
     ours = [row.kept for row in rows if row.status == "ok"]
     kept = [row.kept for row in peers.values() if row.kept is not None]
-    wrong = sum(row.status.startswith("wrong") for row in peers.values())
-    failed = sum(row.status.startswith("failed") for row in peers.values())
+    wrong, invalid, failed = (
+        sum(row.status.startswith(word) for row in peers.values()) for word in ("wrong", "invalid", "failed")
+    )
     listed = len(TORCH_PRUNING_DOES), len(TORCH_PRUNING_FAILS)
     lines = [
         ("", "onnx-prune", "onnxsim", "Torch-Pruning"),
         ("---", "---", "---", "---"),
         ("models", len(rows), len(peers), sum(listed)),
-        ("come through, usable", len(ours), len(kept), listed[0]),
+        ("come through and run", len(ours), len(kept), listed[0]),
         ("come down to 50 % of the MACs", _below(ours, _REACHED), _below(kept, _REACHED), "not published"),
         ("come down to 55 %", _below(ours, 0.55), _below(kept, 0.55), "not published"),
         ("keep 95 % or more", len(ours) - _below(ours, 0.95), len(kept) - _below(kept, 0.95), "not published"),
+        ("output runs, but is invalid", 0, invalid, "not published"),
         ("output is wrong", 0, wrong, "not published"),
         ("no output", len(rows) - len(ours), failed, listed[1]),
     ]

@@ -29,9 +29,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class PeerRow:
-    """One model through another tool; status: "ok", "failed: ..." (no output) or "wrong: ..." (an unusable one).
+    """One model through another tool.
 
-    kept: share of the MACs in its output, by our cost model; seconds: wall time of the peer alone.
+    status: "ok", or "failed: ..." (no output), "wrong: ..." (an unusable one), "invalid: ..." (it runs, and the checker
+    refuses it); kept: share of the MACs in its output, by our cost model; seconds: wall time of the peer alone.
     """
 
     name: str

@@ -46,7 +46,9 @@ def architecture(name: str) -> str:
 def through_onnxsim(name: str, model: onnx.ModelProto) -> PeerRow:
     """Half of the channels by `onnxsim.pruning.apply_structured_pruning`, without calibration, and whether it runs.
 
-    Wrong: the output is no valid model, does not run on the input of the original, or has outputs of other shapes.
+    Wrong: the output does not run on the input of the original, or has outputs of other shapes. Invalid: it runs, but
+    the shapes that it declares contradict the inferred ones, and not so those of the original (`onnx.checker` with
+    full_check refuses it).
     """
     from ..pipeline import inspect
 
@@ -60,7 +62,7 @@ def through_onnxsim(name: str, model: onnx.ModelProto) -> PeerRow:
         return PeerRow(name, f"failed: {_words(error)}", version=version)
     seconds = time.perf_counter() - start
     status = _usable(pruned, original)
-    kept = _macs(inspect(pruned)) / (_macs(original) or 1) if status == "ok" else None
+    kept = None if status.startswith("wrong") else _macs(inspect(pruned)) / (_macs(original) or 1)
     return PeerRow(name, status, kept, seconds, version)
 
 
@@ -71,8 +73,6 @@ def _usable(model: onnx.ModelProto, original: Analysis) -> str:
 
     labels = original.groups.labels
     try:
-        if _infers(labels.graph.source) and not _infers(model):
-            return "wrong: the declared shapes contradict the inferred ones"
         shown: dict[str, np.ndarray] = open_session(model, optimise=False).run(original.feeds)
     except ReadError as error:
         return f"wrong: {_words(error)}"
@@ -80,6 +80,8 @@ def _usable(model: onnx.ModelProto, original: Analysis) -> str:
     for name, value in shown.items():
         if shapes.get(name, value.shape) != value.shape:
             return f"wrong: output '{name}' is {list(value.shape)}, not {list(shapes[name])}"
+    if _infers(labels.graph.source) and not _infers(model):
+        return "invalid: the declared shapes contradict the inferred ones"
     return "ok"
 
 

@@ -100,12 +100,13 @@ def test_an_interrupted_run_goes_on_and_fresh_runs_again(tmp_path, monkeypatch):
 def test_the_peers_are_counted_by_what_came_out():
     names = {"a": 0.5, "b": 0.54, "c": 1.0}
     found = [PeerRow(name, kept=kept, version="0.8.1") for name, kept in names.items()]
-    found += [PeerRow("d", "wrong: no shapes"), PeerRow("e", "failed: error")]
-    page = page_of([dataclasses.replace(GOOD, name=row.name) for row in found], 5, found)
+    found += [PeerRow("d", "wrong: no shapes"), PeerRow("e", "failed: error"), PeerRow("f", "invalid: old", 0.5)]
+    page = page_of([dataclasses.replace(GOOD, name=row.name) for row in found], 6, found)
     assert "0.8.1" in page
-    assert "| come through, usable | 5 | 3 | 77 |" in page
-    assert "| come down to 50 % of the MACs | 5 | 1 | not published |" in page
-    assert "| come down to 55 % | 5 | 2 | not published |" in page
+    assert "| come through and run | 6 | 4 | 77 |" in page
+    assert "| come down to 50 % of the MACs | 6 | 2 | not published |" in page
+    assert "| come down to 55 % | 6 | 3 | not published |" in page
+    assert "| output runs, but is invalid | 0 | 1 | not published |" in page
     assert "| output is wrong | 0 | 1 | not published |" in page
     assert "| no output | 0 | 1 | 8 |" in page
     assert "| d | 50.0% |  | wrong: no shapes |  |" in page
@@ -118,7 +119,10 @@ def test_architectures_that_torch_pruning_fails_on_stand_beside_ours():
     assert architecture("tv-ssd300_vgg16_dense") in peers.TORCH_PRUNING_DOES
 
 
-@pytest.mark.parametrize(("change", "status"), [("none", "ok"), ("shape", "wrong: "), ("raise", "failed: ValueError")])
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [("none", "ok"), ("shape", "wrong: "), ("declared", "invalid: "), ("raise", "failed: ValueError")],
+)
 def test_what_a_peer_makes_is_run_and_counted(change, status, monkeypatch):
     def pruned(model, sparsity):
         if change == "raise":
@@ -127,10 +131,12 @@ def test_what_a_peer_makes_is_run_and_counted(change, status, monkeypatch):
         if change == "shape":
             made.graph.initializer[0].CopyFrom(made.graph.initializer[1])
             made.graph.initializer[0].name = model.graph.initializer[0].name
+        if change == "declared":
+            made.graph.value_info.add(name=made.graph.node[0].output[0]).type.CopyFrom(made.graph.input[0].type)
         return made
 
     monkeypatch.setitem(sys.modules, "onnxsim.pruning", SimpleNamespace(apply_structured_pruning=pruned))
     monkeypatch.setattr(peers.importlib.metadata, "version", lambda name: "1.0")
     row = through_onnxsim("lenet", lenet5())
     assert row.status.startswith(status)
-    assert row.kept == (1.0 if change == "none" else None)
+    assert row.kept == (1.0 if change in ("none", "declared") else None)
