@@ -75,17 +75,17 @@ def test_ccp_exchanges_pairs_once_the_count_is_known(chain):
     gradients = np.array([[1.0, -2, 1, 0.9], [1, -2, 1, -0.9]])
     evidence = Evidence(chain, gradients={"conv0": gradients})
     kept = np.array([1 if g.name == "conv0" else g.units for g in chain.groups])
-    greedy, found = (select(chain, kept, Ccp(linear=False, exchanges=n), evidence)["conv0"] for n in (0, -1))
+    greedy, found = (select(chain, kept, Ccp(exchanges=n), evidence)["conv0"] for n in (0, -1))
     loss = {T: np.square(gradients[:, list(T)].sum(1)).mean() / 2 for T in (greedy, found)}
     assert loss[found] <= loss[greedy]
     assert found == (0, 1, 2)
     assert loss[found] == 0
 
 
-def test_the_gradient_s_mean_counts_unless_it_is_left_out(chain):
-    order = ranked(Ccp(), chain, {"conv0": U + 0.0}).order
-    assert order[0] == np.argmin(np.square(U).mean(0) / 2 - U.mean(0))
-    assert ranked(Ccp(linear=False), chain).order[0] == 3
+def test_the_gradient_s_mean_counts_where_that_is_asked_for(chain):
+    small = {"conv0": U / 2}  # u: 0, 0, 1, 1/4; S_ii / 2: 1/8, 3/4, 1/2, 1/16
+    assert ranked(Ccp(linear=True), chain, small).order[0] == 2
+    assert ranked(Ccp(), chain, small).order[0] == 3
 
 
 def test_losses_are_compared_over_groups_as_they_are(chain):
