@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -64,7 +65,8 @@ def weights(graph: onnx.GraphProto) -> Weights:
     roots = _roots(graph, stored)
     weighty, others, statistics = _readings(graph, roots)
     initial = {tensor.name for tensor in graph.initializer}
-    usual = 2 * len(weighty & initial) >= len(weighty)  # whether weights are initializers here
+    sizes = {name: math.prod(stored[name].dims) for name in weighty}
+    usual = 2 * sum(sizes[name] for name in weighty & initial) >= sum(sizes.values())  # weights are initializers here
     excluded = _preparation(graph, roots)
     ahead = _ahead(graph, roots)
 
@@ -72,10 +74,11 @@ def weights(graph: onnx.GraphProto) -> Weights:
         tensor = stored[name]
         if tensor.data_type not in FLOATS or name in statistics or name in excluded:
             return False
+        home = (name in initial) == usual
         if name in weighty:
-            return True
+            return home or not _is_uniform(tensor)
         wide = [n for n in tensor.dims if n > 1]
-        placed = (name in initial) == usual and (len(wide) == 1 or name in ahead)
+        placed = home and (len(wide) == 1 or name in ahead)
         return name in others and bool(wide) and placed and not _is_mask(tensor)
 
     return Weights(stored, tuple(name for name in stored if trains(name)), tuple(statistics))
@@ -132,6 +135,12 @@ def _ahead(graph: onnx.GraphProto, roots: Mapping[str, str]) -> set[str]:
         if weighted or not ahead.isdisjoint(node.output):
             ahead.update(node.input)
     return ahead
+
+
+def _is_uniform(tensor: onnx.TensorProto) -> bool:
+    """All ones or all zeros: a normalisation that an exporter wrote out."""
+    values = tensor_array(tensor).ravel()
+    return bool(values.size) and not (values != values[0]).any()
 
 
 def _is_mask(tensor: onnx.TensorProto) -> bool:

@@ -15,14 +15,15 @@ def _batch_norm(site: Site) -> Function:
     """(x - mean) / sqrt(var + epsilon) * scale + bias.
 
     ONNX keeps `momentum` of the running statistics, torch takes it of the new ones. The running variance is that of
-    torch, with n - 1; ONNX's is with n. A node in training mode takes the batch's statistics in every run.
+    torch, with n - 1; ONNX's is with n. A node in training mode takes the batch's statistics in
+    every run, and gives the new running ones as outputs.
     """
     epsilon = site.attrs.get("epsilon", 1e-5)
     momentum = 1 - site.attrs.get("momentum", 0.9)
     always = bool(site.attrs.get("training_mode", 0))
 
     def run(context: Context, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
-        if always and not context.training:
+        if always:
             mean, var = mean.clone(), var.clone()
         batch = always or context.batch_statistics
         return context.batch_norm(x, mean, var, scale, bias, batch, momentum, epsilon)

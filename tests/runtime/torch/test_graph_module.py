@@ -165,6 +165,18 @@ def test_weights_that_are_moved_before_they_are_read_are_trained():
     assert sorted(GraphModule(model).parameter_names) == ["w"]
 
 
+def test_ones_and_zeros_that_an_exporter_wrote_are_not():
+    model = drawn(f"""
+        {HEADER} g (float[N, 4, 3] x) => (float y) <float[4, 4, 1] w, float[4] s = {{1, 1, 1, 1}}> {{
+          a = Conv (x, w)
+          o = Constant <value = float[4] {{1, 1, 1, 1}}> ()
+          z = Constant <value = float[4] {{0, 0, 0, 0}}> ()
+          n = InstanceNormalization (a, o, z)
+          y = InstanceNormalization (n, s, z)
+        }}""")
+    assert sorted(GraphModule(model).parameter_names) == ["s", "w"]
+
+
 def test_names_that_a_module_has_or_torch_refuses_are_written_otherwise():
     model = drawn(f"{HEADER} g (float[N, 2] x) => (float y) <float[2, 2] w, float[2] b> {{ y = Gemm (x, w, b) }}")
     for old, new in (("w", "training"), ("b", "layer.bias")):
