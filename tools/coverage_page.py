@@ -13,7 +13,8 @@ _LISTED = 3  # reasons a model
 _HEAD = """\
 Written by `python -m onnx_prune.tools.coverage`: every model is read, analysed, cut to half of its MACs (or as far as
 its pinned parts allow), proven on random input against the original with silenced consumers, in float32 with ONNX
-Runtime's optimisation off, and checked. No model has code of its own."""
+Runtime's optimisation off, and checked. No model has code of its own. The rows lie in `coverage.jsonl`, beside this
+page; the command goes on with models that have none."""
 _LEGEND = """\
 seconds: of the processor, for the analysis (facts, labels, groups), with one run of the model where shapes come out of
 control flow; can go: share of the MACs that goes when every free group keeps one unit; kept: share of the MACs after

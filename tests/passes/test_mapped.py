@@ -57,6 +57,18 @@ def test_a_mapped_model_is_pruned_like_the_one_in_memory(saved, tmp_path):
     assert file_bytes(load(saved).source) > file_bytes(lenet5()) - 100
 
 
+def test_a_mapped_model_is_calibrated_and_refitted_like_the_one_in_memory(saved, tmp_path):
+    (name,) = [value.name for value in lenet5().graph.input]
+    images = np.random.default_rng(0).standard_normal((32, 1, 28, 28)).astype(np.float32)
+    np.savez(tmp_path / "images.npz", **{name: images})
+    result, expected = (
+        prune(m, budget=HALF, measure=False, calibration=tmp_path / "images.npz", criterion="l1", allocation="uniform")
+        for m in (saved, lenet5())
+    )
+    for name, values in arrays(expected.model).items():
+        assert np.abs(arrays(result.model)[name] - values).max() < 1e-5
+
+
 def test_a_cut_graph_and_its_twin_hold_no_large_array(saved, graphs):
     graph = load(saved)
     groups = graphs.groups_of(graph)
