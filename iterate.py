@@ -258,7 +258,9 @@ class _Run:
             budget=self.budget,
             progress=self.watch.stage,
         ).plan
-        tuned = self._tuned(self.original, replace(self.recipe, average=0.0), 1, _softener(self.original, plan))
+        tuned = self._tuned(
+            self.original, replace(self.recipe, average=0.0), 1, _softener(self.original, plan, self.recipe.epochs)
+        )
         widths = {g.name: (g.units, g.units - len(g.removed)) for g in plan.groups if g.removed}
         settings = {**self.settings, "criterion": "l2"}
         result = prune(tuned.model, budget=_widths(widths), progress=self.watch.stage, **settings)
@@ -294,11 +296,11 @@ def _of_apply(settings: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-def _softener(model: onnx.ModelProto, plan: Plan) -> AfterEpoch:
+def _softener(model: onnx.ModelProto, plan: Plan, epochs: int) -> AfterEpoch:
     """What zeroes the weights of the weakest units of each group, as many as the plan removes.
 
-    Biases and BatchNormalization stay, so that the unit still emits a constant and gets gradients; the cut in the end
-    accounts for it where it refits.
+    Biases and BatchNormalization stay, so that the unit still emits a constant and gets gradients. Behind the last
+    epoch nothing is zeroed: that is the cut's, whose refit accounts for the constants and for what has regrown.
     """
     import torch
 
@@ -306,7 +308,9 @@ def _softener(model: onnx.ModelProto, plan: Plan) -> AfterEpoch:
     counts = {group.name: len(group.removed) for group in plan.groups if group.removed}
     chosen = [(groups[name], count) for name, count in counts.items()]
 
-    def soften(module: GraphModule) -> None:
+    def soften(module: GraphModule, epoch: int) -> None:
+        if epoch == epochs:
+            return
         with torch.no_grad():
             for group, count in chosen:
                 keys = [key for key in group.produced if key[0] in module.parameter_names]

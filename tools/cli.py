@@ -25,6 +25,7 @@ from .options import (
     free_sizes,
     preprocessing,
 )
+from .training import IN_TURNS, check_in_turns, finetune, forget_run, run_in_turns
 
 if TYPE_CHECKING:
     from ..pipeline import Result
@@ -82,13 +83,14 @@ def cli() -> None:
 @DEVICE
 @SIZES
 @NO_LATENCY
+@IN_TURNS
 @JSON
 def prune(model: Path, output: Path | None, as_json: bool, no_latency: bool, **options: Any) -> None:  # noqa: ANN401
     """Prune MODEL: remove channels until the budget holds, prove the result, write it.
 
     With --calibration (images like those the model was trained on, no labels) channels are chosen by what the next
     layers need, and the weights that stay are refitted. Without it channels are chosen by their weights and accuracy
-    is not protected: expect to fine-tune.
+    is not protected: fine-tune with --finetune, here or later.
     """
     from ..passes.budget import Budget
     from ..pipeline import prune as run
@@ -96,34 +98,28 @@ def prune(model: Path, output: Path | None, as_json: bool, no_latency: bool, **o
 
     target = target_of(model, output)
     check_outputs([model], target, options["plan_file"], options["save_moments"])
+    check_in_turns(options)
     allowed = allowed_drop(options["max_drop"], options["evaluation"])
     budget = {k: options[k] for k in ("macs", "params", "size", "latency", "channels") if options[k]}
     chosen = {k: options[k] for k in _DATA_DRIVEN if options[k] is not None}
     images = preprocessing(options)
     if options["evaluation"] is not None:
         require_labels(model, options["evaluation"], images)
+    chosen |= {name: options[name] for name in _PLAIN}
+    chosen |= {"sizes": free_sizes(options["sizes"]), "measure": not no_latency, "preprocessing": images}
+    limit = Budget(**budget) if budget else None
+    accuracy = None
+    tuned = run_in_turns(model, target, as_json, limit, options, chosen) if options["train"] is not None else None
     with progress_shown(as_json) as progress:
-        result = run(
-            model,
-            budget=Budget(**budget) if budget else None,
-            progress=progress,
-            sizes=free_sizes(options["sizes"]),
-            align=options["align"],
-            exclude=options["exclude"],
-            inexact=options["inexact"],
-            replace_head=options["replace_head"],
-            seed=options["seed"],
-            device=options["device"],
-            measure=not no_latency,
-            preprocessing=images,
-            **chosen,
-        )
-        accuracy = None
+        result = tuned or run(model, budget=limit, progress=progress, **chosen)
         if options["evaluation"] is not None:
             progress("evaluating")
             accuracy = top1_of((model, result.model), options["evaluation"], images, options["device"])
             guard(model, accuracy, allowed)
-    finish(result, target, options["plan_file"], as_json, accuracy=accuracy, warning=_warning(result))
+    warning = None if tuned else _warning(result)
+    finish(result, target, options["plan_file"], as_json, accuracy=accuracy, warning=warning)
+    if tuned:
+        forget_run(target)
 
 
 def _warning(result: Result) -> str | None:
@@ -146,10 +142,11 @@ _NOT_REFITTED = (
     "the weights that stay were not refitted: accuracy is not protected\n"
     "  fix:   give --reconstruct sequential, or fine-tune the result"
 )
+_PLAIN = ("align", "exclude", "inexact", "replace_head", "seed", "device")
 _DATA_DRIVEN = ("preset", "criterion", "allocation", "reconstruct", "calibration", "samples", "moments", "save_moments")
 
 
-for command in COMMANDS:
+for command in (*COMMANDS, finetune):
     cli.add_command(command)
 
 

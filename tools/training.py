@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from .options import DEVICE, IMAGES, JSON, SEED, check_outputs, options, preproc
 if TYPE_CHECKING:
     import onnx
 
+    from ..passes.budget import Budget
+    from ..pipeline import Result
     from ..runtime.preprocess import Preprocessing
     from ..runtime.session import Device
     from ..runtime.torch.finetune import FineTuned, Keeping, Watch
@@ -38,6 +41,19 @@ RECIPE = options(
     click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="Default: what pays here."),
     click.option("--frozen-batch-norm", is_flag=True, help="Put no BatchNormalization back for the training."),
     click.option("--resume", is_flag=True, help="Continue a run of the same output that was stopped or killed."),
+)
+
+
+IN_TURNS = options(
+    click.option("--finetune", "train", help="Training data: fine-tune the result, taught by MODEL; labels help."),
+    *(click.option(f"--{n}", type=_NUMBERS[n][0], help=_NUMBERS[n][1]) for n in ("epochs", "batch", "rate")),
+    click.option(
+        "--schedule",
+        type=click.Choice(["once", "steps", "layers", "trim", "soft"]),
+        help="Cuts and trainings: one cut; --steps of them; layer by layer; trimming; zeroing softly while training.",
+    ),
+    click.option("--steps", type=int, help="How many cuts, each followed by a training of --epochs."),
+    click.option("--resume", is_flag=True, help="Continue a fine-tuning that was stopped or killed."),
 )
 
 
@@ -89,10 +105,52 @@ def make_recipe(given: dict[str, Any]) -> Recipe:
     """What the flags say, and the defaults."""
     from ..runtime.torch.recipe import Recipe
 
-    chosen = {name: given[name] for name in (*_NUMBERS, "precision") if given[name] is not None}
-    if given["augment"] is not None:
+    chosen = {name: given[name] for name in (*_NUMBERS, "precision") if given.get(name) is not None}
+    if given.get("augment") is not None:
         chosen["augment"] = tuple(word for word in given["augment"].split(",") if word not in ("", "none"))
-    return Recipe(**chosen, seed=given["seed"], batch_norm=not given["frozen_batch_norm"])
+    return Recipe(**chosen, seed=given["seed"], batch_norm=not given.get("frozen_batch_norm"))
+
+
+def check_in_turns(given: dict[str, Any]) -> None:
+    """Raise UsageError where flags of the training are given without it, or more processes than cuts can share."""
+    from ..passes.errors import UsageError
+
+    if given["train"] is None:
+        for name in ("epochs", "batch", "rate", "schedule", "steps", "resume"):
+            if given[name]:
+                raise UsageError(f"--{name} is for fine-tuning", fix="give --finetune DATA as well")
+    elif int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("several processes cannot share a cut", fix="prune, then torchrun onnx-prune finetune")
+
+
+def run_in_turns(
+    model: Path, target: Path, quiet: bool, budget: Budget | None, given: dict[str, Any], settings: dict[str, Any]
+) -> Result:
+    """Prune and fine-tune as the flags say. The state is kept until `forget_run`."""
+    from ..iterate import Schedule, prune_and_finetune
+    from ..runtime.torch.finetune import Examples
+
+    steps = given["steps"] or 1
+    schedule = Schedule(given["schedule"] or ("steps" if steps > 1 else "once"), steps)
+    lessons = Examples(given["train"], given["evaluation"], preprocessing(given))
+    with watched(quiet, target) as watch:
+        return prune_and_finetune(
+            model,
+            lessons,
+            make_recipe(given),
+            schedule=schedule,
+            budget=budget,
+            keeping=keeping(target, resume=given["resume"]),
+            watch=watch,
+            **settings,
+        ).result
+
+
+def forget_run(target: Path) -> None:
+    """Remove the state of a run whose result is written."""
+    from ..iterate import forget
+
+    forget(target.with_name(f"{target.name}.finetune"))
 
 
 def keeping(target: Path, *, resume: bool) -> Keeping:

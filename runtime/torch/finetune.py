@@ -29,7 +29,7 @@ from .recipe import Recipe
 from .training import Epoch, Pair, Training
 from .training_data import Share, TrainingData, training_data
 
-AfterEpoch = Callable[[GraphModule], None]
+AfterEpoch = Callable[[GraphModule, int], None]
 _AGREEMENT = 1e-4  # of the largest output: what the written model may differ from the trained module
 _COMPARED, _MEASURED = 16, 1024  # samples to compare outputs on, and to measure statistics on
 
@@ -103,7 +103,8 @@ def finetune(
 ) -> FineTuned:
     """Train the weights of `model`; the same nodes and names come back, in ONNX's own types.
 
-    after_epoch: what is done to the weights when an epoch ends, before they are measured; the last epoch's stay then.
+    after_epoch: what is done to the weights when an epoch (its number) ends, before they are measured; the last
+    epoch's stay then.
     Started by torchrun, every process calls this and gets the same result; the first one should write it.
     Raises UsageError for what makes no sense, AccuracyError where the training diverges, KeyboardInterrupt where it was
     asked to stop (SIGINT, SIGTERM), with its state kept.
@@ -222,7 +223,7 @@ def _train(
                     checkpoint.save(training.state())
                 raise KeyboardInterrupt
             if after_epoch is not None:
-                after_epoch(training.student)
+                after_epoch(training.student, training.epoch + 1)
             watch.epoch(training.finish_epoch(choose=choose))
             if checkpoint is not None:
                 checkpoint.save(training.state())

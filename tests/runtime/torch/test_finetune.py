@@ -78,7 +78,7 @@ def test_convolutions_get_a_batch_norm_for_the_training_alone(teacher):
         Examples(CALIBRATION, teacher=teacher),
         Recipe(epochs=4, batch=50, rate=0.05),
         watch=Watch(epoch=seen.append),
-        after_epoch=lambda module: seen.append(len(module.statistics_names)),
+        after_epoch=lambda module, number: seen.append(len(module.statistics_names)),
     )
     assert seen[1] == 2 * sum(node.op_type == "Conv" for node in student.graph.node)
     assert shape_of(tuned.model) == shape_of(student)
