@@ -2,7 +2,7 @@
 
 Each model runs in a process of its own, so that memory, crashes and endless runs are its own affair. Rows are kept as
 JSON lines beside the page, and an interrupted run goes on where it stopped. A job is one way through each model: ours,
-or a peer's (extra `bench`).
+the torch module's (extra `torch`), or a peer's (extra `bench`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .coverage_page import render
-from .coverage_rows import KINDS, PeerRow, Row, append_row, read_rows, write_rows
+from .coverage_rows import KINDS, AnyRow, PeerRow, Row, TorchRow, append_row, read_rows, write_rows
 from .peers import through_onnxsim
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from ..passes.model import Graph
 
 _KEPT = 0.5  # of the MACs, what is asked for
-_LIMIT_SECONDS = {"onnx-prune": 1200, "onnxsim": 600}
+_LIMIT_SECONDS = {"onnx-prune": 1200, "onnxsim": 600, "torch": 600}
+_AGREES = 1e-4  # of the largest output, torch and ONNX Runtime
 _SLOW = re.compile("vit_h_14|regnet_y_128gf|regnet_y_32gf|vit_l")  # several GB: at the end
 _PRODUCTS = ("MatMul", "Einsum", "Attention", "Gemm")
 _APART_BYTES = 1 << 30
@@ -215,10 +216,28 @@ def _peer(path: Path, shared: Path) -> PeerRow:
     return through_onnxsim(model_name(path), onnx.load(model) if isinstance(model, Path) else model)
 
 
-_JOBS = {"onnx-prune": examine, "onnxsim": _peer}
+def _torch(path: Path, shared: Path) -> TorchRow:
+    """How far the module is from ONNX Runtime; where it is far, how far that is from itself."""
+    from ..passes.errors import UsageError
+    from ..passes.model import load
+    from ..runtime.feeds import runnable_feeds
+    from ..runtime.prove import own_error
+    from ..runtime.torch.agreement import agreement
+
+    model = load(_model(path, shared)).source
+    feeds = runnable_feeds(model, device="cpu")
+    try:
+        error = agreement(model, feeds).error
+    except UsageError as refused:
+        return TorchRow(model_name(path), refused.what)
+    own = own_error(model, [feeds], device="cpu") if error > _AGREES else None
+    return TorchRow(model_name(path), error=error, own=own)
 
 
-def _isolated(job: str, path: Path, shared: Path) -> Row | PeerRow:
+_JOBS = {"onnx-prune": examine, "onnxsim": _peer, "torch": _torch}
+
+
+def _isolated(job: str, path: Path, shared: Path) -> AnyRow:
     command = [sys.executable, "-m", "onnx_prune.tools.coverage", "--job", job]
     command += ["--child", str(path), "--shared", str(shared)]
     name, limit = model_name(path), _LIMIT_SECONDS[job]
@@ -231,7 +250,8 @@ def _isolated(job: str, path: Path, shared: Path) -> Row | PeerRow:
             return KINDS[job](**json.loads(done.stdout.splitlines()[-1]))
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         status = f"failed: exit code {done.returncode}: {last}"
-    return Row(name, path.parent.name, status) if KINDS[job] is Row else PeerRow(name, status)
+    kind = KINDS[job]
+    return Row(name, path.parent.name, status) if kind is Row else kind(name, status)
 
 
 if __name__ == "__main__":

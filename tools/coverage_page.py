@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
-from .coverage_rows import PeerRow, Row, Rows
+from .coverage_rows import PeerRow, Row, Rows, TorchRow
 from .peers import SPARSITY, TORCH_PRUNING_DOES, TORCH_PRUNING_FAILS, TORCH_PRUNING_LIST, architecture
 
 _REACHED = 0.5005  # of the MACs: the budget holds from below, but for rounding where less can go
 _LISTED = 3  # reasons a model
+_AGREES = 1e-4  # of the largest output, torch and ONNX Runtime
 _HEAD = """\
 Written by `python -m onnx_prune.tools.coverage`: every model is read, analysed, cut to half of its MACs (or as far as
 its pinned parts allow), proven on random input against the original with silenced consumers, in float32 with ONNX
@@ -18,8 +19,9 @@ page; the command goes on with models that have none."""
 _LEGEND = """\
 seconds: of the processor, for the analysis (facts, labels, groups), with one run of the model where shapes come out of
 control flow; can go: share of the MACs that goes when every free group keeps one unit; kept: share of the MACs after
-the cut; proof: largest difference relative to the largest output; groups: free of all; pinned because: the most
-frequent reasons, with the number of groups."""
+the cut; proof: largest difference relative to the largest output; torch: the same between the whole model as a torch
+module and in ONNX Runtime, in brackets how far ONNX Runtime is from itself when only rounding differs; groups: free of
+all; pinned because: the most frequent reasons, with the number of groups."""
 _HEADINGS = (
     "model",
     "nodes",
@@ -27,6 +29,7 @@ _HEADINGS = (
     "can go",
     "kept",
     "proof",
+    "torch",
     "groups",
     "pinned because",
     "status",
@@ -40,15 +43,17 @@ def render(found: Rows, number: int) -> str:
     """
     rows = [row for row in found.values() if isinstance(row, Row)]
     peers = {row.name: row for row in found.values() if isinstance(row, PeerRow)}
+    modules = {row.name: row for row in found.values() if isinstance(row, TorchRow)}
     parts = [
         "# Coverage",
         _HEAD,
         *_summary(rows, number),
+        *_agreement(list(modules.values())),
         "## Networks that stop short of the half",
         _short(rows),
         "## All models",
         _LEGEND,
-        _table(rows),
+        _table(rows, modules),
         "## Beside others",
         *_beside(rows, peers),
     ]
@@ -97,7 +102,24 @@ def _short(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _table(rows: Sequence[Row]) -> str:
+def _agreement(modules: Sequence[TorchRow]) -> list[str]:
+    if not modules:
+        return []
+    run = [row for row in modules if row.error is not None]
+    near = [row for row in run if (row.error or 0.0) <= _AGREES]
+    rounded = [row for row in run if row not in near and row.own is not None and (row.error or 0.0) <= 10 * row.own]
+    text = f"As a torch module {len(near)} of {len(modules)} models agree with ONNX Runtime to {_AGREES:.0e} of the "
+    text += f"largest output; {len(rounded)} differ by at most ten times what ONNX Runtime differs from itself by, "
+    return [text + f"{len(modules) - len(run)} have operators that torch has no entry for."]
+
+
+def _module(row: TorchRow | None) -> str:
+    if row is None or row.error is None:
+        return "" if row is None else row.status.replace("|", "/")[:80]
+    return f"{row.error:.1e}" + ("" if row.own is None else f" ({row.own:.1e})")
+
+
+def _table(rows: Sequence[Row], modules: Mapping[str, TorchRow]) -> str:
     lines = ["| " + " | ".join(_HEADINGS) + " |", "|" + "---|" * len(_HEADINGS)]
     for row in sorted(rows, key=lambda row: (row.source, row.name)):
         proof = "" if row.proof is None else f"{row.proof:.1e}"
@@ -108,6 +130,7 @@ def _table(rows: Sequence[Row]) -> str:
             f"{row.can_go:.1%}",
             f"{row.kept:.1%}",
             proof,
+            _module(modules.get(row.name)),
             f"{row.free} of {row.groups}",
             _pinned(row),
             row.status.replace("|", "/")[:200],

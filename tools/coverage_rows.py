@@ -42,8 +42,23 @@ class PeerRow:
     version: str = ""
 
 
-KINDS: dict[str, type[Row] | type[PeerRow]] = {"onnx-prune": Row, "onnxsim": PeerRow}  # job -> its rows
-Rows = dict[tuple[str, str], Row | PeerRow]  # by (job, model)
+@dataclass(frozen=True, slots=True)
+class TorchRow:
+    """One model as a torch module.
+
+    status: "ok", or what torch cannot do; error: largest difference from ONNX Runtime relative to the largest output;
+    own: where that is large, how far ONNX Runtime is from itself when only rounding differs.
+    """
+
+    name: str
+    status: str = "ok"
+    error: float | None = None
+    own: float | None = None
+
+
+AnyRow = Row | PeerRow | TorchRow
+KINDS: dict[str, type[AnyRow]] = {"onnx-prune": Row, "onnxsim": PeerRow, "torch": TorchRow}  # job -> its rows
+Rows = dict[tuple[str, str], AnyRow]  # by (job, model)
 
 
 def read_rows(path: Path) -> Rows:
@@ -56,16 +71,16 @@ def read_rows(path: Path) -> Rows:
     return rows
 
 
-def append_row(path: Path, job: str, row: Row | PeerRow) -> None:
+def append_row(path: Path, job: str, row: AnyRow) -> None:
     """Add one line, at once, so that an interrupted run goes on where it stopped."""
     with path.open("a") as lines:
         lines.write(_line(job, row))
 
 
-def write_rows(path: Path, rows: Mapping[tuple[str, str], Row | PeerRow]) -> None:
+def write_rows(path: Path, rows: Mapping[tuple[str, str], AnyRow]) -> None:
     """One line each, in order."""
     path.write_text("".join(_line(job, rows[job, name]) for job, name in sorted(rows)))
 
 
-def _line(job: str, row: Row | PeerRow) -> str:
+def _line(job: str, row: AnyRow) -> str:
     return json.dumps({"job": job, **asdict(row)}) + "\n"

@@ -13,7 +13,7 @@ from onnx_prune.tools import coverage as coverage_module
 from onnx_prune.tools import peers
 from onnx_prune.tools.coverage import coverage, examine, list_models, model_name
 from onnx_prune.tools.coverage_page import render
-from onnx_prune.tools.coverage_rows import PeerRow, Row, append_row, read_rows, write_rows
+from onnx_prune.tools.coverage_rows import KINDS, PeerRow, Row, TorchRow, append_row, read_rows, write_rows
 from onnx_prune.tools.peers import architecture, through_onnxsim
 
 GOOD = Row(
@@ -86,15 +86,31 @@ def test_an_interrupted_run_goes_on_and_fresh_runs_again(tmp_path, monkeypatch):
 
     def isolated(job, path, shared):
         ran.append((job, model_name(path)))
-        return Row(ran[-1][1], "light") if job == "onnx-prune" else PeerRow(ran[-1][1])
+        return KINDS[job](ran[-1][1], "light")
 
     monkeypatch.setattr(coverage_module, "_isolated", isolated)
     arguments = ["--only", "squeezenet", "--shared", str(tmp_path), "-o", str(tmp_path / "page.md")]
     for more in (["--job", "onnx-prune"], [], [], ["--fresh"]):
         assert CliRunner().invoke(coverage, [*arguments, *more]).exit_code == 0
-    both = [("onnx-prune", "light_squeezenet"), ("onnxsim", "light_squeezenet")]
-    assert ran == both + both
+    every = [(job, "light_squeezenet") for job in KINDS]
+    assert ran == every + every
     assert "light_squeezenet" in (tmp_path / "page.md").read_text()
+
+
+def test_the_page_says_where_torch_agrees():
+    modules = [
+        TorchRow("a", error=2e-7),
+        TorchRow("b", error=2e-3, own=1e-3),
+        TorchRow("c", "operator If is not there"),
+    ]
+    found = {("onnx-prune", row.name): dataclasses.replace(GOOD, name=row.name) for row in modules}
+    page = render(found | {("torch", row.name): row for row in modules}, 3)
+    assert "1 of 3 models agree with ONNX Runtime to 1e-04" in page
+    assert "1 differ by at most ten times" in page
+    assert "1 have operators that torch has no entry for" in page
+    assert "| 3.0e-07 | 2.0e-07 |" in page
+    assert "| 2.0e-03 (1.0e-03) |" in page
+    assert "| operator If is not there |" in page
 
 
 def test_the_peers_are_counted_by_what_came_out():
