@@ -27,7 +27,8 @@ def _attention(s: Sweep) -> None:
     for axes in (queries, keys, values):
         for axis in (axes[0], axes[-2]):
             s.keep(axis, "runs over this axis")
-    heads, deep, wide, shared = _packed(s) if flat else _apart(s)
+    counts = (int(s.node.attrs[name]) for name in ("q_num_heads", "kv_num_heads")) if flat else ()
+    heads, deep, wide, shared = _packed(s, *counts) if flat else _apart(s)
     s.mask(0, len(queries) - 1)
     if s.has(3):
         *rest, _, _ = s.axes(3)
@@ -35,14 +36,45 @@ def _attention(s: Sweep) -> None:
             s.keep(axis, "runs over this axis")
         if rest and len(rest[-1]) > 1:
             s.tie(rest[-1], np.repeat(heads, shared))
-    if flat:
-        out = s.fresh(len(heads) * shared * len(wide))
-        s.split(out.reshape(len(heads), shared, len(wide)), (heads, s.fixed(shared), wide))
-        s.set(0, (*queries[:2], out))
-    else:
-        s.set(0, (*queries[:3], wide))
+    s.set(0, (*queries[:2], _joined(s, heads, wide, shared)) if flat else (*queries[:3], wide))
+    _finish(s, heads, deep, wide, len(queries[-2]) * len(keys[-2]) * shared)
+
+
+def _multi_head(s: Sweep) -> None:
+    """The same in ONNX Runtime's own form: (batch, length, heads * size), with one bias for all three and masks."""
+    if any(s.has(i) for i in range(6, len(s.node.inputs))) or any(t.name for t in s.node.outputs[1:]):
+        s.opaque("MultiHeadAttention with a cache has no rule")
+        return
+    if not (s.has(1) and s.has(2)) or [s.rank(i) for i in range(3)] != [3, 3, 3]:
+        s.opaque("MultiHeadAttention of packed operands has no rule")
+        return
+    queries, keys, values = (s.axes(i) for i in range(3))
+    for axes in (queries, keys, values):
+        for axis in axes[:2]:
+            s.keep(axis, "runs over this axis")
+    count = int(s.node.attrs["num_heads"])
+    heads, deep, wide, _ = _packed(s, count, count)
+    s.mask(0, 2)
+    if s.has(3):
+        (bias,) = s.axes(3)
+        s.tie(bias, np.concatenate([queries[2], keys[2], values[2]]))
+        s.out.consumed.append(bias[: len(queries[2])])  # a query is silent if its bias is
+    for position in (4, 5):
+        for axis in s.axes(position) if s.has(position) else ():
+            s.keep(axis, "runs over this axis")
+    s.set(0, (*queries[:2], _joined(s, heads, wide)))
+    _finish(s, heads, deep, wide, len(queries[1]) * len(keys[1]))
+
+
+def _joined(s: Sweep, heads: Array, wide: Array, shared: int = 1) -> Array:
+    """Labels of an axis of heads and their entries."""
+    out = s.fresh(len(heads) * shared * len(wide))
+    s.split(out.reshape(len(heads), shared, len(wide)), (heads, s.fixed(shared), wide))
+    return out
+
+
+def _finish(s: Sweep, heads: Array, deep: Array, wide: Array, pairs: int) -> None:
     s.note(heads, deep)
-    pairs = len(queries[-2]) * len(keys[-2]) * shared
     s.macs(pairs, (heads, deep))
     s.macs(pairs, (heads, wide))
 
@@ -57,11 +89,10 @@ def _apart(s: Sweep) -> tuple[Array, Array, Array, int]:
     return keys[1], keys[3], values[3], shared
 
 
-def _packed(s: Sweep) -> tuple[Array, Array, Array, int]:
-    """The same where heads and entries are one axis."""
+def _packed(s: Sweep, outer: int, count: int) -> tuple[Array, Array, Array, int]:
+    """The same where heads and entries are one axis; outer, count: heads of Q and of K."""
     queries, keys, values = (s.axes(i)[2] for i in range(3))
-    count = int(s.node.attrs["kv_num_heads"])
-    shared = int(s.node.attrs["q_num_heads"]) // count
+    shared = outer // count
     heads, deep, wide = (s.fresh(n) if n > 1 else s.fixed(1) for n in (count, len(keys) // count, len(values) // count))
     s.split(queries.reshape(count, shared, -1), (heads, s.fixed(shared), deep))
     s.split(keys.reshape(count, -1), (heads, deep))
@@ -77,6 +108,8 @@ def _rewrite(cut: Cut) -> None:
         shared = int(attributes["q_num_heads"]) // int(attributes["kv_num_heads"])
         attributes["kv_num_heads"] = cut.size(heads)
         attributes["q_num_heads"] = cut.size(heads) * shared
+    if "num_heads" in attributes:
+        attributes["num_heads"] = cut.size(heads)
     if cut.touched(deep) and not attributes.get("scale"):
         attributes["scale"] = 1 / float(np.sqrt(len(deep)))
 
@@ -84,7 +117,7 @@ def _rewrite(cut: Cut) -> None:
 def _sample(sizes: tuple[int, int, int, int], body: str, weights: str = "") -> str:
     queries, keys, values, out = sizes
     return f"""
-        <ir_version: 10, opset_import: ["": 23]>
+        <ir_version: 10, opset_import: ["": 23, "com.microsoft": 1]>
         g (float[2, 5, 4] x) => (float[2, 5, 3] y)
         <float[4, {queries}] wq, float[4, {keys}] wk, float[4, {values}] wv, float[{out}, 3] wo{weights}> {{
           q = MatMul (x, wq)
@@ -122,5 +155,19 @@ RULES = (
                 "float[3, 5, 5] m",
             ),
         ),
+    ),
+    Rule(
+        "MultiHeadAttention",
+        _multi_head,
+        _rewrite,
+        samples=(
+            _sample((6, 6, 9, 9), "z = com.microsoft.MultiHeadAttention <num_heads = 3> (q, k, v, b)", ", float[21] b"),
+            _sample(
+                (6, 6, 6, 6),
+                "z = com.microsoft.MultiHeadAttention <num_heads = 3, scale = 0.3> (q, k, v, , , m)",
+                ", float[1, 1, 5, 5] m",
+            ),
+        ),
+        domain="com.microsoft",
     ),
 )

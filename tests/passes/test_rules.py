@@ -27,6 +27,8 @@ FLOAT32_ONLY = (
     "QLinearConv-0",
     "MatMulInteger-0",
     "QLinearMatMul-0",
+    "MultiHeadAttention-0",
+    "MultiHeadAttention-1",
     "FusedConv-0",
     "FusedMatMul-0",
     "FusedMatMul-1",
