@@ -41,7 +41,7 @@ def _attention(s: Sweep) -> None:
 
 
 def _multi_head(s: Sweep) -> None:
-    """The same in ONNX Runtime's own form: (batch, length, heads * size), with one bias for all three and masks."""
+    """Attention in ONNX Runtime's form, (batch, length, heads * size) with one bias for all three: heads can go."""
     if any(s.has(i) for i in range(6, len(s.node.inputs))) or any(t.name for t in s.node.outputs[1:]):
         s.opaque("MultiHeadAttention with a cache has no rule")
         return
