@@ -24,9 +24,10 @@ class Samples:
         return len(self.inputs[0])
 
     def one(self, number: int) -> Samples:
-        """The batch of one of them."""
-        part = slice(number, number + 1)
-        return Samples([x[part] for x in self.inputs], None if self.labels is None else self.labels[part])
+        """The batch of one of them; an input that all share stays as it is."""
+        part, count = slice(number, number + 1), len(self)
+        inputs = [x[part] if x.dim() and len(x) == count else x for x in self.inputs]
+        return Samples(inputs, None if self.labels is None else self.labels[part])
 
 
 def torch_device(device: Device) -> torch.device:

@@ -7,65 +7,28 @@ factor on every reader is one on every layer that adds to the stream, so that th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import onnx
-import onnx_graphsurgeon as gs
 import torch
 from torch import Tensor
 
 from ...passes.channel_groups import ChannelGroups
 from ...passes.errors import ReadError, UsageError
-from ...passes.export import to_model
 from ...passes.labels import Labels
-from ...passes.shapes import real_inputs
 from ..session import Device
 from ..sources import Batch
 from .auxiliary import Depth, Head, depths, fit_heads
 from .feeds import Samples, to_samples, torch_device
 from .gate_loss import GateLoss, Signs
+from .gated_model import GatedModel, Site, with_gates
 from .graph_module import GraphModule
 from .readout import Edits, Readout
 
 Array = np.ndarray
 Progress = Callable[[int], None]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Site:
-    """A tensor that layers read through gates, a copy of `source`.
-
-    columns: (C,), the gate of each index of `axis`, or the number of all gates where there is none; shape: of the
-    tensor, for the batch that the labels were made for.
-    """
-
-    tensor: str
-    source: str
-    axis: int
-    columns: Array
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class GatedModel:
-    """A model with an Identity at every site, and the columns of each group that has a gate; `gates` in all.
-
-    batch: for so many samples are the shapes of the sites.
-    """
-
-    model: onnx.ModelProto
-    sites: tuple[Site, ...]
-    columns: Mapping[str, slice]
-    gates: int
-    batch: int
-
-    def gated(self, depth: Depth) -> Depth:
-        """What layers read of that tensor, behind its gates."""
-        found = (s.tensor for s in self.sites if (s.source, s.axis) == (depth.tensor, depth.axis))
-        return Depth(next(found, depth.tensor), depth.axis)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,23 +103,22 @@ class _Network:
         together: bool | None = None
         for batch in self.data:
             samples = to_samples(self.module, batch, place)
-            if together is None:
+            if together is None and len(samples) > 1:
                 together = self._apart(samples)
-            yield from [samples] if together else map(samples.one, range(len(samples)))
+            yield from map(samples.one, range(len(samples))) if together is False else [samples]
 
     def loss(self, labels: Labels, wanted: Wanted) -> GateLoss:
         readout = Readout.of(self.module, self.gated.model.graph)
         heads: tuple[Head, ...] = ()
         if wanted.auxiliary:
-            where = tuple(map(self.gated.gated, depths(labels, wanted.auxiliary)))
+            read = depths(labels, wanted.auxiliary)
+            where = tuple(Depth(self.gated.behind(depth.tensor, depth.axis), depth.axis) for depth in read)
             heads = fit_heads(readout, where, self, labels=wanted.labels)
         return GateLoss(readout, heads, wanted.labels, Signs(wanted.seed))
 
     def _apart(self, samples: Samples) -> bool:
         """Whether every site has one sample at each index of its first axis."""
         count, shapes = len(samples), {}
-        if count == 1:
-            return True
 
         def see(x: Tensor, name: str) -> Tensor:
             shapes[name] = tuple(x.shape)
@@ -173,80 +135,3 @@ class _Network:
                 fix="export it with a free batch, or take a criterion without gradients",
             )
         return apart
-
-
-def with_gates(groups: ChannelGroups) -> GatedModel:
-    """The model with an Identity in front of the layers that read units of free groups.
-
-    Where a layer's own output carries the unit it read (a group of a convolution), the gate is at the next reader.
-    """
-    graph = groups.labels.graph.copy()
-    nodes, taken = list(graph.gs.nodes), set(graph.gs.tensors())
-    table, columns = _columns(groups)
-    gates = int(table[-1])
-    shapes = groups.labels.facts.shapes
-    made: dict[tuple[str, int, bytes], gs.Variable] = {}
-    sites: list[Site] = []
-    for number, position, axis in sorted(_readings(groups)):
-        node, tensor = nodes[number], nodes[number].inputs[position]
-        found = _site_columns(groups, number, position, axis, table)
-        if (found == gates).all():
-            continue
-        key = (tensor.name, axis, found.tobytes())
-        if key not in made:
-            made[key] = gated = gs.Variable(_fresh(taken), dtype=getattr(tensor, "dtype", None))
-            identity = gs.Node("Identity", name=gated.name, inputs=[tensor], outputs=[gated])
-            graph.gs.nodes.insert(graph.gs.nodes.index(node), identity)
-            source = groups.labels.graph.gs.nodes[number].inputs[position].name
-            sites.append(Site(gated.name, source, axis, found, shapes[source]))
-        node.inputs[position] = made[key]
-    reached = np.zeros(gates + 1, bool)
-    for site in sites:
-        reached[site.columns] = True
-    kept = {name: found for name, found in columns.items() if reached[found].all()}
-    inputs = real_inputs(graph.source.graph)
-    return GatedModel(to_model(graph), tuple(sites), kept, gates, next(iter(shapes[inputs[0].name]), 1))
-
-
-def _columns(groups: ChannelGroups) -> tuple[Array, dict[str, slice]]:
-    """The gate of each component and the gates of each free group; what has none, like table[-1], has their number."""
-    columns: dict[str, slice] = {}
-    gates = 0
-    for group in groups.free:
-        columns[group.name] = slice(gates, gates + group.units)
-        gates += group.units
-    table = np.full(int(groups.component.max(initial=-1)) + 2, gates)
-    for group in groups.free:
-        table[group.components] = np.arange(gates)[columns[group.name]]
-    return table, columns
-
-
-def _readings(groups: ChannelGroups) -> set[tuple[int, int, int]]:
-    """(node, input, axis) of every contraction of an activation."""
-    labels = groups.labels
-    found = {(mask.node, mask.input, mask.axis) for mask in labels.masks}
-    for consumer in labels.consumers:
-        position = next(i for i, t in enumerate(labels.graph.gs.nodes[consumer.node].inputs) if t.name == consumer.data)
-        for axis, there in enumerate(labels.axes.get(consumer.data, ())):
-            if there is consumer.labels or np.array_equal(there, consumer.labels):
-                found.add((consumer.node, position, axis))
-                break
-    return found
-
-
-def _site_columns(groups: ChannelGroups, number: int, position: int, axis: int, table: Array) -> Array:
-    """(C,) int64: the gate of each index, the last column where there is none."""
-    labels, node = groups.labels, groups.labels.graph.gs.nodes[number]
-    there = labels.axes[node.inputs[position].name][axis]
-    component = np.where(there >= 0, groups.component[np.maximum(there, 0)], -1)
-    after = [groups.component[a[a >= 0]] for t in node.outputs for a in labels.axes.get(t.name, ())]
-    passed = np.isin(component, np.concatenate(after)) if after else np.zeros(len(component), bool)
-    return table[np.where(passed, -1, component)]
-
-
-def _fresh(taken: set[str]) -> str:
-    number = 0
-    while f"gated_{number}" in taken:
-        number += 1
-    taken.add(f"gated_{number}")
-    return f"gated_{number}"

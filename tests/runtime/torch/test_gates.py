@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import onnx
 import pytest
@@ -17,9 +15,9 @@ from onnx_prune.passes.model import load
 from onnx_prune.passes.shapes import tensor_facts
 from onnx_prune.passes.sweep import label_channels
 from onnx_prune.runtime.sources import Batch
-from onnx_prune.runtime.torch.auxiliary import depths, softmax_regression
-from onnx_prune.runtime.torch.gate_loss import divergence_root, squares_root
-from onnx_prune.runtime.torch.gates import Wanted, gate_gradients, with_gates
+from onnx_prune.runtime.torch.auxiliary import depths
+from onnx_prune.runtime.torch.gated_model import with_gates
+from onnx_prune.runtime.torch.gates import Wanted, gate_gradients
 from onnx_prune.runtime.torch.graph_module import GraphModule
 
 STEP = 1e-5
@@ -216,10 +214,18 @@ g (double[N, 4, 3] x) => (double[N, 3] y) <double[3,5] w1, double[5,3] w2> {
 def test_where_the_batch_is_not_the_first_axis_samples_go_one_by_one():
     model = parsed(SEQUENCE_FIRST)
     groups = groups_of(model, (1, 4, 3))
-    x, labels = images(4, shape=(4, 3))
+    x, labels = images(5, shape=(4, 3))
     (group,) = groups.free
-    U = gate_gradients(groups, [Batch({"x": x}, labels)])[group.name]
+    batches = [Batch({"x": x[part]}, labels[part]) for part in (slice(0, 1), slice(1, 5))]
+    U = gate_gradients(groups, batches)[group.name]
     np.testing.assert_allclose(U, differences(model, group, group.consumed, x, labels), atol=1e-8)
+
+
+def test_a_fixed_batch_that_is_mixed_is_refused():
+    text = SEQUENCE_FIRST.replace("[N, 4, 3]", "[2, 4, 3]").replace("[N, 3]", "[2, 3]")
+    groups = groups_of(parsed(text), (2, 4, 3))
+    with pytest.raises(UsageError, match="fixes a batch of 2"):
+        gate_gradients(groups, [Batch({"x": images(2, shape=(4, 3))[0]}, None)])
 
 
 def test_queries_and_keys_have_gates_too():
@@ -287,35 +293,6 @@ def _along_filters(value, w):
     return (gradient * w).detach().flatten(1).sum(1).numpy()
 
 
-class Given:
-    """Signs that are given."""
-
-    def __init__(self, signs):
-        self.signs = torch.tensor(signs, dtype=torch.float64)
-
-    def like(self, value):
-        return self.signs.reshape(value.shape)
-
-
-def test_without_labels_the_signs_average_to_the_fisher_matrix():
-    logits = torch.tensor([[0.3, -1.2, 2.0]], dtype=torch.float64, requires_grad=True)
-    p = torch.softmax(logits.detach(), 1)[0].numpy()
-    total = np.zeros((3, 3))
-    for signs in itertools.product([1.0, -1.0], repeat=3):
-        (row,) = torch.autograd.grad(divergence_root(logits, Given(signs)), logits)
-        total += row.T.numpy() @ row.numpy() / 8
-    np.testing.assert_allclose(total, np.diag(p) - np.outer(p, p), atol=1e-15)
-
-
-def test_other_outputs_count_their_relative_squares():
-    value = torch.tensor([[[1.0, -2.0]], [[2.0, 4.0]]], dtype=torch.float64, requires_grad=True)
-    total = np.zeros((2, 2))
-    for signs in itertools.product([1.0, -1.0], repeat=4):
-        (rows,) = torch.autograd.grad(squares_root(value, 2, Given(signs)), value)
-        total += rows[0].T.numpy() @ rows[0].numpy() / 16
-    np.testing.assert_allclose(total, np.eye(2) / 12.5, atol=1e-15)
-
-
 def test_what_is_drawn_follows_the_seed():
     groups = groups_of(network("in a residual sum"))
     data = [Batch({"x": images()[0]}, None)]
@@ -370,15 +347,3 @@ def test_auxiliary_classifiers_speak_to_the_layers_in_front_of_them_alone():
 def test_auxiliary_classifiers_want_depths():
     with pytest.raises(UsageError, match="no 9 depths"):
         depths(groups_of(network("in a concatenation")).labels, 9)
-
-
-def test_softmax_regression_finds_where_the_loss_is_flat():
-    rng = np.random.default_rng(0)
-    X = rng.standard_normal((200, 4)) * [1, 10, 0.1, 0] + 3
-    y = (X[:, 1] + rng.standard_normal(200) > 3).astype(int) + (X[:, 0] > 3.5)
-    W, b = softmax_regression(X, y, 3)
-    rows = X @ W.T + b
-    p = np.exp(rows - rows.max(1, keepdims=True))
-    p /= p.sum(1, keepdims=True)
-    assert (rows.argmax(1) == y).mean() > 0.8
-    np.testing.assert_allclose((p - np.eye(3)[y]).mean(0), 0, atol=1e-4)
