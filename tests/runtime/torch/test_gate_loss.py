@@ -1,4 +1,4 @@
-"""The loss behind the gates: roots of its curvature where there are no labels, and the heads of auxiliary classifiers."""
+"""The loss behind the gates: roots of its curvature where labels lack, and the heads of auxiliary classifiers."""
 
 from __future__ import annotations
 
