@@ -9,8 +9,8 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache, cached_property
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import onnx
@@ -24,31 +24,37 @@ from ....passes.errors import UsageError
 class Site:
     """One node, as a builder sees it.
 
-    constants: what each input holds if it is known and no parameter, as nested tuples of numbers; else None.
+    constants: what each input holds if it is known and no parameter, as nested lists of numbers; else None.
+    attrs: attribute values by name, bytes as text.
     """
 
     node: onnx.NodeProto
     opset: int
     constants: tuple[Any, ...] = ()
+    attrs: dict[str, Any] = field(init=False)
+    _inputs: tuple[bool, ...] = field(init=False)
+    _outputs: tuple[bool, ...] = field(init=False)
 
-    @cached_property
-    def attrs(self) -> dict[str, Any]:
-        """Attribute values by name; bytes as text."""
+    def __post_init__(self) -> None:
         found = {a.name: helper.get_attribute_value(a) for a in self.node.attribute}
-        return {name: value.decode() if isinstance(value, bytes) else value for name, value in found.items()}
+        texts = {name: value.decode() if isinstance(value, bytes) else value for name, value in found.items()}
+        object.__setattr__(self, "attrs", texts)
+        # Plain values: a run asks for them, and torch.compile does not follow protobuf.
+        object.__setattr__(self, "_inputs", tuple(map(bool, self.node.input)))
+        object.__setattr__(self, "_outputs", tuple(map(bool, self.node.output)))
 
     @property
     def outputs(self) -> int:
         """How many outputs the node makes, unnamed ones in the middle included."""
-        return len(self.node.output)
+        return len(self._outputs)
 
     def has(self, position: int) -> bool:
         """Whether the node reads an input at this position."""
-        return position < len(self.node.input) and bool(self.node.input[position])
+        return position < len(self._inputs) and self._inputs[position]
 
     def makes(self, position: int) -> bool:
         """Whether somebody may read the output at this position."""
-        return position < len(self.node.output) and bool(self.node.output[position])
+        return position < len(self._outputs) and self._outputs[position]
 
 
 Function = Callable[..., Any]

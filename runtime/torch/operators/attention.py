@@ -41,4 +41,30 @@ def _attention(site: Site) -> Function:
     return run
 
 
-OPERATORS = (Operator("Attention", _attention),)
+def _multi_head(site: Site) -> Function:
+    """softmax(scale Q K' + mask) V of (batch, length, heads * size) tensors, ONNX Runtime's form.
+
+    The biases of Q, K and V are one vector.
+    """
+    heads, scale = site.attrs["num_heads"], site.attrs.get("scale", 0.0)
+    if site.has(4) or any(site.has(i) for i in range(6, 10)) or site.attrs.get("unidirectional") or site.outputs > 1:
+        raise refuse(site, "has a padding mask, a cache or an order")
+
+    def run(
+        q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, _: None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        if bias is not None:
+            ends = bias.split([q.shape[2], k.shape[2], v.shape[2]])
+            q, k, v = q + ends[0], k + ends[1], v + ends[2]
+        q, k, v = (t.unflatten(2, (heads, -1)).transpose(1, 2) for t in (q, k, v))
+        logits = (q @ k.mT) * (scale or 1 / math.sqrt(q.shape[3]))
+        logits = logits if mask is None else logits + mask
+        return (torch.softmax(logits, -1) @ v).transpose(1, 2).flatten(2)
+
+    return run
+
+
+OPERATORS = (
+    Operator("Attention", _attention),
+    Operator("MultiHeadAttention", _multi_head, domain="com.microsoft"),
+)
