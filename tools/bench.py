@@ -3,6 +3,7 @@
 `pass`: load to save in one process, without latency and without interpreter start, beside a peer if it is installed.
 `command`: the whole command in a process of its own, with its peak memory. `latency`: models on one thread, in turns.
 `calibrate`: moments of all layers beside a plain forward pass, and what choosing and refitting cost after it.
+`finetune`: an epoch on the graph beside one of the same network written in torch by hand.
 Times are medians; wall time suffers from whatever else the machine does, CPU time less.
 """
 
@@ -158,6 +159,21 @@ def _choice(word: str, evidence: Evidence) -> Row:
 
     with threadpool_limits(1):  # as in runtime/decide.py
         return Row(f"{word}, all groups, and a full refit", *_timed(choose))
+
+
+@bench.command()
+@click.option("--depth", default=56, show_default=True, help="Of a ResNet for CIFAR.")
+@click.option("--steps", default=20, show_default=True, help="An epoch of so many steps of 128 images.")
+@click.option("--runs", default=3, show_default=True, help="Measured epochs, after one that is not.")
+def finetune(depth: int, steps: int, runs: int) -> None:
+    """A fine-tuning epoch of a ResNet on its graph, in turns with one of a ResNet that is written in torch by hand."""
+    from ..models.resnet import resnet_cifar
+    from ..runtime.torch.hand_written import epochs_to_compare
+    from ..runtime.torch.recipe import Recipe
+
+    recipe = Recipe(augment=("crop", "flip"), rate=1e-3)
+    jobs = epochs_to_compare(resnet_cifar(depth), depth, recipe, steps)  # type: ignore[arg-type]
+    _show(f"fine-tuning: ResNet-{depth}, {steps} steps of {recipe.batch} images", _in_turns(jobs, runs))
 
 
 # Run in a small process of its own: on Linux a child's peak starts with the memory of the process it was forked from.
