@@ -81,23 +81,27 @@ def prune_and_finetune(
     Without calibration data the training data are taken. plan and report are those of one cut of the original to the
     same channels, which is proven. Raises what `prune` and `finetune` raise.
     """
+    from .runtime.torch.checkpoint import run_key
     from .runtime.torch.finetune import Keeping, Watch
     from .runtime.torch.recipe import Recipe
 
-    source = load(model)
-    data: dict[str, object] = {"calibration": examples.train, "preprocessing": examples.preprocessing}
+    source, schedule, recipe = load(model), schedule or Schedule(), recipe or Recipe()
+    settings = {"calibration": examples.train, "preprocessing": examples.preprocessing, **settings}
+    if schedule.kind != "once" and settings.get("replace_head"):
+        raise UsageError("the head is replaced in one cut", where="--replace-head", fix="leave --schedule away")
+    words = {name: str(value) for name, value in settings.items()}
     run = _Run(
         model=model,
         original=source.source,
         examples=replace(examples, teacher=source.source),
-        recipe=recipe or Recipe(),
+        recipe=recipe,
         budget=budget,
         keeping=keeping or Keeping(),
         watch=watch or Watch(),
-        settings={**data, **settings},
+        settings=settings,
+        key=run_key([source.source], str(schedule), str(budget), str(recipe), words),
     )
-    schedule = schedule or Schedule()
-    run.check(schedule)
+    run.check()
     trained = run.softly() if schedule.kind == "soft" else run.in_rounds(schedule)
     return replace(trained, result=replace(trained.result, external=source.external))
 
@@ -121,18 +125,13 @@ class _Run:
     keeping: Keeping
     watch: Watch
     settings: Mapping[str, object]
+    key: str
 
-    def check(self, schedule: Schedule) -> None:
+    def check(self) -> None:
         """Raise UsageError where a folder holds another run, or one that is not to be continued."""
-        from .runtime.torch.checkpoint import run_key
-
-        if schedule.kind != "once" and self.settings.get("replace_head"):
-            raise UsageError("the head is replaced in one cut", where="--replace-head", fix="leave --schedule away")
         folder = self.keeping.folder
         if folder is None:
             return
-        words = {name: str(value) for name, value in self.settings.items()}
-        key = run_key([self.original], str(schedule), str(self.budget), str(self.recipe), words)
         file = folder / "run"
         if file.exists() and not self.keeping.resume:
             raise UsageError(
@@ -140,14 +139,12 @@ class _Run:
                 where=str(folder),
                 fix="continue it with --resume, or remove that folder",
             )
-        if file.exists() and file.read_text(encoding="utf-8") != key:
+        if file.exists() and file.read_text(encoding="utf-8") != self.key:
             raise UsageError(
                 "the unfinished run is another one: model, data or options differ",
                 where=str(folder),
                 fix="give the same as before, or remove that folder",
             )
-        folder.mkdir(exist_ok=True)
-        write_text(file, key)
 
     # ---- rounds
 
@@ -235,6 +232,8 @@ class _Run:
     def _folder(self, number: int) -> Path | None:
         if self.keeping.folder is None:
             return None
+        self.keeping.folder.mkdir(exist_ok=True)
+        write_text(self.keeping.folder / "run", self.key)
         folder = self.keeping.folder / str(number)
         folder.mkdir(exist_ok=True)
         return folder

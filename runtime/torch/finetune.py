@@ -117,7 +117,6 @@ def finetune(
         recipe = _fitting(model, recipe or Recipe(), processes)
         key = run_key([model, examples.teacher], asdict(recipe), _words(examples), processes.count)
         checkpoint = None if keeping.folder is None else Checkpoint(keeping.folder, key)
-        saved = None if checkpoint is None else _saved(checkpoint, processes, resume=keeping.resume)
         inputs = model_inputs(model)
         data = training_data(examples.train, inputs, examples.preprocessing, recipe, place, watch.stage)
         tests = _evaluation(examples, model, recipe, place, watch)
@@ -125,6 +124,7 @@ def finetune(
         teacher = None if examples.teacher is None else GraphModule(examples.teacher).to(place).eval()
         pair = Pair(_trainable(student), teacher)
         training = Training(pair, data, tests, recipe, processes)
+        saved = None if checkpoint is None else _saved(checkpoint, processes, resume=keeping.resume)
         if saved is not None:
             training.restore(saved)
         _train(training, checkpoint if processes.first else None, keeping.seconds, watch, after_epoch)
