@@ -24,7 +24,6 @@ from .runtime.analysis import Source, analyse
 if TYPE_CHECKING:
     from .runtime.session import Device
     from .runtime.torch.finetune import AfterEpoch, Examples, FineTuned, Keeping, Watch
-    from .runtime.torch.graph_module import GraphModule
     from .runtime.torch.recipe import Recipe
 
 Kind = Literal["once", "steps", "layers", "trim", "soft"]
@@ -251,6 +250,8 @@ class _Run:
     # ---- soft filter pruning
 
     def softly(self) -> Trained:
+        from .runtime.torch.soften import softener
+
         plan = prune(
             self.original,
             **{**self.settings, "criterion": "l2", "allocation": "uniform", "reconstruct": "none", "measure": False},
@@ -258,7 +259,10 @@ class _Run:
             progress=self.watch.stage,
         ).plan
         tuned = self._tuned(
-            self.original, replace(self.recipe, average=0.0), 1, _softener(self.original, plan, self.recipe.epochs)
+            self.original,
+            replace(self.recipe, average=0.0),
+            1,
+            softener(analyse(self.original).groups, plan, self.recipe.epochs),
         )
         widths = {g.name: (g.units, g.units - len(g.removed)) for g in plan.groups if g.removed}
         settings = {**self.settings, "criterion": "l2"}
@@ -293,34 +297,6 @@ def _of_apply(settings: Mapping[str, object]) -> dict[str, object]:
     return {
         name: settings[name] for name in ("seed", "device", "inexact", "replace_head", "measure") if name in settings
     }
-
-
-def _softener(model: onnx.ModelProto, plan: Plan, epochs: int) -> AfterEpoch:
-    """What zeroes the weights of the weakest units of each group, as many as the plan removes.
-
-    Biases and BatchNormalization stay, so that the unit still emits a constant and gets gradients. Behind the last
-    epoch nothing is zeroed: that is the cut's, whose refit accounts for the constants and for what has regrown.
-    """
-    import torch
-
-    groups = analyse(model).groups
-    counts = {group.name: len(group.removed) for group in plan.groups if group.removed}
-    chosen = [(groups[name], count) for name, count in counts.items()]
-
-    def soften(module: GraphModule, epoch: int) -> None:
-        if epoch == epochs:
-            return
-        with torch.no_grad():
-            for group, count in chosen:
-                keys = [key for key in group.produced if key[0] in module.parameter_names]
-                rows = [module.get_parameter(module.parameter_names[key[0]]).movedim(key[2], 0) for key in keys]
-                at = [torch.from_numpy(group.slices[key]) for key in keys]
-                norms = sum(r.flatten(1).square().sum(1)[i].sum(1).sqrt() for r, i in zip(rows, at, strict=True))
-                weakest = torch.as_tensor(norms).argsort(stable=True)[:count].cpu()
-                for values, places in zip(rows, at, strict=True):
-                    values[places[weakest].flatten()] = 0
-
-    return soften
 
 
 def forget(folder: Path) -> None:

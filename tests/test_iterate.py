@@ -4,16 +4,18 @@ import numpy as np
 import onnx
 import pytest
 from onnx_prune import models
-from onnx_prune.iterate import Schedule, _softener, composed, prune_and_finetune
+from onnx_prune.iterate import Schedule, composed, prune_and_finetune
 from onnx_prune.passes.budget import Budget
 from onnx_prune.passes.errors import UsageError
 from onnx_prune.pipeline import apply, prune
+from onnx_prune.runtime.analysis import analyse
 from onnx_prune.runtime.data import open_data
 from onnx_prune.runtime.evaluate import accuracy
 from onnx_prune.runtime.inputs import model_inputs
 from onnx_prune.runtime.torch.finetune import Examples, Keeping, Watch
 from onnx_prune.runtime.torch.graph_module import GraphModule
 from onnx_prune.runtime.torch.recipe import Recipe
+from onnx_prune.runtime.torch.soften import softener
 
 TEST, CALIBRATION = (str(path) for path in models.digits_data())
 RECIPE = Recipe(epochs=1, batch=50)
@@ -66,7 +68,7 @@ def test_soft_pruning_cuts_in_the_end():
 def test_softening_zeroes_the_weakest_filters_but_behind_the_last_epoch():
     model = onnx.load(models.digits_model())
     plan = prune(model, budget=Budget(channels={"layer1.0.conv1": 0.75}), criterion="l2", measure=False).plan
-    module, soften = GraphModule(model), _softener(model, plan, epochs=3)
+    module, soften = GraphModule(model), softener(analyse(model).groups, plan, epochs=3)
     filters = module.get_parameter(module.parameter_names["layer1.0.conv1.weight"])
     soften(module, 3)
     assert (filters.flatten(1).norm(dim=1) > 0).all()
