@@ -34,7 +34,7 @@ def common_features(student: GraphModule, teacher: GraphModule, inputs: Sequence
     shapes = []
     with torch.no_grad():
         for module in (student, teacher):
-            recorder = Recorder(module.tensor_names)
+            recorder = Recorder([name for name in module.tensor_names if name not in module.input_names])
             module(*inputs, edits=recorder.edits)
             shapes.append({n: v.shape for n, v in recorder.seen.items() if isinstance(v, Tensor) and v.dim() > 2})
     of_student, of_teacher = shapes

@@ -26,12 +26,12 @@ from .checkpoint import Checkpoint, run_key
 from .distributed import Processes, joined
 from .graph_module import GraphModule
 from .recipe import Recipe
-from .training import Epoch, Pair, Training
+from .training import MEASURED, Epoch, Pair, Training
 from .training_data import Share, TrainingData, training_data
 
 AfterEpoch = Callable[[GraphModule, int], None]
 _AGREEMENT = 1e-4  # of the largest output: what the written model may differ from the trained module
-_COMPARED, _MEASURED = 16, 1024  # samples to compare outputs on, and to measure statistics on
+_COMPARED = 16  # samples to compare outputs on
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def finetune(
     """Train the weights of `model`; the same nodes and names come back, in ONNX's own types.
 
     after_epoch: what is done to the weights when an epoch (its number) ends, before they are measured; the last
-    epoch's stay then.
+    epoch's stay then. Running statistics are measured anew behind it: what they were was of other weights.
     Started by torchrun, every process calls this and gets the same result; the first one should write it.
     Raises UsageError for what makes no sense, AccuracyError where the training diverges, KeyboardInterrupt where it was
     asked to stop (SIGINT, SIGTERM), with its state kept.
@@ -174,10 +174,8 @@ def _with_batch_norms(model: onnx.ModelProto, data: TrainingData, recipe: Recipe
     """The same function, with a BatchNormalization behind each convolution that has none."""
     if not recipe.batch_norm or not normalisable(model.graph):
         return model
-    count, size = data.samples.count, data.batch or min(recipe.batch, data.samples.count)
-    chosen = np.random.default_rng(recipe.seed).permutation(count)[: max(_MEASURED - _MEASURED % size, size)]
-    shares = [Share(part) for part in np.array_split(chosen, range(size, len(chosen), size))]
-    batches = data.batches([share for share in shares if len(share.indices) == size])
+    chosen = data.drawn(MEASURED, data.batch or recipe.batch, np.random.default_rng(recipe.seed))
+    batches = data.batches([Share(part) for part in chosen])
     feeds = (dict(zip(data.names, (x.cpu().numpy() for x in inputs), strict=True)) for inputs, _ in batches)
     return insert_batch_norms(model, (Batch(one, None) for one in feeds), device=data.device)
 
@@ -224,6 +222,7 @@ def _train(
                 raise KeyboardInterrupt
             if after_epoch is not None:
                 after_epoch(training.student, training.epoch + 1)
+                training.renew_statistics()
             watch.epoch(training.finish_epoch(choose=choose))
             if checkpoint is not None:
                 checkpoint.save(training.state())

@@ -14,14 +14,17 @@ import torch
 from torch import Tensor
 
 from ...passes.errors import AccuracyError, UsageError
+from .batch_norm import renew_statistics
 from .distributed import Processes, batch_norm
 from .features import Recorder, common_features, feature_distance
 from .graph_module import GraphModule
 from .losses import Labels, Objective, make_objective
+from .optimiser import in_bfloat16, make_optimiser
 from .recipe import Recipe
 from .training_data import Share, TrainingData
 
 Weights = dict[str, Tensor]
+MEASURED = 1024  # samples that statistics of BatchNormalization are measured on
 _EVALUATED = 256  # samples a batch
 _TOLD_EVERY = 0.5  # seconds
 
@@ -61,10 +64,10 @@ class Training:
         if processes.count > 1:
             self.student.batch_norm = batch_norm
         self.device = data.device
-        self.half = _in_bfloat16(recipe, self.device)
+        self.half = in_bfloat16(recipe, self.device)
         self.steps = max(data.samples.count // recipe.batch, 1)  # an epoch; a rest that fills no batch waits
         self.objective, self.features = self._look()
-        self.optimiser = torch.optim.SGD(_groups(self.student, recipe), lr=0.0, momentum=recipe.momentum, nesterov=True)
+        self.optimiser = make_optimiser(self.student, recipe)
         self.epoch, self.step = 0, 0  # those that are finished
         self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, right, samples
         self.averaged: Weights | None = self.weights() if recipe.average else None
@@ -224,6 +227,12 @@ class Training:
         loss, right, samples = self.processes.sum(sums).tolist()
         return right / samples if any(self.objective.classifies) else -loss / samples
 
+    def renew_statistics(self) -> None:
+        """Take BatchNormalization's running statistics from the weights as they are now, on samples as they are."""
+        drawn = self.data.drawn(MEASURED, self.recipe.batch, np.random.default_rng((self.recipe.seed, self.epoch)))
+        shares = [Share(part[self.processes.part(len(part))]) for part in drawn]
+        renew_statistics(self.student, (inputs for inputs, _ in self.data.batches(shares)))
+
     # ---- state
 
     def _live(self) -> Weights:
@@ -284,25 +293,6 @@ class Training:
         )
 
 
-def _groups(student: GraphModule, recipe: Recipe) -> list[dict[str, Any]]:
-    """Weights decay, biases and scales (one number a channel) do not."""
-    decaying = [p for p in student.parameters() if p.dim() > 1 and p.numel() > max(p.shape)]
-    kept = {id(p) for p in decaying}
-    others = [p for p in student.parameters() if id(p) not in kept]
-    groups = ({"params": decaying, "weight_decay": recipe.decay}, {"params": others, "weight_decay": 0.0})
-    return [group for group in groups if group["params"]]
-
-
 def _added(loss: Tensor, scores: Tensor | None, wanted: Tensor | None, count: int) -> Tensor:
     right = loss.new_zeros(()) if scores is None or wanted is None else (scores.argmax(1) == wanted).sum()
     return torch.stack([loss.detach().double(), right.double(), loss.new_tensor(count).double()])
-
-
-def _in_bfloat16(recipe: Recipe, device: torch.device) -> bool:
-    """Whether the forward pass is in bfloat16: if it is asked for, or the hardware multiplies it."""
-    if recipe.precision != "auto":
-        return recipe.precision == "bfloat16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    abilities = torch.cpu.get_capabilities()
-    return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16") or abilities.get("bf16"))

@@ -90,6 +90,12 @@ class TrainingData:
         own, other = classes.chunk(2)
         return Labels(own, other, draws.share)
 
+    def drawn(self, count: int, size: int, rng: np.random.Generator) -> list[np.ndarray]:
+        """About so many samples in batches of one size, for something to be measured on: one batch at least."""
+        size = min(size, self.samples.count)
+        chosen = rng.permutation(self.samples.count)[: max(count // size, 1) * size]
+        return list(chosen[: len(chosen) // size * size].reshape(-1, size))
+
     def share(self, indices: np.ndarray, part: slice, rng: np.random.Generator) -> Share:
         """This process's part of the batch of these samples; the numbers are drawn for all of it."""
         draws = draw(self.words, len(indices), self.size, rng) if self.words else Draws()

@@ -8,7 +8,7 @@ from onnx_prune.models.resnet import resnet_cifar
 from onnx_prune.passes.batch_norm import fold_batch_norms, normalisable
 from onnx_prune.runtime.prove import max_relative_error
 from onnx_prune.runtime.sources import Batch
-from onnx_prune.runtime.torch.batch_norm import insert_batch_norms
+from onnx_prune.runtime.torch.batch_norm import insert_batch_norms, renew_statistics
 from onnx_prune.runtime.torch.graph_module import GraphModule
 
 from .test_operators import drawn
@@ -130,3 +130,31 @@ def test_a_gate_gets_none_nor_a_convolution_that_has_one():
 def test_shared_weights_get_none():
     model = drawn(GATED.replace("w2, b2)", "w1, b1)"))
     assert normalisable(model.graph) == ("a",)
+
+
+# ---- those that are there
+
+ONE = f"""
+{HEADER} g (float[N, 3, 4, 4] x) => (float y) <float[5, 3, 1, 1] w, float[5] s, float[5] t, float[5] m, float[5] v> {{
+  d = Dropout (x)
+  a = Conv (d, w)
+  y = BatchNormalization (a, s, t, m, v)
+}}"""
+
+
+def test_running_statistics_become_the_mean_over_the_batches_and_nothing_else_changes():
+    model = drawn(ONE)
+    module = GraphModule(model).train()
+    parts = torch.randn(3, 6, 3, 4, 4, generator=torch.Generator().manual_seed(0)) + 1
+    made = [torch.nn.functional.conv2d(x, module.get_parameter("w")).detach().movedim(1, 0).flatten(1) for x in parts]
+    renew_statistics(module, [[x] for x in parts])
+    torch.testing.assert_close(module.get_buffer("m"), torch.stack([a.mean(1) for a in made]).mean(0))
+    torch.testing.assert_close(module.get_buffer("v"), torch.stack([a.var(1) for a in made]).mean(0))
+    assert module.training
+    assert module.batch_norm is torch.nn.functional.batch_norm
+    before, after = ({t.name: t.raw_data for t in m.graph.initializer} for m in (model, module.to_model()))
+    assert [name for name in before if before[name] != after[name]] == ["m", "v"]
+
+
+def test_without_batch_norm_nothing_is_run(folded):
+    renew_statistics(GraphModule(folded), iter([["not a tensor"]]))
