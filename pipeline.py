@@ -13,7 +13,6 @@ import numpy as np
 import onnx
 from threadpoolctl import threadpool_limits
 
-from .passes.allocate import excluded
 from .passes.apply_plan import apply_removal
 from .passes.budget import Budget
 from .passes.channel_groups import ChannelGroups
@@ -32,7 +31,7 @@ from .passes.spill import file_bytes
 from .runtime.analysis import Analysis, Source, analyse
 from .runtime.calibrate import Calibration, calibrate
 from .runtime.data import Data, open_data
-from .runtime.decide import Decision
+from .runtime.decide import Decision, untouched
 from .runtime.fit_head import fit_head
 from .runtime.inputs import model_inputs
 from .runtime.latency import compare
@@ -111,7 +110,7 @@ def _read(model: Source, settings: Settings, progress: Progress, sizes: Mapping[
     example = None if data is None else {name: array[:1] for name, array in next(iter(data)).feeds.items()}
     read = {"device": settings.device, "seed": settings.seed, "inexact": settings.inexact}
     analysis = analyse(graph, sizes=sizes, example=example, **read)
-    excluded(analysis.groups, settings.exclude)  # a pattern that matches nothing is said before the work
+    untouched(analysis.groups, settings)  # what matches nothing is said before the work
     if data is None:
         data = _synthetic_data(analysis, settings)
     analysis = replace(analysis, name=_name(model, graph))

@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 from ..passes.allocate import allocate, excluded, select
 from ..passes.apply_plan import apply_removal
 from ..passes.budget import Budget
+from ..passes.channel_groups import ChannelGroups
 from ..passes.choice import word
 from ..passes.criteria import make_criterion
 from ..passes.criteria._gradients import OfGradients
@@ -95,24 +96,17 @@ class Decision:
     def _excluded(self, rankings: Mapping[str, Ranking]) -> frozenset[str]:
         """Names of the groups that stay: what the user says, else all that the preset leaves alone."""
         settings, groups = self.settings, self.analysis.groups
-        preset = None if settings.preset is None else make_preset(settings.preset)
-        if settings.exclude is not None or preset is None or preset.touches is None:
-            return excluded(groups, settings.exclude)
-        touched = preset.touches(groups)
-        if preset.spares is not None and self.data is None:
-            touched -= preset.spares(groups)
-        elif preset.spares is not None:
-            measured = self._measured({g.name: rankings[g.name] for g in groups.free if g.name in touched}, None)
-            curves = {name: np.array(sorted(values.items())).T for name, values in measured.values.items() if values}
-            half = {name: float(np.interp(groups[name].units / 2, *curve[:2])) for name, curve in curves.items()}
-            touched -= most_sensitive(half)
-        if not touched:
-            raise UsageError(
-                f"'{settings.preset}' finds no group in this model that it would cut",
-                where="--preset",
-                fix="say what stays yourself (--exclude), or leave the preset out",
-            )
-        return frozenset(group.name for group in groups.groups) - touched
+        stays = untouched(groups, settings)
+        preset = None if settings.preset is None or settings.exclude is not None else make_preset(settings.preset)
+        if preset is None or preset.spares is None:
+            return stays
+        touched = frozenset(group.name for group in groups.groups) - stays
+        if self.data is None:
+            return _some_cut(groups, settings, stays | preset.spares(groups))
+        measured = self._measured({g.name: rankings[g.name] for g in groups.free if g.name in touched}, None)
+        curves = {name: np.array(sorted(values.items())).T for name, values in measured.values.items() if values}
+        half = {name: float(np.interp(groups[name].units / 2, *curve[:2])) for name, curve in curves.items()}
+        return _some_cut(groups, settings, stays | most_sensitive(half))
 
     def _within_latency(self, budget: Budget, plan: Callable[[Budget], Plan]) -> Plan:
         """The plan of the largest share of MACs whose model, measured beside the original, is quick enough."""
@@ -196,3 +190,24 @@ class Decision:
         if (kind == "sequential" and self.data is None) or (kind != "none" and moments is None):
             raise UsageError(f"'{kind}' needs calibration data", where="--reconstruct", fix="give --calibration")
         return kind
+
+
+def untouched(groups: ChannelGroups, settings: Settings) -> frozenset[str]:
+    """Names of the groups that the user excludes, or else that the preset does not touch, whatever is measured.
+
+    Raises UsageError for a pattern that matches nothing, and where the preset touches nothing.
+    """
+    preset = None if settings.preset is None else make_preset(settings.preset)
+    if settings.exclude is not None or preset is None or preset.touches is None:
+        return excluded(groups, settings.exclude)
+    return _some_cut(groups, settings, frozenset(g.name for g in groups.groups) - preset.touches(groups))
+
+
+def _some_cut(groups: ChannelGroups, settings: Settings, stays: frozenset[str]) -> frozenset[str]:
+    if stays.issuperset(group.name for group in groups.groups):
+        raise UsageError(
+            f"'{settings.preset}' finds no group in this model that it would cut",
+            where="--preset",
+            fix="say what stays yourself (--exclude), or leave the preset out",
+        )
+    return stays
