@@ -7,6 +7,7 @@ from onnx_prune import models
 from onnx_prune.iterate import Schedule, composed, prune_and_finetune
 from onnx_prune.passes.budget import Budget
 from onnx_prune.passes.errors import UsageError
+from onnx_prune.passes.plan import Plan
 from onnx_prune.pipeline import apply, prune
 from onnx_prune.runtime.analysis import analyse
 from onnx_prune.runtime.data import open_data
@@ -32,11 +33,18 @@ def run(schedule, recipe=RECIPE, evaluation=None, **options):
     return prune_and_finetune(models.digits_model(), examples, recipe, schedule=schedule, **given)
 
 
+@pytest.fixture(scope="module")
+def stepped():
+    """An unbroken run in two steps, and what it has told."""
+    told = []
+    return run(Schedule("steps", 2), watch=Watch(stage=told.append)), told
+
+
 @pytest.mark.parametrize(
     ("schedule", "rounds"), [(Schedule(), 1), (Schedule("steps", 2), 2), (Schedule("layers"), None)]
 )
-def test_a_schedule_ends_within_the_budget_and_its_plan_is_one_cut(schedule, rounds):
-    trained = run(schedule)
+def test_a_schedule_ends_within_the_budget_and_its_plan_is_one_cut(schedule, rounds, stepped):
+    trained = stepped[0] if schedule.kind == "steps" else run(schedule)
     report, plan = trained.result.report, trained.result.plan
     assert report.macs[1] <= 0.4 * report.macs[0]
     assert report.proof < 1e-5
@@ -47,10 +55,18 @@ def test_a_schedule_ends_within_the_budget_and_its_plan_is_one_cut(schedule, rou
     assert shapes[0].items() <= shapes[1].items()  # a refit may add biases
 
 
-def test_steps_keep_the_same_share_each():
-    cuts = []
-    run(Schedule("steps", 2), watch=Watch(stage=cuts.append))
-    assert sum(line == "cutting" for line in cuts) == 3  # two, and that of the original to the same channels
+def test_steps_are_cuts_of_their_own(stepped):
+    assert stepped[1].count("cutting") == 3  # two, and that of the original to the same channels
+
+
+def test_steps_keep_the_same_share_each(tmp_path):
+    def stop(row):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Schedule("steps", 2), keeping=Keeping(tmp_path / "run"), watch=Watch(epoch=stop))
+    first = Plan.load(tmp_path / "run" / "1" / "plan.json")
+    assert first.macs[1] / first.macs[0] == pytest.approx(0.4**0.5, abs=0.02)
 
 
 def test_trimming_stops_where_nothing_is_left_to_trim():
@@ -92,8 +108,8 @@ def test_two_cuts_are_one():
     assert all(np.array_equal(values[0][name], values[1][name]) for name in values[0])
 
 
-def test_a_stopped_schedule_goes_on_to_the_same_bytes(tmp_path):
-    whole = run(Schedule("steps", 2))
+def test_a_stopped_schedule_goes_on_to_the_same_bytes(stepped, tmp_path):
+    whole, _ = stepped
     keeping = Keeping(tmp_path / "run")
     told = []
 

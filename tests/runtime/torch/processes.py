@@ -1,7 +1,7 @@
 """Runs fine-tuning in processes of its own, for tests that kill them or let several work together.
 
-`python processes.py kills FOLDER` and `python processes.py pair FOLDER` write what came out as .onnx files. Everything
-is imported once and then forked; with one thread alone torch can stand that.
+`python processes.py FOLDER` does both and writes what came out as .onnx files. Everything is imported once and then
+forked; with one thread alone torch can stand that.
 """
 
 import os
@@ -58,7 +58,7 @@ def ended(number):
 
 def kills(folder):
     """An unbroken run, and one that is killed at random moments and resumed; prints what was found after each kill."""
-    recipe = Recipe(epochs=12, batch=50, precision="float32", augment=("crop",), average=0.9)
+    recipe = Recipe(epochs=8, batch=50, precision="float32", augment=("crop",), average=0.9)
     whole = folder / "seconds"
 
     def unbroken():
@@ -109,6 +109,7 @@ def pair(folder):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    place = Path(sys.argv[2])
+    place = Path(sys.argv[1])
     tuned(place, "warm", Recipe(epochs=1, batch=50, precision="float32"))  # imports what is imported late
-    {"kills": kills, "pair": pair}[sys.argv[1]](place)
+    kills(place)
+    pair(place)
