@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
@@ -16,7 +16,7 @@ from .passes.errors import ReadError, UsageError
 from .passes.export import infer_shapes
 from .passes.files import write_text
 from .passes.model import load
-from .passes.plan import Plan
+from .passes.plan import Plan, PlannedGroup
 from .passes.spill import file_bytes
 from .pipeline import Result, added_elements, apply, prune
 from .runtime.analysis import Source, analyse
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Kind = Literal["once", "steps", "layers", "trim", "soft"]
 KINDS = ("once", "steps", "layers", "trim", "soft")
 _RELATIVE = ("macs", "params", "size")  # budgets that can be approached in steps
+_OF_APPLY = ("seed", "device", "inexact", "replace_head", "measure")  # settings that `apply` heeds
 _BETWEEN = 1  # epochs behind each layer but the last: ThiNet's schedule
 
 
@@ -192,7 +193,7 @@ class _Run:
         given = {"criterion": "thinet", "reconstruct": "channel", **self.settings}
         return [
             _Round(
-                _widths({group.name: (group.units, group.units - len(group.removed))}),
+                _widths([group]),
                 self.recipe.epochs if group is cut[-1] else _BETWEEN,
                 {**given, "allocation": "uniform"},
             )
@@ -215,15 +216,12 @@ class _Run:
     ) -> FineTuned:
         from .runtime.torch.finetune import finetune
 
-        folder = self._folder(number)
-        keeping = replace(self.keeping, folder=folder)
-        device = cast("Device", self.settings.get("device", "auto"))
         return finetune(
             cut,
             self.examples,
             recipe,
-            keeping=keeping,
-            device=device,
+            keeping=replace(self.keeping, folder=self._folder(number)),
+            device=cast("Device", self.settings.get("device", "auto")),
             watch=self.watch,
             after_epoch=after_epoch,
         )
@@ -240,7 +238,8 @@ class _Run:
     def _result(self, model: onnx.ModelProto, plans: list[Plan]) -> Result:
         """The model with the plan and the report of one cut of the original to the same channels."""
         plan = plans[0] if len(plans) == 1 else composed(plans)
-        proven = apply(self.model, plan, progress=self.watch.stage, **_of_apply(self.settings))
+        settings = {name: value for name, value in self.settings.items() if name in _OF_APPLY}
+        proven = apply(self.model, plan, progress=self.watch.stage, **settings)
         plan = replace(proven.plan, budget=self.budget or plan.budget, reconstruct=plan.reconstruct)
         model = infer_shapes(model)
         params = (proven.report.params[0], proven.report.params[1] + added_elements(proven.model, model))
@@ -264,9 +263,8 @@ class _Run:
             1,
             softener(analyse(self.original).groups, plan, self.recipe.epochs),
         )
-        widths = {g.name: (g.units, g.units - len(g.removed)) for g in plan.groups if g.removed}
         settings = {**self.settings, "criterion": "l2"}
-        result = prune(tuned.model, budget=_widths(widths), progress=self.watch.stage, **settings)
+        result = prune(tuned.model, budget=_widths(plan.groups), progress=self.watch.stage, **settings)
         return Trained(result, (tuned,))
 
 
@@ -288,15 +286,10 @@ def _units(plan: Plan, name: str) -> int:
     return units
 
 
-def _widths(kept: Mapping[str, tuple[int, int]]) -> Budget:
-    """The budget that keeps so many of so many units of these groups, and all others whole."""
-    return Budget(channels={re.escape(name): (left + 0.25) / units for name, (units, left) in kept.items()})
-
-
-def _of_apply(settings: Mapping[str, object]) -> dict[str, object]:
-    return {
-        name: settings[name] for name in ("seed", "device", "inexact", "replace_head", "measure") if name in settings
-    }
+def _widths(groups: Iterable[PlannedGroup]) -> Budget:
+    """The budget that keeps as many units of these groups as they keep, and all others whole."""
+    kept = {re.escape(g.name): (g.units - len(g.removed) + 0.25) / g.units for g in groups if g.removed}
+    return Budget(channels=kept)
 
 
 def forget(folder: Path) -> None:
