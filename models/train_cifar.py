@@ -87,7 +87,7 @@ def augmented(images: Tensor) -> Tensor:
 
 def train(images: Images, epochs: int) -> VGG:
     """SGD with Nesterov momentum, one-cycle learning rate, label smoothing; bfloat16 where the arithmetic allows."""
-    net = VGG().to(memory_format=torch.channels_last).train()
+    net = VGG().train()
     optimizer = torch.optim.SGD(
         net.parameters(), lr=PEAK_RATE, momentum=MOMENTUM, nesterov=True, weight_decay=WEIGHT_DECAY
     )

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol, TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -21,11 +21,13 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    class FunctionCtx(torch.autograd.function.BackwardCFunction):
+    class FunctionCtx(Protocol):
         """What `forward` leaves for `backward`."""
 
         count: float
         saved_tensors: tuple[Tensor, ...]
+
+        def save_for_backward(self, *tensors: Tensor) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
