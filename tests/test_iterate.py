@@ -19,7 +19,7 @@ from onnx_prune.runtime.torch.recipe import Recipe
 from onnx_prune.runtime.torch.soften import softener
 
 TEST, CALIBRATION = (str(path) for path in models.digits_data())
-RECIPE = Recipe(epochs=1, batch=50)
+RECIPE = Recipe(epochs=1, batch=50, rate=0.02)
 QUICK = {"measure": False, "criterion": "obs", "allocation": "error", "reconstruct": "full"}
 
 
@@ -79,7 +79,7 @@ def test_trimming_stops_where_nothing_is_left_to_trim():
 def test_soft_pruning_cuts_in_the_end_and_keeps_the_accuracy():
     """A network whose running statistics were those from before the zeroing has 26 % behind the first epoch."""
     options = {"criterion": None, "allocation": None, "reconstruct": None, "budget": Budget(macs=0.6)}
-    trained = run(Schedule("soft"), Recipe(epochs=2, batch=100), evaluation=TEST, **options)
+    trained = run(Schedule("soft"), Recipe(epochs=2, batch=100, rate=0.02), evaluation=TEST, **options)
     assert trained.result.report.macs[1] <= 0.6 * trained.result.report.macs[0]
     assert trained.result.report.proof < 1e-5
     assert trained.rounds[0].epochs[1].score > 0.8  # with its weakest filters at zero

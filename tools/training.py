@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _NUMBERS = {
     "epochs": (int, "Passes over the training data. Default: 5."),
     "batch": (int, "Samples a step, over all processes. Default: 128."),
-    "rate": (float, "The highest learning rate. Default: 0.02."),
+    "rate": (float, "The highest learning rate. Default: 0.004."),
     "temperature": (float, "Of the teacher's soft targets. Default: 4."),
     "labels": (float, "Weight of the labels; the teacher has the rest. Default: 0.1."),
     "features": (float, "Weight of the difference from the teacher's inner tensors. Default: 0."),

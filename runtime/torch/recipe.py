@@ -28,7 +28,7 @@ class Recipe:
 
     epochs: int = 5
     batch: int = 128
-    rate: float = 0.02
+    rate: float = 0.004
     warmup: float = 0.05
     momentum: float = 0.9
     decay: float = 5e-4
