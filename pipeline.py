@@ -130,15 +130,18 @@ def _given_data(graph: Graph, settings: Settings) -> Data | None:
 
 
 def _synthetic_data(analysis: Analysis, settings: Settings) -> Data | None:
-    """Synthetic images, where they are asked for or nothing is: as many as cost about as much to run as 512 small ones.
+    """Synthetic images, where they are asked for, or nothing is and a run over the fewest is cheap.
 
-    Raises UsageError where they are asked for and the model does not read images.
+    As many as cost about as much to run as 512 small ones. Raises UsageError where they are asked for and the model
+    does not read images.
     """
     if settings.calibration not in (SYNTHETIC, SYNTHETIC_IF_IMAGES):
         return None
+    macs = analysis.cost.macs(analysis.cost.units)
+    if settings.calibration == SYNTHETIC_IF_IMAGES and macs * _SYNTHETIC_IMAGES[0] > _SYNTHETIC_MACS:
+        return None  # minutes, where a command that says nothing of data is expected to take seconds
     inputs = model_inputs(analysis.graph.source)
     if reads_images(inputs, analysis.feeds):
-        macs = analysis.cost.macs(analysis.cost.units)
         samples = min(settings.samples, int(np.clip(_SYNTHETIC_MACS // max(macs, 1), *_SYNTHETIC_IMAGES)))
         return synthetic_data(inputs, analysis.feeds, settings.preprocessing, samples, settings.seed)
     if settings.calibration == SYNTHETIC:
@@ -148,8 +151,8 @@ def _synthetic_data(analysis: Analysis, settings: Settings) -> Data | None:
     return None
 
 
-_SYNTHETIC_MACS = 64 << 30  # of one pass over the images: 512 for ResNet-56, 32 for ResNet-50
-_SYNTHETIC_IMAGES = (32, 512)
+_SYNTHETIC_MACS = 64 << 30  # of one pass over the images: 512 for ResNet-56; by default for networks up to 1 G MACs
+_SYNTHETIC_IMAGES = (64, 512)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ class Settings:
     allocation: how many each group keeps: sensitivity with data, error with moments alone, else uniform;
     reconstruct: how what stays is refitted: sequential with data, full with moments alone, else none;
     calibration: images or arrays, see `runtime.data.open_data`, or "synthetic" or "none"; where nothing above and no
-    moments are given either, models that read images get synthetic ones; samples: so many are used at most;
+    moments are given either, small models that read images get synthetic ones; samples: so many are used at most;
     preprocessing: of images; moments: a file that `save_moments` wrote, instead of data;
     align: kept counts are multiples of it, or "auto", see `allocate.alignment`; exclude: a regular expression of group
     names that stay; replace_head: "gap" swaps fully connected layers at the end for global average pooling and one

@@ -66,7 +66,7 @@ def cli() -> None:
 @click.option(
     "--calibration",
     help="Folder or zip of images, .npz, .npy, or module:function; no labels are needed. synthetic: drawn images, the "
-    "default for models of images; none: the weights decide alone.",
+    "default for models of images up to 1 G MACs; none: the weights decide alone.",
 )
 @click.option("--samples", type=int, default=1024, show_default=True, help="Calibration samples to use.")
 @click.option("--moments", type=click.Path(path_type=Path), help="Use measured moments instead of data.")
@@ -132,7 +132,7 @@ def _warning(result: Result) -> str | None:
 
 _BY_WEIGHTS = (
     "no calibration data: channels were chosen by their weights alone, and accuracy is not protected\n"
-    "  fix:   give --calibration IMAGES (no labels are needed), or fine-tune the result"
+    "  fix:   give --calibration IMAGES (no labels are needed) or synthetic, or fine-tune the result"
 )
 _SYNTHETIC = (
     "no calibration data: channels were chosen and refitted on synthetic images\n"

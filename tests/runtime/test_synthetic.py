@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import onnx_prune
+import onnx_prune.pipeline
 import pytest
 from onnx_prune import models
 from onnx_prune.passes.errors import UsageError
@@ -90,6 +91,14 @@ def test_who_names_a_criterion_of_weights_gets_weights_alone():
     result = onnx_prune.prune(onnx.load(models.digits_model()), measure=False, criterion="l1")
     assert result.report.data is None
     assert result.plan.reconstruct == "none"
+
+
+def test_a_large_model_gets_them_only_where_they_are_asked_for(monkeypatch):
+    monkeypatch.setattr(onnx_prune.pipeline, "_SYNTHETIC_MACS", 1 << 20)
+    model = onnx.load(models.digits_model())
+    assert onnx_prune.prune(model, measure=False).report.data is None
+    asked = onnx_prune.prune(model, measure=False, calibration="synthetic", allocation="uniform")
+    assert asked.report.data == "64 synthetic images"
 
 
 def test_a_model_without_images_is_cut_by_its_weights_and_refuses_synthetic_ones():
