@@ -150,14 +150,18 @@ def forget_run(target: Path) -> None:
     """Remove the state of a run whose result is written."""
     from ..iterate import forget
 
-    forget(target.with_name(f"{target.name}.finetune"))
+    forget(_state_of(target))
 
 
 def keeping(target: Path, *, resume: bool) -> Keeping:
     """Where a run that makes `target` keeps its state."""
     from ..runtime.torch.finetune import Keeping
 
-    return Keeping(target.with_name(f"{target.name}.finetune"), resume=resume)
+    return Keeping(_state_of(target), resume=resume)
+
+
+def _state_of(target: Path) -> Path:
+    return target.with_name(f"{target.name}.finetune")
 
 
 def save(tuned: FineTuned, target: Path, *, external: bool) -> None:
@@ -166,7 +170,7 @@ def save(tuned: FineTuned, target: Path, *, external: bool) -> None:
     from ..runtime.torch.checkpoint import Checkpoint
 
     save_model(tuned.model, target, external=external)
-    Checkpoint(keeping(target, resume=True).folder or target, "").remove()
+    Checkpoint(_state_of(target), "").remove()
 
 
 @contextmanager
@@ -178,7 +182,7 @@ def watched(quiet: bool, target: Path) -> Generator[Watch]:
         try:
             yield Watch(progress, _tell)
         except KeyboardInterrupt:
-            if target.with_name(f"{target.name}.finetune").is_dir():
+            if _state_of(target).is_dir():
                 click.echo(f"onnx-prune: stopped; --resume goes on from {target}.finetune", err=True)
             raise
 

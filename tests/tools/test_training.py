@@ -8,34 +8,10 @@ import sys
 import onnx
 import pytest
 from onnx_prune import models
-from onnx_prune.tools import cli, training
+from onnx_prune.tools import training
 
 TEST, CALIBRATION = (str(path) for path in models.digits_data())
 QUICK = ["--epochs", "1", "--batch", "100"]
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Arguments -> (exit code, standard output, standard error), in a folder with a copy of the demo model."""
-    (tmp_path / "digits.onnx").write_bytes(models.digits_model().read_bytes())
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["onnx-prune", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
-
-
-@pytest.fixture
-def files(tmp_path):
-    return lambda: sorted(path.name for path in tmp_path.iterdir())
 
 
 def test_cut_and_fine_tune_in_one_command(run, files):
