@@ -34,6 +34,7 @@ from .sensitivity import Sensitivities, measure_sensitivity, scaled_by_network
 from .settings import Settings
 
 Progress = Callable[[str], None]
+Harms = Callable[[frozenset[str]], Mapping[str, Ranking]]  # groups that stay -> rankings of at least the others
 _SENSITIVITY_BATCHES = 2
 _LEAST_SHARE, _LATENCY_ROUNDS = 0.1, 5
 
@@ -58,7 +59,18 @@ class Decision:
         with threadpool_limits(1):  # numpy's idle threads spin: on busy cores two are up to 100 times slower than one
             rankings = rank_groups(criterion, evidence)
             exclude = self._excluded(rankings)
-            harms = self._scaled(rankings, moments) if isinstance(method, Sensitivity) else rankings
+        if isinstance(method, Sensitivity) and (self.data is None or moments is None):
+            raise UsageError(
+                "sensitivity is measured on data", where="--allocation", fix="give --calibration, or take uniform"
+            )
+        known: dict[str, Ranking] = {}
+
+        def harms(stays: frozenset[str]) -> Mapping[str, Ranking]:
+            """Of the groups that may be cut; what has to be measured for it is measured once."""
+            asked = {name: ranking for name, ranking in rankings.items() if name not in stays | known.keys()}
+            with threadpool_limits(1):
+                known.update(self._scaled(asked, moments) if isinstance(method, Sensitivity) and asked else asked)
+            return known
 
         def within(limit: Budget | None) -> Plan:
             kind = "macs" if limit is None else limit.kind
@@ -78,20 +90,20 @@ class Decision:
         budget = budget or (None if method.ends else Budget())
         return self._within_latency(budget, within) if budget and budget.kind == "latency" else within(budget)
 
-    def _widths(
-        self, harms: Mapping[str, Ranking], budget: Budget | None, method: Method, exclude: frozenset[str]
-    ) -> np.ndarray:
+    def _widths(self, harms: Harms, budget: Budget | None, method: Method, exclude: frozenset[str]) -> np.ndarray:
         """Units that each group keeps.
 
         By error or sensitivity channels that several layers make (residual sums) stay where the budget holds without
         them: on ResNet-56 at half of the MACs cutting them as well cost 0.5 points of top-1.
         """
         cost, align = self.analysis.cost, self.settings.align
-        streams = {g.name for g in self.analysis.groups.free if len(g.produced) > 1}
-        if isinstance(method, Error) and streams and not (budget and budget.shares):
+        if budget and budget.shares:
+            return allocate(cost, {}, budget, align=align, exclude=exclude)
+        spared = exclude | {g.name for g in self.analysis.groups.free if len(g.produced) > 1}
+        if isinstance(method, Error) and spared > exclude:
             with contextlib.suppress(BudgetError):
-                return allocate(cost, harms, budget, method=method, align=align, exclude=exclude | streams)
-        return allocate(cost, harms, budget, method=method, align=align, exclude=exclude)
+                return allocate(cost, harms(spared), budget, method=method, align=align, exclude=spared)
+        return allocate(cost, harms(exclude), budget, method=method, align=align, exclude=exclude)
 
     def _excluded(self, rankings: Mapping[str, Ranking]) -> frozenset[str]:
         """Names of the groups that stay: what the user says, else all that the preset leaves alone."""
@@ -165,10 +177,6 @@ class Decision:
         )
 
     def _scaled(self, rankings: Mapping[str, Ranking], moments: MomentsSet | None) -> Mapping[str, Ranking]:
-        if self.data is None or moments is None:
-            raise UsageError(
-                "sensitivity is measured on data", where="--allocation", fix="give --calibration, or take uniform"
-            )
         return scaled_by_network(rankings, self._measured(rankings, moments))
 
     def _measured(self, rankings: Mapping[str, Ranking], moments: MomentsSet | None) -> Sensitivities:
