@@ -10,7 +10,6 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .passes.budget import Budget
     from .passes.errors import (
         AccuracyError,
         BudgetError,
@@ -19,23 +18,24 @@ if TYPE_CHECKING:
         ReadError,
         UsageError,
     )
-    from .passes.plan import Plan
-    from .passes.report import Report
-    from .pipeline import Analysis, Result, Settings, apply, inspect, prune, sensitivity
-    from .runtime.preprocess import Preprocessing
+    from .passes.selection.budget import Budget
+    from .passes.selection.plan import Plan
+    from .pipeline.prune import Analysis, Result, Settings, apply, inspect, prune, sensitivity
+    from .pipeline.report import Report
+    from .runtime.data.preprocess import Preprocessing
 
 _HOMES = {
-    "prune": "pipeline",
-    "inspect": "pipeline",
-    "sensitivity": "pipeline",
-    "apply": "pipeline",
-    "Analysis": "pipeline",
-    "Result": "pipeline",
-    "Settings": "pipeline",
-    "Budget": "passes.budget",
-    "Plan": "passes.plan",
-    "Report": "passes.report",
-    "Preprocessing": "runtime.preprocess",
+    "prune": "pipeline.prune",
+    "inspect": "pipeline.prune",
+    "sensitivity": "pipeline.prune",
+    "apply": "pipeline.prune",
+    "Analysis": "runtime.analysis",
+    "Result": "pipeline.prune",
+    "Settings": "pipeline.settings",
+    "Budget": "passes.selection.budget",
+    "Plan": "passes.selection.plan",
+    "Report": "pipeline.report",
+    "Preprocessing": "runtime.data.preprocess",
     "OnnxPruneError": "passes.errors",
     "UsageError": "passes.errors",
     "ReadError": "passes.errors",

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from ..passes.channel_groups import ChannelGroups, channel_groups
-from ..passes.cost import CostModel, cost_model
+from ..passes.channels.cost import CostModel, cost_model
+from ..passes.channels.groups import ChannelGroups, channel_groups
+from ..passes.channels.label_channels import label_channels
 from ..passes.errors import ReadError
-from ..passes.model import Graph, load
-from ..passes.shapes import input_shapes, tensor_facts
-from ..passes.sweep import label_channels
-from .feeds import Feeds, runnable_feeds, sample_feeds
+from ..passes.graph.model import Graph, load
+from ..passes.graph.shapes import input_shapes, tensor_facts
+from .data.random_feeds import Feeds, runnable_feeds, sample_feeds
 from .folding import fold_weights
 from .session import Device
 from .shapes import tensor_shapes

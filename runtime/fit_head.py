@@ -7,16 +7,16 @@ from collections.abc import Iterable
 import numpy as np
 import onnx
 
-from ..passes.export import to_model
-from ..passes.instrument import find_taps
-from ..passes.labels import Labels
-from ..passes.linear import write_refit
-from ..passes.model import Graph
-from ..passes.normal_equations import NormalEquations, choose_ridge
-from ..passes.replace_head import find_head, linear_start, replace_head
+from ..passes.algebra.normal_equations import NormalEquations, choose_ridge
+from ..passes.channels.labels import Labels
+from ..passes.channels.linear import write_refit
+from ..passes.graph.export import to_model
+from ..passes.graph.model import Graph
+from ..passes.rewrite.replace_head import find_head, linear_start, replace_head
+from ..passes.rewrite.taps import find_taps
 from .analysis import Analysis, analyse
-from .calibrate import Calibration, iterate_rows
-from .sources import Batch
+from .data.sources import Batch
+from .measure.calibrate import Calibration, iterate_rows
 
 
 def fit_head(

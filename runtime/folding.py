@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..passes.errors import ReadError
-from ..passes.folding import computation, computed_weights, with_values
-from ..passes.model import Graph, load
+from ..passes.graph.folding import computation, computed_weights, with_values
+from ..passes.graph.model import Graph, load
 from .session import Device, open_session
 
 

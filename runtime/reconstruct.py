@@ -14,15 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from ..passes.instrument import Positions, Taps, find_taps
-from ..passes.labels import Labels
-from ..passes.least_squares import Refit
-from ..passes.linear import Linear, linears, write_refit
-from ..passes.model import Graph
-from ..passes.normal_equations import NormalEquations, choose_ridge
-from .calibrate import Calibration, iterate_rows
-from .segments import Frontier
-from .sources import Batch
+from ..passes.algebra.least_squares import Refit
+from ..passes.algebra.normal_equations import NormalEquations, choose_ridge
+from ..passes.channels.labels import Labels
+from ..passes.channels.linear import Linear, linears, write_refit
+from ..passes.graph.model import Graph
+from ..passes.rewrite.taps import Positions, Taps, find_taps
+from .data.sources import Batch
+from .measure.calibrate import Calibration, iterate_rows
+from .measure.segments import Frontier
 
 Array = np.ndarray
 Progress = Callable[[int, int], None]

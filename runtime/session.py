@@ -19,8 +19,8 @@ import onnx
 from onnx import TensorProto, helper
 
 from ..passes.errors import ReadError, UsageError
-from ..passes.mapped import is_mapped
-from ..passes.spill import SPILL_BYTES, beside_folder, spill, weight_bytes
+from ..passes.graph.mapped import is_mapped
+from ..passes.graph.spill import SPILL_BYTES, beside_folder, spill, weight_bytes
 
 if TYPE_CHECKING:
     import onnxruntime

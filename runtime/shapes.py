@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, shape_inference
 
-from ..passes.spill import without_weights
+from ..passes.graph.spill import without_weights
 from .session import Device, Source, open_session
 
 Shape = tuple[int, ...]

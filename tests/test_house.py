@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from graphlib import CycleError, TopologicalSorter
@@ -25,12 +26,16 @@ FLOORS = {
     "passes": {"passes"},
     "runtime": {"runtime", "passes"},
     "pipeline": {"pipeline", "runtime", "passes"},
-    "iterate": {"iterate", "pipeline", "runtime", "passes"},
     "": {"pipeline", "runtime", "passes"},
-    "tools": {"", "tools", "iterate", "pipeline", "runtime", "passes", "models"},
+    "tools": {"", "tools", "pipeline", "runtime", "passes", "models"},
 }
 # Outside package -> the files that may import it.
-DOORS = {"onnxruntime": ("runtime/session.py",), "torch": ("runtime/torch/*.py", "models/train_*.py")}
+DOORS = {
+    "onnxruntime": ("runtime/session.py",),
+    "torch": ("runtime/torch/*.py", "models/train_*.py", "tools/lab/hand_written.py"),
+}
+LAB = "tools/lab"  # for the project's developers: no package of a wheel
+MOST_FILES = 17  # in a folder beside its rooms
 
 
 def source_files() -> dict[str, str]:
@@ -42,7 +47,7 @@ def source_files() -> dict[str, str]:
 
 
 def module_parts(path: str) -> tuple[str, ...]:
-    """("passes", "labels") for passes/labels.py, ("passes",) for passes/__init__.py, () for the root's."""
+    """("passes", "labels") for passes/channels/labels.py, ("passes",) for passes/__init__.py, () for the root's."""
     parts = Path(path).with_suffix("").parts
     return parts[:-1] if parts[-1] == "__init__" else parts
 
@@ -51,33 +56,24 @@ def floor(parts: tuple[str, ...]) -> str:
     return parts[0] if parts else ""
 
 
-def imports(path: str, text: str, modules: set[tuple[str, ...]]) -> Iterator[tuple[bool, bool, tuple[str, ...]]]:
-    """(relative?, while loading?, what) for each import; what, if relative, is a module's parts from the root.
+def imports(path: str, text: str, modules: set[tuple[str, ...]]) -> Iterator[tuple[bool, tuple[str, ...]]]:
+    """(relative?, what) for each import, wherever it stands; what, if relative, is a module's parts from the root.
 
     `from ..passes import plan` is an import of passes.plan where that is a module, else of passes.
     """
     package = Path(path).parent.parts
-    tree = ast.parse(text)
-    inside = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.Lambda) for n in ast.walk(f)}
-    guarded = {
-        id(n)
-        for branch in ast.walk(tree)
-        if isinstance(branch, ast.If) and "TYPE_CHECKING" in ast.unparse(branch.test)
-        for n in ast.walk(branch)
-    }
-    for node in ast.walk(tree):
-        at_load = id(node) not in inside | guarded
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield False, at_load, tuple(alias.name.split("."))
+                yield False, tuple(alias.name.split("."))
         elif isinstance(node, ast.ImportFrom):
             named = tuple(node.module.split(".")) if node.module else ()
             if not node.level:
-                yield False, at_load, named
+                yield False, named
                 continue
             base = package[: len(package) - node.level + 1] + named
             for alias in node.names:
-                yield True, at_load, (*base, alias.name) if (*base, alias.name) in modules else base
+                yield True, (*base, alias.name) if (*base, alias.name) in modules else base
 
 
 def violations(files: dict[str, str]) -> list[str]:
@@ -89,7 +85,7 @@ def violations(files: dict[str, str]) -> list[str]:
         if own not in FLOORS:
             found.append(f"{path}: stands on no floor")
             continue
-        for relative, _, parts in imports(path, text, modules):
+        for relative, parts in imports(path, text, modules):
             if relative and floor(parts) not in FLOORS[own]:
                 found.append(f"{path}: imports {'.'.join(parts) or PACKAGE}")
             if not relative and parts[0] == PACKAGE:
@@ -99,18 +95,40 @@ def violations(files: dict[str, str]) -> list[str]:
     return found
 
 
-def import_cycle(files: dict[str, str]) -> list[str] | None:
-    """Modules that import one another in a circle while they load, if there are any."""
+def arrows(files: dict[str, str]) -> dict[tuple[str, ...], set[tuple[str, ...]]]:
+    """Module -> the modules of ours that it imports anywhere: while loading, in a function, for its types."""
     modules = {module_parts(path) for path in files}
-    graph = {
-        module_parts(path): {p for relative, at_load, p in imports(path, text, modules) if relative and at_load}
+    return {
+        module_parts(path): {parts for relative, parts in imports(path, text, modules) if relative}
         for path, text in files.items()
     }
+
+
+def circle(graph: dict[tuple[str, ...], set[tuple[str, ...]]]) -> list[str] | None:
     try:
         TopologicalSorter({m: needs - {m} for m, needs in graph.items()}).prepare()
     except CycleError as error:
         return [".".join(parts) or PACKAGE for parts in error.args[1]]
     return None
+
+
+def import_cycle(files: dict[str, str]) -> list[str] | None:
+    """Modules that import one another in a circle, if there are any; else rooms of one folder that do.
+
+    The rooms of a folder are its subfolders, and each file that stands beside them.
+    """
+    graph = arrows(files)
+    found = circle(graph)
+    folders = {parts[:depth] for parts in graph for depth in range(len(parts))}
+    for folder in sorted(folders):
+        depth = len(folder) + 1
+        rooms: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+        for module, needs in graph.items():
+            if len(module) >= depth and module[: depth - 1] == folder:
+                inside = {need[:depth] for need in needs if len(need) >= depth and need[: depth - 1] == folder}
+                rooms.setdefault(module[:depth], set()).update(inside)
+        found = found or circle(rooms)
+    return found
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -128,16 +146,17 @@ def test_no_import_leaves_its_floor():
     ("path", "text"),
     [
         ("passes/a.py", "from ..runtime import session"),
-        ("passes/rules/a.py", "from ...runtime.session import Session"),
+        ("passes/channels/rules/a.py", "from ....runtime.session import Session"),
         ("passes/a.py", "def f():\n    from ..tools.cli import main"),
         ("models/a.py", "from ..passes import errors"),
         ("runtime/a.py", "from .. import prune"),
         ("runtime/a.py", "from ..pipeline import prune"),
-        ("pipeline.py", "from .tools import cli"),
+        ("pipeline/prune.py", "from ..tools import cli"),
         ("runtime/a.py", "import onnxruntime as ort"),
         ("runtime/a.py", "from onnxruntime.capi import x"),
         ("runtime/session.py", "import torch"),
         ("tools/a.py", "import torch.nn"),
+        ("tools/lab/a.py", "import torch"),
         ("models/resnet.py", "import torch"),
         ("passes/a.py", "import onnx_prune.passes.errors"),
         ("passes/a.py", "from onnx_prune.passes import errors"),
@@ -162,23 +181,44 @@ def test_an_allowed_import_is_not(path, text):
     assert violations({path: text}) == []
 
 
-def test_no_modules_import_one_another_in_a_circle():
+def test_no_modules_and_no_rooms_import_one_another_in_a_circle():
     assert import_cycle(source_files()) is None
 
 
-def test_a_circle_is_found():
-    circle = {
-        "passes/a.py": "from .b import x",
-        "passes/b.py": "from . import c",
-        "passes/c.py": "from ..passes import a",
+@pytest.mark.parametrize(
+    "way_back",
+    [
+        "from ..passes import a",
+        "def f():\n    from ..passes import a",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .a import x",
+    ],
+)
+def test_a_circle_is_found_wherever_the_import_stands(way_back):
+    files = {"passes/a.py": "from .b import x", "passes/b.py": "from . import c", "passes/c.py": ""}
+    assert import_cycle(files) is None
+    assert import_cycle(files | {"passes/c.py": way_back})
+
+
+def test_rooms_in_a_circle_are_found_where_no_modules_are():
+    files = {
+        "runtime/data/a.py": "from ..proof.a import x",
+        "runtime/proof/a.py": "",
+        "runtime/proof/b.py": "from ..data.b import x",
+        "runtime/data/b.py": "",
     }
-    assert import_cycle(circle)
-    assert not import_cycle(circle | {"passes/c.py": "def f():\n    from ..passes import a"})
+    assert circle(arrows(files)) is None
+    assert set(import_cycle(files) or ()) == {"runtime.proof", "runtime.data"}
+
+
+def test_no_folder_holds_too_many_files():
+    count = Counter(Path(path).parent.as_posix() for path in source_files())
+    assert {folder: n for folder, n in count.items() if n > MOST_FILES} == {}
 
 
 def test_the_listed_packages_are_the_folders():
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
-    folders = {(PACKAGE, *module_parts(path)) for path in source_files() if path.endswith("__init__.py")}
+    packages = [path for path in source_files() if path.endswith("__init__.py") and not path.startswith(LAB)]
+    folders = {(PACKAGE, *module_parts(path)) for path in packages}
     assert sorted(listed) == sorted(".".join(parts) for parts in folders)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from onnx_prune.passes import errors
-from onnx_prune.tools.bench import bench
 from onnx_prune.tools.cli import cli
+from onnx_prune.tools.lab.bench import bench
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -44,7 +44,7 @@ def test_every_command_exists():
     words = set(re.findall(r"`onnx-prune ([a-z]+)", README)) - {"MODEL"}
     assert words >= {"inspect", "apply", "demo"}
     assert words <= set(cli.commands)
-    tools = re.findall(r"onnx_prune\.tools\.(\w+) (\w+)", README)
+    tools = re.findall(r"onnx_prune\.tools\.lab\.(\w+) (\w+)", README)
     assert tools
     assert {(tool, word) for tool, word in tools} <= {("bench", word) for word in bench.commands}
 

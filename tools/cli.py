@@ -10,6 +10,7 @@ import click
 
 from .commands import COMMANDS
 from .endings import finish, progress_shown, target_of
+from .finetune_command import IN_TURNS, check_in_turns, finetune, forget_run, run_in_turns
 from .options import (
     ALIGN,
     BUDGETS,
@@ -25,10 +26,9 @@ from .options import (
     free_sizes,
     preprocessing,
 )
-from .training import IN_TURNS, check_in_turns, finetune, forget_run, run_in_turns
 
 if TYPE_CHECKING:
-    from ..pipeline import Result
+    from ..pipeline.prune import Result
 
 BUG = 1
 
@@ -92,8 +92,8 @@ def prune(model: Path, output: Path | None, as_json: bool, no_latency: bool, **o
     layers need, and the weights that stay are refitted. Without it channels are chosen by their weights and accuracy
     is not protected: fine-tune with --finetune, here or later.
     """
-    from ..passes.budget import Budget
-    from ..pipeline import prune as run
+    from ..passes.selection.budget import Budget
+    from ..pipeline.prune import prune as run
     from .scores import allowed_drop, guard, require_labels, top1_of
 
     target = target_of(model, output)

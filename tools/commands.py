@@ -58,7 +58,7 @@ def apply(
     model: Path, plan: Path, output: Path | None, seed: int, device: str, no_latency: bool, as_json: bool
 ) -> None:
     """Redo a plan.json on MODEL, or on another checkpoint of the same graph."""
-    from ..pipeline import apply as run
+    from ..pipeline.prune import apply as run
 
     target = target_of(model, output)
     check_outputs([model, plan], target)
@@ -81,7 +81,7 @@ _NOT_REFITTED = (
 @click.option("--members", is_flag=True, help="List every weight axis of every group.")
 def inspect(model: Path, device: str, sizes: tuple[str, ...], as_json: bool, members: bool) -> None:
     """Show the channel groups of MODEL, what they cost, and why each pinned one is pinned."""
-    from ..pipeline import inspect as run
+    from ..pipeline.prune import inspect as run
     from .show import inspection_dict, print_inspection
 
     with progress_shown(as_json):
@@ -120,7 +120,7 @@ def demo(output: Path | None, no_latency: bool, as_json: bool) -> None:
 @JSON
 def sensitivity(model: Path, as_json: bool, **options: Any) -> None:  # noqa: ANN401
     """Show how far the outputs of MODEL move when one group of channels alone loses 25, 50 or 75 %."""
-    from ..pipeline import sensitivity as run
+    from ..pipeline.prune import sensitivity as run
     from .show import print_sensitivity, sensitivity_dict
 
     given = ("calibration", "samples", "criterion", "reconstruct", "seed", "device")
@@ -143,8 +143,8 @@ def sensitivity(model: Path, as_json: bool, **options: Any) -> None:  # noqa: AN
 @JSON
 def bench(models: tuple[Path, ...], seconds: float, threads: int | None, as_json: bool, **options: Any) -> None:  # noqa: ANN401
     """Measure the latency of MODELS in ONNX Runtime, on the first one's random input at batch 1, in turns."""
-    from ..runtime.feeds import runnable_feeds
-    from ..runtime.latency import compare
+    from ..runtime.data.random_feeds import runnable_feeds
+    from ..runtime.measure.latency import compare
     from .show import print_latencies
 
     device = options["device"]

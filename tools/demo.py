@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 
 from ..models import digits_data, digits_model
-from ..passes.budget import Budget
-from ..pipeline import Result, prune
+from ..passes.selection.budget import Budget
+from ..pipeline.prune import Result, prune
 from ..runtime.session import Source, open_session
 
 

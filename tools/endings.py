@@ -13,7 +13,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from ..pipeline import Result
+    from ..pipeline.prune import Result
 
 
 def target_of(model: Path, output: Path | None) -> Path:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from ..runtime.preprocess import Preprocessing
+    from ..runtime.data.preprocess import Preprocessing
 
 
 def options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -80,7 +80,7 @@ def preprocessing(options: Any) -> Preprocessing | None:  # noqa: ANN401
     given = {k: options[k] for k in ("mean", "std", "resize", "crop", "scale", "layout") if options[k] is not None}
     if not given:
         return None
-    from ..runtime.preprocess import Preprocessing
+    from ..runtime.data.preprocess import Preprocessing
 
     for name in ("mean", "std"):
         if name in given:

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 import onnx
 
 from ..passes.errors import AccuracyError, UsageError
-from ..passes.model import load
-from ..runtime.data import Data, open_data
-from ..runtime.evaluate import accuracy, divergence, outputs
-from ..runtime.inputs import model_inputs
-from ..runtime.preprocess import Preprocessing
+from ..passes.graph.model import load
+from ..runtime.data.inputs import model_inputs
+from ..runtime.data.open import Data, open_data
+from ..runtime.data.preprocess import Preprocessing
+from ..runtime.measure.evaluate import accuracy, divergence, outputs
 from ..runtime.session import Device
 
 Number = TypeVar("Number", int, float)

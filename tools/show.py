@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..passes.presets import most_sensitive
-from ..runtime.sensitivity import LEVELS
+from ..passes.selection.presets import most_sensitive
+from ..runtime.measure.sensitivity import LEVELS
 
 if TYPE_CHECKING:
-    from ..passes.channel_groups import ChannelGroup
-    from ..pipeline import Analysis, Result
-    from ..runtime.sensitivity import Sensitivities
+    from ..passes.channels.groups import ChannelGroup
+    from ..pipeline.prune import Analysis, Result
+    from ..runtime.measure.sensitivity import Sensitivities
 
 _MANY = 40  # group rows shown in full; more are summed up
 _WIDE = 240  # columns

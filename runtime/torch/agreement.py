@@ -9,8 +9,8 @@ import onnx
 import torch
 from torch import Tensor
 
-from ..observe import observed, tap, taps
-from ..prove import Proof, output_error
+from ..proof.compare import Proof, output_error
+from ..proof.saturation import observed, tap, taps
 from ..session import open_session
 from .dtypes import to_numpy
 from .graph_module import GraphModule

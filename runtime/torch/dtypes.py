@@ -7,7 +7,7 @@ import onnx
 import torch
 from onnx import TensorProto, helper
 
-from ...passes.mapped import tensor_array
+from ...passes.graph.mapped import tensor_array
 
 TORCH: dict[int, torch.dtype] = {
     TensorProto.FLOAT: torch.float32,

@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from ...passes.batch_norm import stored_tensors
 from ...passes.errors import UsageError
-from ...passes.export import to_model
-from ...passes.mapped import tensor_array
-from ...passes.model import Graph
-from ...passes.reading import read_model
+from ...passes.graph.export import to_model
+from ...passes.graph.mapped import tensor_array
+from ...passes.graph.model import Graph
+from ...passes.graph.reading import read_model
+from ...passes.rewrite.batch_norm import stored_tensors
 from .dtypes import to_numpy
 from .operators import Context
 from .program import Program, compile_graph

@@ -16,7 +16,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from ...passes.errors import ReadError
-from ...passes.values import FOLDABLE, fold
+from ...passes.graph.values import FOLDABLE, fold
 from .operators import Function, Site
 
 # What makes many elements of few: worth a tensor, unless somebody needs the numbers.

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import onnx
 
-from ...passes.batch_norm import stored_tensors
-from ...passes.mapped import tensor_array
+from ...passes.graph.mapped import tensor_array
+from ...passes.rewrite.batch_norm import stored_tensors
 from .dtypes import FLOATS
 from .operators import find_operator
 

@@ -10,10 +10,10 @@ import onnx.parser
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
-from onnx_prune.passes.channel_groups import channel_groups
-from onnx_prune.passes.model import load
-from onnx_prune.passes.shapes import real_inputs, tensor_facts
-from onnx_prune.passes.sweep import label_channels
+from onnx_prune.passes.channels.groups import channel_groups
+from onnx_prune.passes.channels.label_channels import label_channels
+from onnx_prune.passes.graph.model import load
+from onnx_prune.passes.graph.shapes import real_inputs, tensor_facts
 from onnx_prune.runtime.session import open_session
 from onnx_prune.runtime.shapes import tensor_shapes
 

@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from onnx_prune.passes.instrument import find_taps
-from onnx_prune.passes.model import load
-from onnx_prune.passes.shapes import tensor_facts
-from onnx_prune.passes.sweep import label_channels
-from onnx_prune.runtime.sources import Batch
+from onnx_prune.passes.channels.label_channels import label_channels
+from onnx_prune.passes.graph.model import load
+from onnx_prune.passes.graph.shapes import tensor_facts
+from onnx_prune.passes.rewrite.taps import find_taps
+from onnx_prune.runtime.data.sources import Batch
 
 _KINDS = {"float": np.float32, "float16": np.float16, "double": np.float64}
 

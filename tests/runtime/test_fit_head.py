@@ -7,10 +7,10 @@ import onnx
 import pytest
 from onnx import numpy_helper
 from onnx_prune import Budget, UsageError, models, prune
-from onnx_prune.passes.replace_head import find_head
+from onnx_prune.passes.rewrite.replace_head import find_head
 from onnx_prune.runtime.analysis import analyse
-from onnx_prune.runtime.calibrate import Calibration
 from onnx_prune.runtime.fit_head import fit_head
+from onnx_prune.runtime.measure.calibrate import Calibration
 from onnx_prune.runtime.session import open_session
 
 NET = """

@@ -5,9 +5,9 @@ import onnx
 import onnx.parser
 import pytest
 from onnx import helper, numpy_helper
-from onnx_prune.passes.budget import Budget
-from onnx_prune.passes.model import load
-from onnx_prune.pipeline import analyse, prune
+from onnx_prune.passes.graph.model import load
+from onnx_prune.passes.selection.budget import Budget
+from onnx_prune.pipeline.prune import analyse, prune
 from onnx_prune.runtime.folding import fold_weights
 from onnx_prune.runtime.session import open_session
 

@@ -6,25 +6,25 @@ import onnx.parser
 import pytest
 from onnx import numpy_helper
 from onnx_prune.models import digits_data, digits_model
-from onnx_prune.passes.apply_plan import apply_removal
-from onnx_prune.passes.channel_groups import channel_groups
-from onnx_prune.passes.criteria import make_criterion
-from onnx_prune.passes.export import to_model
-from onnx_prune.passes.instrument import find_taps
-from onnx_prune.passes.least_squares import Refit
-from onnx_prune.passes.linear import linears, write_refit
-from onnx_prune.passes.model import load
-from onnx_prune.passes.ranking import Evidence, rank_groups
-from onnx_prune.passes.reconstruct import refit_once
-from onnx_prune.passes.shapes import tensor_facts
-from onnx_prune.passes.sweep import label_channels
-from onnx_prune.runtime.calibrate import Calibration, calibrate, iterate_rows
-from onnx_prune.runtime.data import open_data
-from onnx_prune.runtime.evaluate import divergence, outputs
-from onnx_prune.runtime.inputs import model_inputs
+from onnx_prune.passes.algebra.least_squares import Refit
+from onnx_prune.passes.channels.apply_removal import apply_removal
+from onnx_prune.passes.channels.groups import channel_groups
+from onnx_prune.passes.channels.label_channels import label_channels
+from onnx_prune.passes.channels.linear import linears, write_refit
+from onnx_prune.passes.graph.export import to_model
+from onnx_prune.passes.graph.model import load
+from onnx_prune.passes.graph.shapes import tensor_facts
+from onnx_prune.passes.rewrite.one_shot import refit_once
+from onnx_prune.passes.rewrite.taps import find_taps
+from onnx_prune.passes.selection.criteria import make_criterion
+from onnx_prune.passes.selection.ranking import Evidence, rank_groups
+from onnx_prune.runtime.data.inputs import model_inputs
+from onnx_prune.runtime.data.open import open_data
+from onnx_prune.runtime.measure.calibrate import Calibration, calibrate, iterate_rows
+from onnx_prune.runtime.measure.evaluate import divergence, outputs
+from onnx_prune.runtime.measure.segments import Frontier
+from onnx_prune.runtime.measure.sensitivity import measure_sensitivity, scaled_by_network
 from onnx_prune.runtime.reconstruct import refit_sequentially
-from onnx_prune.runtime.segments import Frontier
-from onnx_prune.runtime.sensitivity import measure_sensitivity, scaled_by_network
 from onnx_prune.runtime.session import open_session
 
 PLAIN = """

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 from onnx_prune.passes.errors import ReadError, UsageError
-from onnx_prune.passes.spill import spill, weight_bytes, without_weights
+from onnx_prune.passes.graph.spill import spill, weight_bytes, without_weights
 from onnx_prune.runtime import session as session_module
 from onnx_prune.runtime.session import open_session
 

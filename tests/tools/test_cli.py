@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx_prune.pipeline
+import onnx_prune.pipeline.prune
 import pytest
 from onnx_prune import models
-from onnx_prune.passes.apply_plan import Cut
+from onnx_prune.passes.channels.cut import Cut
 
 DATA = [str(path) for path in models.digits_data()]  # test, calibration
 
@@ -217,7 +217,7 @@ def test_a_bug_of_ours_is_1_and_says_how_to_report_it(run, files, monkeypatch):
     def broken(*_, **__):
         raise ZeroDivisionError("our own")
 
-    monkeypatch.setattr(onnx_prune.pipeline, "prune", broken)
+    monkeypatch.setattr(onnx_prune.pipeline.prune, "prune", broken)
     code, out, err = run("digits.onnx")
     assert (code, out) == (1, "")
     assert "a bug of ours: ZeroDivisionError: our own" in err

@@ -2,7 +2,7 @@
 
 import pytest
 from onnx_prune import models
-from onnx_prune.runtime.feeds import sample_feeds
+from onnx_prune.runtime.data.random_feeds import sample_feeds
 from onnx_prune.runtime.torch import agreement as agreement_module
 from onnx_prune.runtime.torch.agreement import agreement
 from onnx_prune.runtime.torch.graph_module import GraphModule

@@ -11,7 +11,7 @@ import torch
 from onnx import numpy_helper
 from onnx_prune.models.resnet import resnet_cifar
 from onnx_prune.passes.errors import UsageError
-from onnx_prune.passes.model import load
+from onnx_prune.passes.graph.model import load
 from onnx_prune.runtime.session import open_session
 from onnx_prune.runtime.torch.graph_module import GraphModule
 

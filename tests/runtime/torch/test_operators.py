@@ -8,8 +8,8 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from onnx_prune.passes.channels.rules import rules
 from onnx_prune.passes.errors import ReadError
-from onnx_prune.passes.rules import rules
 from onnx_prune.runtime.session import open_session
 from onnx_prune.runtime.torch.graph_module import GraphModule
 from onnx_prune.runtime.torch.operators import operators

@@ -1,0 +1,1 @@
+"""Matrices alone, no graph: moments, Gram matrices, least squares, which units to remove."""

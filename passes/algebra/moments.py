@@ -1,0 +1,150 @@
+"""Moments: what calibration leaves of the activations that consumers read.
+
+A consumer computes y = W u + b, where u is the im2col patch of its input: C channels times k kernel positions,
+channel-major. Everything data-driven is a function of W and of the first two moments of u (METHODS 2).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import ReadError
+from ..graph.files import publish
+
+Array = np.ndarray
+_FORMAT, _VERSION = "onnx-prune moments", 1
+_AGAIN = "calibrate again with this model"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Moments:
+    """First and second moments of a consumer's patches u, over images and sampled positions; m = channels * kernel.
+
+    rows: how many patches; mean: mu = E[u], (m,) float64; second: A = E[u u^T], (m, m) float64, symmetric, or None
+    where it would be too large: then samples holds patches themselves, (at most rows, m) float32. u is channel-major:
+    entry c * kernel + t is channel c at kernel position t.
+    """
+
+    rows: int
+    mean: Array
+    second: Array | None
+    channels: int
+    kernel: int
+    samples: Array | None = None
+
+    @property
+    def covariance(self) -> Array:
+        """Sigma = A - mu mu^T, (m, m) float64. Where only samples are kept there is none."""
+        assert self.second is not None, "these moments are samples"
+        return self.second - np.multiply.outer(self.mean, self.mean)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ActivationStatistics:
+    """Of each channel of a tensor, over all images and positions, (C,) float64: share of zeros, mean, variance."""
+
+    zeros: Array
+    mean: Array
+    variance: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MomentsSet:
+    """The moments of a model's consumers by the name of the node's first output, and statistics of tensors by name.
+
+    A consumer has one `Moments` for each group of its convolution: `set[name]` where there is one, else `set.groups`.
+    graph_sha256: of the graph that they were measured on.
+    """
+
+    graph_sha256: str
+    consumers: Mapping[str, tuple[Moments, ...]]
+    activations: Mapping[str, ActivationStatistics] = field(default_factory=dict)
+
+    def __contains__(self, consumer: str) -> bool:
+        return consumer in self.consumers
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.consumers)
+
+    def __len__(self) -> int:
+        return len(self.consumers)
+
+    def __getitem__(self, consumer: str) -> Moments:
+        """The moments of a consumer that is no group convolution."""
+        (moments,) = self.consumers[consumer]
+        return moments
+
+    def groups(self, consumer: str) -> tuple[Moments, ...]:
+        """The moments of each group of a consumer's convolution, one where it has none."""
+        return self.consumers[consumer]
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write an .npz that appears whole or not at all. Raises UsageError where it cannot be written."""
+        arrays, header = self._pack()
+        arrays["header"] = np.array(json.dumps(header))
+
+        def write(file: Path) -> None:
+            with file.open("wb") as handle:  # a name would get the ending .npz
+                np.savez(handle, allow_pickle=False, **arrays)
+
+        return publish(Path(path), write)
+
+    def _pack(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Arrays by key, and what says which is which; moments that consumers share are stored once."""
+        arrays: dict[str, Array] = {}
+        keys: dict[int, int] = {}
+
+        def put(key: str, value: Any) -> dict[str, Any]:  # noqa: ANN401 - any of the dataclasses here
+            fields = {n: getattr(value, n) for n in value.__slots__}
+            arrays.update({f"{key}.{n}": v for n, v in fields.items() if isinstance(v, np.ndarray)})
+            return {n: v for n, v in fields.items() if isinstance(v, int)}
+
+        entries: list[dict[str, Any]] = []
+        for parts in self.consumers.values():
+            for part in parts:
+                if id(part) not in keys:
+                    keys[id(part)] = len(entries)
+                    entries.append(put(f"moments.{len(entries)}", part))
+        for index, statistics in enumerate(self.activations.values()):
+            put(f"activations.{index}", statistics)
+        header = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "graph_sha256": self.graph_sha256,
+            "consumers": {name: [keys[id(p)] for p in parts] for name, parts in self.consumers.items()},
+            "moments": entries,
+            "activations": list(self.activations),
+        }
+        return arrays, header
+
+
+def load_moments(path: str | os.PathLike[str], graph_sha256: str) -> MomentsSet:
+    """Read what `MomentsSet.save` wrote. Raises ReadError where it is something else, or of another graph."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        header = json.loads(str(arrays.pop("header")))
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ReadError("the moments cannot be read", where=f"{path}: {error}", fix=_AGAIN) from error
+    if (header.get("format"), header.get("version")) != (_FORMAT, _VERSION):
+        raise ReadError("these are no moments that this version can read", where=str(path), fix=_AGAIN)
+    if header["graph_sha256"] != graph_sha256:
+        raise ReadError("the moments are those of another graph", where=str(path), fix=_AGAIN)
+
+    def get(prefix: str) -> dict[str, Array]:
+        return {key[len(prefix) :]: array for key, array in arrays.items() if key.startswith(prefix)}
+
+    parts = [Moments(**{"second": None, **entry, **get(f"moments.{i}.")}) for i, entry in enumerate(header["moments"])]
+    consumers = {name: tuple(parts[i] for i in indices) for name, indices in header["consumers"].items()}
+    activations = {
+        name: ActivationStatistics(**get(f"activations.{i}.")) for i, name in enumerate(header["activations"])
+    }
+    return MomentsSet(graph_sha256, consumers, activations)

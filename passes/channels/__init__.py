@@ -1,0 +1,1 @@
+"""Which channels live and die together, what they cost, and how they are cut."""

@@ -1,0 +1,34 @@
+"""Remove units from every constant and correct what speaks of the cut axes: constants first, then node by node."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..graph.model import Graph
+from .constants import edit_constants
+from .cut import Cut
+from .labels import Labels
+from .rules import find_rule
+
+Array = np.ndarray
+
+
+def apply_removal(labels: Labels, removed: Array) -> Graph:
+    """A new graph without the removed labels (one bool a label). The original is left alone.
+
+    With nothing removed the graph is a plain copy.
+    """
+    graph = labels.graph.copy()
+    cut = Cut(graph, labels, removed)
+    edit_constants(graph, labels, removed, cut.compress)
+    nodes = list(graph.gs.nodes)
+    for index, node in enumerate(nodes):
+        cut.begin(index, node)
+        rule = find_rule(node)
+        if rule is not None and rule.rewrite is not None and cut.any_touched():
+            rule.rewrite(cut)
+    for index, position in labels.frozen:
+        cut.begin(index, nodes[index])
+        cut.freeze(position)
+    cut.finish()
+    return graph

@@ -1,0 +1,265 @@
+"""The one class that cuts tensors: what a rule's rewrite may ask and change, one node at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from ..graph.model import Graph, constant_values
+from ..graph.values import DYNAMIC, TAINTED
+from .constants import gone
+from .labels import Axes, ConstantAxes, Labels
+
+Array = np.ndarray
+_FAR = 2**31 - 1  # a bound beyond every axis
+
+
+class Cut:
+    """What a rule's rewrite may ask and change; one node at a time."""
+
+    def __init__(self, graph: Graph, labels: Labels, removed: Array) -> None:
+        self.graph, self.labels, self.removed = graph, labels, removed
+        self.opset = graph.opset
+        self.index = -1
+        self.node: gs.Node = gs.Node("")
+        self._names = set(graph.gs.tensors())
+        self._replaced: list[gs.Tensor] = []
+        self._new: list[tuple[gs.Node, list[gs.Node]]] = []
+        self._settled: set[tuple[int, int]] = set()
+
+    def begin(self, index: int, node: gs.Node) -> None:
+        self.index, self.node = index, node
+
+    # --- what a rewrite asks ----------------------------------------------------------------------------------------
+
+    @property
+    def note(self) -> Axes:
+        """The labels that the rule noted in its sweep."""
+        return self.labels.notes[self.index]
+
+    def axes(self, position: int) -> Axes:
+        """The labels of an input, before the cut."""
+        name = self.labels.graph.gs.nodes[self.index].inputs[position].name
+        if name in self.labels.axes:
+            return self.labels.axes[name]
+        for use in ("", self.node.outputs[0].name):
+            if (name, use) in self.labels.constants:
+                return self.labels.constants[name, use].labels
+        return ()
+
+    input_axes = axes
+
+    def output_axes(self, position: int = 0) -> Axes:
+        return self.labels.axes[self.node.outputs[position].name]
+
+    def has(self, position: int) -> bool:
+        return position < len(self.node.inputs) and bool(self.node.inputs[position].name)
+
+    def value(self, position: int) -> Array | None:
+        """The numbers of a small input, before the cut."""
+        if not self.has(position):
+            return None
+        tensor = self.labels.graph.gs.nodes[self.index].inputs[position]
+        known = self.labels.facts.values.get(tensor.name)
+        return constant_values(tensor) if known is None else known
+
+    def kind(self, position: int) -> Array | None:
+        return self.labels.kinds.get(self.labels.graph.gs.nodes[self.index].inputs[position].name)
+
+    def kept(self, labels: Array) -> Array:
+        return ~gone(labels, self.removed)
+
+    def size(self, labels: Array) -> int:
+        return int(self.kept(labels).sum())
+
+    def touched(self, labels: Array) -> bool:
+        return not bool(self.kept(labels).all())
+
+    def any_touched(self) -> bool:
+        names = [t.name for t in [*self.node.inputs, *self.node.outputs]]
+        axes = [a for name in names for a in self.labels.axes.get(name, ())]
+        return any(self.touched(a) for a in axes)
+
+    def remaining(self, labels: Array, positions: Array) -> Array:
+        """Of these positions on an axis those that are left, as they count after the cut."""
+        kept = self.kept(labels)
+        return (np.cumsum(kept) - 1)[positions[kept[positions]]]
+
+    # --- what a rewrite changes -------------------------------------------------------------------------------------
+
+    def compress(self, constant: ConstantAxes, values: Array) -> Array:
+        """A constant without the removed indices of its axes."""
+        for axis, labels in enumerate(constant.labels):
+            if self.touched(labels):
+                values = np.compress(self.kept(labels), values, axis)
+        return values
+
+    def set_input(self, position: int, values: Array) -> None:
+        """A constant in the place of that input."""
+        self._replace(position, gs.Constant(self._fresh("operand"), values))
+
+    def set_sizes(self, position: int, axes: Mapping[int, Array], unless: int | None = None) -> None:
+        """Elements of that input are sizes of these axes: say the new ones, each in the way the old one was said.
+
+        0 (as the input's) and -1 (what is left) stay; `unless` is one more number that stays. A size that scales with
+        a free dimension is multiplied by what is left of its channels.
+        """
+        known, kind = self.value(position), self.kind(position)
+        if known is None:
+            assert not any(self.touched(a) for a in axes.values()), f"{self.node.op} has a computed size"
+            return
+        flat = np.ravel(known).astype(np.int64)
+        bits = np.zeros(flat.shape, np.uint8) if kind is None else np.ravel(kind)
+        if not any(self.touched(a) for a in axes.values()) and not (bits & TAINTED).any():
+            return
+        fixed: dict[int, int] = {}
+        scaled: dict[int, tuple[int, int]] = {}
+        for i, labels in axes.items():
+            if bits[i] & DYNAMIC:
+                if self.touched(labels):
+                    scaled[i] = (self.size(labels), len(labels))
+            elif flat[i] not in (-1, unless) and not (flat[i] == 0 and self._same_as_input(i, labels)):
+                fixed[i] = self.size(labels)
+        for i in np.flatnonzero(bits == TAINTED).tolist():
+            fixed.setdefault(i, int(flat[i]))
+        self._patch(position, flat, known.shape, bits, fixed, scaled)
+
+    def _same_as_input(self, axis: int, labels: Array) -> bool:
+        data = self.input_axes(0)
+        return axis < len(data) and self.size(data[axis]) == self.size(labels)
+
+    def _patch(
+        self,
+        position: int,
+        flat: Array,
+        shape: tuple[int, ...],
+        bits: Array,
+        fixed: dict[int, int],
+        scaled: dict[int, tuple[int, int]],
+    ) -> None:
+        new = flat.copy()
+        for i, size in fixed.items():
+            new[i] = size
+        tensor = self.node.inputs[position]
+        dtype = self.labels.facts.values[tensor.name].dtype if tensor.name in self.labels.facts.values else np.int64
+        if not (bits & DYNAMIC).any():
+            self.set_input(position, new.reshape(shape).astype(dtype))
+            return
+        self._settled.add((self.index, position))
+        if scaled:
+            top, bottom = np.ones(len(flat), np.int64), np.ones(len(flat), np.int64)
+            for i, (size, before) in scaled.items():
+                top[i], bottom[i] = size, before
+            tensor = self._node("Mul", [tensor, self._constant(top.reshape(shape))])
+            tensor = self._node("Div", [tensor, self._constant(bottom.reshape(shape))])
+        if fixed:
+            mask = np.isin(np.arange(len(flat)), list(fixed)).reshape(shape)
+            tensor = self._node(
+                "Where", [self._constant(mask), self._constant(new.reshape(shape).astype(dtype)), tensor]
+            )
+        if fixed or scaled:
+            self._replace(position, tensor)
+
+    def freeze(self, position: int) -> None:
+        """The number that this input holds was computed from sizes; where they change, it keeps the old value."""
+        depends = self.labels.frozen[self.index, position]
+        if (self.index, position) in self._settled or not any(self.touched(a) for a in depends):
+            return
+        known, kind = self.value(position), self.kind(position)
+        assert known is not None
+        assert kind is not None
+        if not (kind & DYNAMIC).any():
+            self.set_input(position, known)
+            return
+        mask = (kind & TAINTED).astype(bool)
+        tensor = self._node("Where", [self._constant(mask), self._constant(known), self.node.inputs[position]])
+        self._replace(position, tensor)
+
+    def set_slice(self, bounds: Mapping[int, tuple[int, int, int]]) -> None:
+        """New start, end and step for these axes of a Slice."""
+        axes = list(bounds)
+        starts, ends, steps = (np.array([bounds[a][k] for a in axes], np.int64) for k in range(3))
+        if "starts" in self.node.attrs:
+            assert (steps == 1).all()
+            self.node.attrs.update(starts=starts.tolist(), ends=ends.tolist(), axes=axes)
+            return
+        self.set_input(1, starts)
+        self.set_input(2, ends)
+        self.set_input(3, np.array(axes, np.int64))
+        if self.has(4) or (steps != 1).any():
+            self.set_input(4, steps)
+
+    def gather(self, left: Mapping[int, Array], others: Mapping[int, slice]) -> None:
+        """Replace a Slice: Gather these positions of these axes; the other axes are sliced as before."""
+        data = self.node.inputs[0]
+        for axis, positions in left.items():
+            data = self._node("Gather", [data, self._constant(positions.astype(np.int64))], axis=axis)
+        self.node.inputs[0] = data
+        if others:
+            far = {True: _FAR, False: -_FAR}
+            bounds = {}
+            for axis, taken in others.items():
+                step = taken.step or 1
+                start = far[step < 0] if taken.start is None else taken.start
+                bounds[axis] = (start, far[step > 0] if taken.stop is None else taken.stop, step)
+            self.set_slice(bounds)
+        else:
+            self.node.op, self.node.attrs = "Identity", {}
+            while len(self.node.inputs) > 1:
+                self._replaced.append(self.node.inputs.pop())
+
+    # --- the graph around the node ----------------------------------------------------------------------------------
+
+    def _replace(self, position: int, tensor: gs.Tensor) -> None:
+        while len(self.node.inputs) <= position:
+            self.node.inputs.append(gs.Variable.empty())
+        self._replaced.append(self.node.inputs[position])
+        self._settled.add((self.index, position))
+        self.node.inputs[position] = tensor
+
+    def _node(self, op: str, inputs: list[gs.Tensor], **attrs: int) -> gs.Tensor:
+        """A new node in front of the one at hand."""
+        output = gs.Variable(self._fresh(op.lower()))
+        made = gs.Node(op, name=output.name, attrs=attrs, inputs=inputs, outputs=[output])
+        if not self._new or self._new[-1][0] is not self.node:
+            self._new.append((self.node, []))
+        self._new[-1][1].append(made)
+        return output
+
+    def _constant(self, values: Array) -> gs.Constant:
+        return gs.Constant(self._fresh("operand"), values)
+
+    def _fresh(self, what: str) -> str:
+        stem = f"{self.node.name or self.node.outputs[0].name}_pruned_{what}"
+        name, number = stem, 1
+        while name in self._names:
+            number += 1
+            name = f"{stem}_{number}"
+        self._names.add(name)
+        return name
+
+    def finish(self) -> None:
+        """Insert the new nodes, drop those that only served a replaced operand, forget stale shapes."""
+        nodes = list(self.graph.gs.nodes)
+        before = {}
+        for node, made in self._new:
+            before.setdefault(id(node), []).extend(made)
+        ordered = [n for node in nodes for n in [*before.get(id(node), ()), node]]
+        outputs = {id(t) for t in self.graph.gs.outputs}
+        dead: set[int] = set()
+        waiting = list(self._replaced)
+        while waiting:
+            tensor = waiting.pop()
+            if tensor.outputs or id(tensor) in outputs:
+                continue
+            for node in list(tensor.inputs):
+                if id(node) not in dead and not any(o.outputs or id(o) in outputs for o in node.outputs):
+                    dead.add(id(node))
+                    waiting += list(node.inputs)
+                    node.inputs.clear()
+        self.graph.gs.nodes = [n for n in ordered if id(n) not in dead]
+        for name, tensor in self.graph.gs.tensors().items():
+            if isinstance(tensor, gs.Variable) and any(self.touched(a) for a in self.labels.axes.get(name, ())):
+                tensor.shape = None

@@ -1,0 +1,253 @@
+"""From labels to groups: connected components of the ties are units, units with the same footprint are a group.
+
+A unit is everything that must be removed together. Its footprint says on which axes of which constants it has slices,
+and how many on each; a group is the units of one footprint, so that removing any of them costs and saves the same.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .components import components, pin_reasons
+from .labels import ConstantAxes, Labels
+from .splits import resolve_splits
+
+Array = np.ndarray
+Key = tuple[str, str, int]  # constant, use, axis
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelGroup:
+    """Units that are alike.
+
+    name: from the first node that makes them; units: how many there are; pinned: why they must stay, or None.
+    slices: (constant, use, axis) -> (units, m) indices, the m slices of each unit on that axis.
+    produced, consumed: those of the keys whose slices make the channel, and whose axis is contracted.
+    components: the unit's number in `ChannelGroups.component`, one a unit.
+    inexact: removal changes the statistics of a normalisation: what is left is normalised by its own.
+    """
+
+    name: str
+    units: int
+    pinned: str | None
+    slices: dict[Key, Array]
+    produced: tuple[Key, ...]
+    consumed: tuple[Key, ...]
+    components: Array
+    inexact: bool = False
+
+    def __repr__(self) -> str:
+        return f"ChannelGroup({self.name!r}, units={self.units}, pinned={self.pinned!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelGroups:
+    """Every group of a graph, in the order of the graph; component: the unit of each label."""
+
+    labels: Labels
+    component: Array
+    groups: tuple[ChannelGroup, ...]
+
+    @property
+    def free(self) -> tuple[ChannelGroup, ...]:
+        return tuple(g for g in self.groups if g.pinned is None)
+
+    def __getitem__(self, name: str) -> ChannelGroup:
+        return next(g for g in self.groups if g.name == name)
+
+    def removed_labels(self, removed: Mapping[str, Iterable[int]]) -> Array:
+        """Group name -> removed units, as one bool a label."""
+        gone = np.zeros(int(self.component.max(initial=-1)) + 1, bool)
+        for group in self.groups:
+            units = np.asarray(list(removed.get(group.name, ())), np.int64)
+            if units.size:
+                assert group.pinned is None, f"{group.name} is pinned"
+                gone[group.components[units]] = True
+        return gone[self.component]
+
+
+def channel_groups(labels: Labels) -> ChannelGroups:
+    """Solve ties, splits and pins. Linear in the number of labels, but for the sorts."""
+    ties, pins = resolve_splits(labels)
+    component = components(labels.count, [*labels.ties, *ties])
+    reasons = pin_reasons(component, [*labels.pins, *pins])
+    groups = _collect(labels, component, reasons)
+    return ChannelGroups(labels, component, groups)
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """One row a label that a constant owns: which constant axis, which index, which unit."""
+
+    constants: list[tuple[ConstantAxes, int]]
+    owner: Array
+    index: Array
+    label: Array
+
+
+def _table(labels: Labels) -> _Table:
+    constants, owners, indices, ids = [], [], [], []
+    for constant in labels.constants.values():
+        for axis, array in enumerate(constant.labels):
+            if array.size and array[0] >= 0:
+                owners.append(np.full(len(array), len(constants)))
+                indices.append(np.arange(len(array)))
+                ids.append(array)
+                constants.append((constant, axis))
+    if not constants:
+        empty = np.zeros(0, np.int64)
+        return _Table([], empty, empty, empty)
+    return _Table(constants, np.concatenate(owners), np.concatenate(indices), np.concatenate(ids))
+
+
+def _flags(count: int, arrays: Iterable[Array]) -> Array:
+    flags = np.zeros(count, bool)
+    for array in arrays:
+        flags[array[array >= 0]] = True
+    return flags
+
+
+def _collect(labels: Labels, component: Array, reasons: dict[int, str]) -> tuple[ChannelGroup, ...]:
+    table = _table(labels)
+    produced = _flags(labels.count, (a for _, a in labels.produced))
+    consumed = _flags(labels.count, labels.consumed)
+    number = int(component.max(initial=-1)) + 1
+    is_unit = np.zeros(number, bool)
+    is_unit[component[produced | consumed]] = True
+    chosen = is_unit[component[table.label]]
+    rows = _Rows(component[table.label], table.owner, table.index, table.label).take(chosen)
+    if not rows.unit.size:
+        return ()
+    kind, first = _footprints(rows, number, reasons)
+    kind = _part(kind, labels, component, reasons)
+    makers = _makers(labels, component)
+    coupled = {c for _, a in labels.coupled for c in np.unique(component[a[a >= 0]]).tolist()}
+    rows = rows.take(np.lexsort((rows.index, first[rows.unit], rows.owner, kind[rows.unit])))
+    found = []
+    for start, end in _runs(kind[rows.unit]):
+        part = rows.take(slice(start, end))
+        slices, members = _slices(table, part)
+        keys = list(slices)
+        roles = [
+            tuple(keys[i] for i, (a, b) in enumerate(_runs(part.owner)) if flags[part.label[a:b]].any())
+            for flags in (produced, consumed)
+        ]
+        one = int(members[0])
+        name = _name(labels, makers.get(one), keys[0][0])
+        inexact = not coupled.isdisjoint(members.tolist())
+        found.append(ChannelGroup(name, len(members), reasons.get(one), slices, roles[0], roles[1], members, inexact))
+    found.sort(key=lambda g: first[g.components[0]])
+    return _unique_names(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Slices of units: parallel arrays, one entry a slice. owner: the constant axis; index: on it; label: of it."""
+
+    unit: Array
+    owner: Array
+    index: Array
+    label: Array
+
+    def take(self, which: Array | slice) -> _Rows:
+        return _Rows(self.unit[which], self.owner[which], self.index[which], self.label[which])
+
+
+def _runs(values: Array) -> list[tuple[int, int]]:
+    """Start and end of each run of equal values."""
+    bounds = np.flatnonzero(np.diff(values, prepend=values[0] - 1, append=values[-1] - 1 if len(values) else 0))
+    bounds = np.append(bounds[bounds < len(values)], len(values))
+    return list(itertools.pairwise(bounds.tolist()))
+
+
+def _slices(table: _Table, part: _Rows) -> tuple[dict[Key, Array], Array]:
+    """The slices of one group's units, an array a constant axis, and the units in their order."""
+    runs = _runs(part.owner)
+    members = part.unit[: runs[0][1]]
+    members = members[[start for start, _ in _runs(members)]]
+    slices: dict[Key, Array] = {}
+    for start, end in runs:
+        constant, axis = table.constants[part.owner[start]]
+        slices[constant.name, constant.use, axis] = part.index[start:end].reshape(len(members), -1)
+    return slices, members
+
+
+def _footprints(rows: _Rows, number: int, reasons: dict[int, str]) -> tuple[Array, Array]:
+    """Of each component: the number of its footprint (units that are alike share it), and its first label."""
+    codes = np.random.default_rng(0).integers(1, 2**63, int(rows.owner.max()) + 1, dtype=np.uint64)
+    order = np.argsort(rows.unit, kind="stable")
+    starts = np.flatnonzero(np.diff(rows.unit[order], prepend=-1))
+    here = rows.unit[order][starts]
+    footprint = np.zeros(number, np.uint64)
+    footprint[here] = np.add.reduceat(codes[rows.owner][order], starts)  # wraps: a hash of the multiset of axes
+    first = np.full(number, np.iinfo(np.int64).max)
+    first[here] = np.minimum.reduceat(rows.label[order], starts)
+    texts = {text: i + 1 for i, text in enumerate(dict.fromkeys(reasons.values()))}
+    for c, text in reasons.items():
+        footprint[c] ^= np.uint64(texts[text] * 0x9E3779B97F4A7C15 & (2**64 - 1))
+    kind = np.full(number, -1)
+    kind[here] = np.unique(footprint[here], return_inverse=True)[1]
+    return kind, first
+
+
+def _part(kind: Array, labels: Labels, component: Array, pinned: Container[int]) -> Array:
+    """Footprints told apart where an axis holds some units of each of its groups, but all of none: it must not empty.
+
+    A Split into halves that are joined again is the plainest case. kind: the footprint's number of each component, -1
+    for those that are no units; pinned: the components that stay anyway.
+    """
+    sizes = np.bincount(kind[kind >= 0])
+    codes = np.random.default_rng(1)
+    parts = np.zeros(len(kind), np.uint64)
+    for axis in {id(a): a for axes in labels.axes.values() for a in axes}.values():
+        if not axis.size or axis.min() < 0:
+            continue
+        inside = np.unique(component[axis])
+        kinds, count = np.unique(kind[inside], return_counts=True)
+        if kinds[0] >= 0 and (count < sizes[kinds]).all() and not any(c in pinned for c in inside.tolist()):
+            parts[inside] += codes.integers(1, 2**63, dtype=np.uint64)
+    if not parts.any():
+        return kind
+    told = np.unique(np.stack([kind.astype(np.uint64), parts]), axis=1, return_inverse=True)[1].reshape(-1)
+    return np.where(kind >= 0, told, -1)
+
+
+def _makers(labels: Labels, component: Array) -> dict[int, int]:
+    """Component -> the first node that produces it."""
+    makers: dict[int, int] = {}
+    for node, array in labels.produced:
+        for c in np.unique(component[array[array >= 0]]).tolist():
+            makers.setdefault(c, node)
+    return makers
+
+
+def _name(labels: Labels, node: int | None, constant: str) -> str:
+    """A module path where the model has one: the weight's name, else the node's; see docs/architecture.md."""
+    if node is None:
+        return re.sub(r"\.weight$", "", constant) + ":in"
+    made = labels.graph.gs.nodes[node]
+    for tensor in made.inputs[1:2]:
+        path = re.fullmatch(r"(.+)\.(?:weight|kernel|W)(?:_\w+)?", tensor.name)
+        if path and "::" not in tensor.name:
+            return path[1]
+    parts = [p for p in made.name.split("/") if p]
+    if len(parts) > 1:
+        parts = parts[:-1]  # the last is the operator
+        kept = [p for p, after in zip(parts, [*parts[1:], ""], strict=True) if not after.startswith(f"{p}.")]
+        return ".".join(kept)
+    return made.name or made.outputs[0].name
+
+
+def _unique_names(groups: list[ChannelGroup]) -> tuple[ChannelGroup, ...]:
+    seen: dict[str, int] = {}
+    result = []
+    for g in groups:
+        seen[g.name] = seen.get(g.name, 0) + 1
+        name = g.name if seen[g.name] == 1 else f"{g.name}#{seen[g.name]}"
+        result.append(replace(g, name=name))
+    return tuple(result)

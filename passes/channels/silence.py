@@ -1,0 +1,109 @@
+"""The twin for the proof: the original graph with the consumers of removed channels zeroed.
+
+Cutting a unit equals zeroing its consumed slices, not the produced ones: after a BatchNorm a zeroed filter is not zero.
+Where two activations are contracted there is no weight to zero: a mask in front of the node does it. A node whose
+statistics run over channels that may go all the same (--inexact) sees only those that are kept.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from onnx import helper
+
+from ..graph.model import Graph
+from .constants import edit_constants, gone
+from .labels import Axes, ConstantAxes, Labels, Mask
+
+Array = np.ndarray
+
+
+def silence(labels: Labels, removed: Array) -> Graph:
+    """The original graph with what reads the removed labels (one bool a label) silenced. Interface and sizes stay."""
+    graph = labels.graph.copy()
+    twin = _Twin(graph, labels, removed)
+    consumed = np.zeros(labels.count, bool)
+    for array in labels.consumed:
+        consumed[array[array >= 0]] = True
+    silenced = consumed & removed
+
+    def zero(constant: ConstantAxes, values: Array) -> Array:
+        values = values.copy()
+        nothing = np.broadcast_to(labels.zeros.get(constant.name, np.zeros((), values.dtype)), values.shape)
+        for axis, found in enumerate(constant.labels):
+            index = (slice(None),) * axis + (gone(found, silenced),)
+            values[index] = nothing[index]
+        return values
+
+    edit_constants(graph, labels, silenced, zero)
+    for mask in labels.masks:
+        twin.mask(mask)
+    for index in sorted({index for index, coupled in labels.coupled if gone(coupled, removed).any()}):
+        twin.narrow(index)
+    return graph
+
+
+class _Twin:
+    """Nodes put around those of a copy of the labelled graph."""
+
+    def __init__(self, graph: Graph, labels: Labels, removed: Array) -> None:
+        self.graph, self.labels, self.removed = graph, labels, removed
+        self._nodes = list(graph.gs.nodes)
+        self._taken = set(graph.gs.tensors())
+
+    def mask(self, mask: Mask) -> None:
+        """Zeros along one axis of an input."""
+        axes, node = self._axes(mask.node, mask.input), self._nodes[mask.node]
+        zeros = gone(axes[mask.axis], self.removed)
+        if not zeros.any():
+            return
+        shape = [1] * len(axes)
+        shape[mask.axis] = -1
+        name = self.labels.graph.gs.nodes[mask.node].inputs[mask.input].name
+        dtype = helper.tensor_dtype_to_np_dtype(self.labels.facts.dtypes.get(name, 1))
+        node.inputs[mask.input] = self._put("Mul", node.inputs[mask.input], (~zeros).astype(dtype).reshape(shape), node)
+
+    def narrow(self, index: int) -> None:
+        """Let the node see the kept channels only; in the place of the others its results repeat the first."""
+        node = self._nodes[index]
+        for position, tensor in enumerate(node.inputs):
+            for axis, labels in enumerate(self._axes(index, position) if tensor.name else ()):
+                kept = np.flatnonzero(~gone(labels, self.removed))
+                if len(kept) < len(labels):
+                    node.inputs[position] = self._put("Gather", node.inputs[position], kept, node, axis=axis)
+        for position, tensor in enumerate(node.outputs):
+            for axis, labels in enumerate(self.labels.axes.get(tensor.name, ())):
+                kept = ~gone(labels, self.removed)
+                if not kept.all():
+                    self._spread(node, position, np.where(kept, np.cumsum(kept) - 1, 0), axis)
+
+    def _axes(self, index: int, position: int) -> Axes:
+        original = self.labels.graph.gs.nodes[index]
+        name = original.inputs[position].name
+        if name in self.labels.axes:
+            return self.labels.axes[name]
+        uses = (
+            constant for use in ("", original.outputs[0].name) if (constant := self.labels.constants.get((name, use)))
+        )
+        return next((constant.labels for constant in uses), ())
+
+    def _put(self, op: str, tensor: gs.Tensor, operand: Array, before: gs.Node, **attrs: int) -> gs.Tensor:
+        output = gs.Variable(self._fresh("silenced"))
+        inputs = [tensor, gs.Constant(self._fresh("silence"), operand)]
+        made = gs.Node(op, name=output.name, attrs=attrs, inputs=inputs, outputs=[output])
+        self.graph.gs.nodes.insert(self.graph.gs.nodes.index(before), made)
+        return output
+
+    def _spread(self, node: gs.Node, position: int, index: Array, axis: int) -> None:
+        output = node.outputs[position]
+        node.outputs[position] = narrow = gs.Variable(self._fresh("narrow"))
+        inputs = [narrow, gs.Constant(self._fresh("silence"), index)]
+        made = gs.Node("Gather", name=narrow.name, attrs={"axis": axis}, inputs=inputs, outputs=[output])
+        self.graph.gs.nodes.insert(self.graph.gs.nodes.index(node) + 1, made)
+
+    def _fresh(self, stem: str) -> str:
+        number = 0
+        while f"{stem}_{number}" in self._taken:
+            number += 1
+        self._taken.add(f"{stem}_{number}")
+        return f"{stem}_{number}"

@@ -1,0 +1,232 @@
+"""What a rule may ask and say while channels are labelled, one node at a time: the state of the sweep.
+
+Every axis of a tensor is an integer array of labels. A label >= 0 belongs to a channel that may be removed; a negative
+one marks positions that are no channels (batch, space, a graph input) and points at the reason. Constants start with
+fresh labels, the rules of `rules/` carry them through the operators and say which labels are equal (ties), which must
+stay (pins) and where one axis becomes several (splits). Nothing is solved here: see `channel_groups.py`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from ..graph.model import Graph, constant_values
+from ..graph.shapes import Facts
+from .labels import Array, Axes, ConstantAxes, Consumer, Labels, Mask, Split, Term
+
+POSITION = -1  # the label of batch and spatial positions
+_POSITION_REASON = "it meets positions (batch or space), which are no channels"
+
+
+class Sweep:
+    """The state of the sweep, and what a rule may ask and say."""
+
+    def __init__(self, graph: Graph, facts: Facts, *, inexact: bool = False) -> None:
+        self.graph, self.facts, self.inexact = graph, facts, inexact
+        self.out = Labels(graph, facts)
+        self.index = -1
+        self.node: gs.Node = gs.Node("")
+        self._reasons = {POSITION: _POSITION_REASON}
+        self.moved: set[str] = set()
+        self.relabelled: set[str] = set()  # moved constants whose labels are no longer those of the constant's axes
+        self._readers = Counter(tensor.name for node in graph.gs.nodes for tensor in node.inputs)
+        initializers = {t.name for t in graph.source.graph.initializer}
+        for tensor in graph.gs.inputs:
+            if tensor.name not in initializers:
+                label = self._fix(f"graph input '{tensor.name}'")
+                shape = facts.shapes.get(tensor.name, ())
+                self.out.axes[tensor.name] = tuple(_filled(label, n) for n in shape)
+
+    # --- what a rule asks -------------------------------------------------------------------------------------------
+
+    def axes(self, position: int) -> Axes:
+        """The labels of the node's input, one array an axis."""
+        tensor = self.node.inputs[position]
+        if tensor.name in self.out.axes:
+            return self.out.axes[tensor.name]
+        return self.constant(tensor)
+
+    def has(self, position: int) -> bool:
+        """Whether the optional input is given."""
+        return position < len(self.node.inputs) and bool(self.node.inputs[position].name)
+
+    def rank(self, position: int) -> int:
+        return len(self.shape(position))
+
+    def shape(self, position: int) -> tuple[int, ...]:
+        return self.facts.shapes[self.node.inputs[position].name]
+
+    def out_shape(self, position: int = 0) -> tuple[int, ...]:
+        return self.facts.shapes[self.node.outputs[position].name]
+
+    def value(self, position: int) -> Array | None:
+        """The numbers of a small input: folded shape arithmetic, or a constant of any size."""
+        if not self.has(position):
+            return None
+        tensor = self.node.inputs[position]
+        value = self.facts.values.get(tensor.name)
+        return constant_values(tensor) if value is None else value
+
+    def kind(self, position: int) -> Array:
+        """What each element of that input depends on (bits of values.TAINTED and DYNAMIC)."""
+        tensor = self.node.inputs[position]
+        known = self.out.kinds.get(tensor.name)
+        return np.zeros(self.facts.shapes.get(tensor.name, ()), np.uint8) if known is None else known
+
+    def is_moved_constant(self, position: int) -> bool:
+        """Whether the input is a constant, or one that was only moved about."""
+        tensor = self.node.inputs[position]
+        return tensor.name in self.moved or constant_values(tensor) is not None
+
+    def fresh(self, size: int) -> Array:
+        """New labels for `size` channels."""
+        start = self.out.count
+        self.out.count += size
+        return np.arange(start, start + size, dtype=np.int64)
+
+    def fixed(self, size: int) -> Array:
+        """Labels of `size` positions that are no channels."""
+        return _filled(POSITION, size)
+
+    # --- what a rule says -------------------------------------------------------------------------------------------
+
+    def set(self, position: int, axes: Iterable[Array]) -> None:
+        """The labels of the node's output."""
+        if position < len(self.node.outputs) and self.node.outputs[position].name:
+            self.out.axes[self.node.outputs[position].name] = tuple(axes)
+
+    def tie(self, first: Array, second: Array) -> None:
+        """Index by index, the two axes carry the same channel."""
+        first, second = np.ravel(first), np.ravel(second)
+        if first is second:
+            return
+        fixed_first, fixed_second = first < 0, second < 0
+        if fixed_first.any():
+            self._pin_to(second[fixed_first], first[fixed_first])
+        if fixed_second.any():
+            self._pin_to(first[fixed_second], second[fixed_second])
+        free = ~(fixed_first | fixed_second) & (first != second)
+        if free.any():
+            self.out.ties.append((first[free], second[free]))
+
+    def pin(self, labels: Array, reason: str) -> None:
+        """These channels must stay."""
+        labels = np.ravel(labels)
+        labels = labels[labels >= 0]
+        if labels.size:
+            self.out.pins.append((labels, reason))
+
+    def keep(self, labels: Array, why: str) -> None:
+        """Pin with the operator at hand in the reason."""
+        if labels.size and (labels.strides[0] != 0 or labels[0] >= 0):
+            self.pin(labels, f"{self.node.op} {why}")
+
+    def couple(self, labels: Array, why: str) -> None:
+        """The node takes statistics over these channels: they stay, or the rest is normalised by its own (inexact)."""
+        if self.inexact:
+            self.out.coupled.append((self.index, labels))
+        else:
+            self.keep(labels, why)
+
+    def split(self, flat: Array, axes: Sequence[Array]) -> None:
+        """`flat` (k-dimensional) and the k axes describe the same channels; see Split."""
+        self.out.splits.append(Split(flat, tuple(axes), self.where()))
+
+    def produces(self, labels: Array) -> None:
+        """These rows of a constant weight make the channels of the node's output."""
+        self.out.produced.append((self.index, labels))
+
+    def contract(self, data: tuple[int, int], weight: tuple[int, int]) -> None:
+        """The node sums products over an axis of each input, given as (input, axis): tie them, say who is silenced."""
+        data_labels, weight_labels = self.axes(data[0])[data[1]], self.axes(weight[0])[weight[1]]
+        self.tie(data_labels, weight_labels)
+        self.consume(data, weight, weight_labels)
+
+    def consume(self, data: tuple[int, int], weight: tuple[int, int], labels: Array) -> None:
+        if self.is_moved_constant(weight[0]):
+            name, constant = self.node.inputs[data[0]].name, self.node.inputs[weight[0]].name
+            if constant in self.relabelled:
+                self.mask(*data)
+            else:
+                self.out.consumed.append(labels)
+            self.out.consumers.append(Consumer(self.index, name, constant, self.axes(data[0])[data[1]]))
+        elif self.is_moved_constant(data[0]) and self.node.inputs[data[0]].name not in self.relabelled:
+            self.out.consumed.append(self.axes(data[0])[data[1]])
+        else:
+            self.mask(*data)
+
+    def mask(self, position: int, axis: int) -> None:
+        """The node sums over this axis of an activation."""
+        labels = self.axes(position)[axis]
+        if (labels >= 0).any():
+            self.out.masks.append(Mask(self.index, position, axis))
+
+    def zero(self, position: int, values: Array) -> bool:
+        """In this constant zero is written as `values`, which broadcasts to it; False if another reader differs."""
+        known = self.out.zeros.setdefault(self.node.inputs[position].name, values)
+        return known is values or np.array_equal(known, values)
+
+    def quantised(self, *positions: int) -> None:
+        """These integer constants are weights and biases of a quantised network: parameters, as float ones are."""
+        self.out.quantised.update(self.node.inputs[i].name for i in positions if self.has(i))
+
+    def macs(self, coefficient: float, axes: Sequence[Array]) -> None:
+        """The node costs coefficient * prod(len(axis)) multiply-accumulates."""
+        self.out.terms.append(Term(self.index, float(coefficient), tuple(axes)))
+
+    def note(self, *axes: Array) -> None:
+        """Labels that the rule's rewrite will want to see again."""
+        self.out.notes[self.index] = axes
+
+    # --- the walk ---------------------------------------------------------------------------------------------------
+
+    def where(self) -> str:
+        return self.node.name or (self.node.outputs[0].name if self.node.outputs else self.node.op)
+
+    def begin(self, index: int, node: gs.Node) -> None:
+        self.index, self.node = index, node
+
+    def opaque(self, reason: str) -> None:
+        """Nothing is known of this node: all that enters stays, what leaves are no channels."""
+        for position, tensor in enumerate(self.node.inputs):
+            if tensor.name:
+                for labels in self.axes(position):
+                    self.pin(labels, reason)
+        label = self._fix(f"it meets the result of {self.node.op} ({reason})")
+        for tensor in self.node.outputs:
+            if tensor.name:
+                self.out.axes[tensor.name] = tuple(_filled(label, n) for n in self.facts.shapes.get(tensor.name, ()))
+
+    def constant(self, tensor: gs.Tensor) -> Axes:
+        """The labels of a constant: fresh ones an axis, once; for each reader anew where a shared vector is read."""
+        values = constant_values(tensor)
+        shape = self.facts.shapes.get(tensor.name, () if values is None else values.shape)
+        shared_vector = self._readers[tensor.name] > 1 and sum(n > 1 for n in shape) <= 1
+        use = self.node.outputs[0].name if shared_vector else ""
+        key = (tensor.name, use)
+        if key not in self.out.constants:
+            if values is None:  # sparse, or a type that is read by nobody here
+                labels = tuple(_filled(POSITION, n) for n in shape)
+                self.out.constants[key] = ConstantAxes(tensor.name, use, labels, 0, False)
+            else:
+                labels = tuple(self.fresh(n) if n > 1 else self.fixed(n) for n in shape)
+                floating = values.dtype.kind not in "iub"
+                self.out.constants[key] = ConstantAxes(tensor.name, use, labels, values.dtype.itemsize, floating)
+        return self.out.constants[key].labels
+
+    def _fix(self, reason: str) -> int:
+        label = -len(self._reasons) - 1
+        self._reasons[label] = reason
+        return label
+
+    def _pin_to(self, labels: Array, fixed: Array) -> None:
+        for label in np.unique(fixed):
+            self.pin(labels[fixed == label], self._reasons[int(label)])
+
+
+def _filled(label: int, size: int) -> Array:
+    return np.broadcast_to(np.int64(label), size)

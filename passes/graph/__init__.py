@@ -1,0 +1,1 @@
+"""The model as a graph: reading, shapes and small values, folding, export, files."""

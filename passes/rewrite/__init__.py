@@ -1,0 +1,1 @@
+"""Other changes of a graph: taps, one-shot refits, BatchNormalization, heads."""

@@ -1,0 +1,49 @@
+"""One-shot refit: what stays of every consumer of a cut tensor makes up for what went, from the moments alone.
+
+Inputs and targets are those of the original network; errors of earlier layers are not seen. `runtime.reconstruct` is
+the sequential form, which needs the data again.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..algebra.least_squares import Refit, refit_bias, refit_channel, refit_full
+from ..algebra.moments import Moments, MomentsSet
+from ..channels.labels import Labels
+from ..channels.linear import Linear, linears, write_refit
+from ..graph.model import Graph
+
+Array = np.ndarray
+KINDS = ("none", "bias", "channel", "full", "sequential")
+
+
+def refit_once(labels: Labels, removed: Array, cut: Graph, moments: MomentsSet, kind: str) -> int:
+    """Refit the consumers of `cut` in place and say how many.
+
+    labels: of the original; removed: one bool a label, what was cut; kind: "bias", "channel" or "full" (least_squares).
+    """
+    done = 0
+    for linear in linears(labels):
+        kept = np.flatnonzero((linear.inputs < 0) | ~removed[linear.inputs])
+        if len(kept) == len(linear.inputs) or linear.name not in moments:
+            continue
+        refit = _refit(linear, kept, moments[linear.name], kind)
+        if refit is not None:
+            outputs = np.flatnonzero((linear.outputs < 0) | ~removed[linear.outputs])
+            write_refit(cut, linear.name, Refit(refit.weight[outputs], refit.bias[outputs]))
+            done += 1
+    return done
+
+
+def _refit(linear: Linear, kept: Array, moments: Moments, kind: str) -> Refit | None:
+    W, b = linear.W, linear.b
+    if kind == "bias":
+        return refit_bias(W, b, moments.mean, kept)
+    A, mu = moments.second, moments.mean
+    if A is None:
+        if moments.samples is None or kind == "channel":
+            return None
+        U = moments.samples.astype(np.float64)
+        A, mu = U.T @ U / len(U), U.mean(0)
+    return (refit_channel if kind == "channel" else refit_full)(W, b, A, mu, kept)

@@ -1,0 +1,283 @@
+"""Taps: ordinary nodes behind the tensors that consumers read, so that only sampled patches leave the device.
+
+Behind a tensor, its channels move last and everything before them becomes rows, (images * inner, C). A patch is k of
+these rows, those that the kernel covers at one output position; which ones is a table, made once, so that stride,
+dilation, padding and transposed convolution are all the same Gather. The row numbers are fed with every batch:
+
+    Transpose, Flatten    (images * inner, C)          once a tensor
+    Gather                (images, positions, k, C)    whole rows, so that it copies contiguous memory
+
+Where the kernel covers padding any row is taken, and cleared on the host: as a node that cost more than the Gather.
+Measured on ResNet-56 with 16 positions an image: 1.1 times the time of the model alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from ..algebra.im2col import patch_table
+from ..algebra.positions import Positions
+from ..channels.labels import Consumer, Labels
+from ..graph.shapes import Shape, input_shapes
+
+Array = np.ndarray
+_PREFIX = "onnx_prune"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tap:
+    """Where patches of a tensor are taken.
+
+    tensor: what is read; consumers: who reads it in this way, by the names of their first outputs; perm: what brings
+    the channels last, None where they are; rank: of the tensor; inner, grid: rows of the tensor, and output positions,
+    an image; table: (grid, k) int64, the rows of a position's patch, -1 for padding; groups: of the convolution; dtype:
+    the tensor's, as in onnx.TensorProto; batched: False where it does not grow with the batch, and is as one image.
+    """
+
+    tensor: str
+    consumers: tuple[str, ...]
+    perm: tuple[int, ...] | None
+    rank: int
+    inner: int
+    grid: int
+    table: Array
+    groups: int = 1
+    dtype: int = TensorProto.FLOAT
+    batched: bool = True
+
+    def reads_like(self, other: Tap) -> bool:
+        """Whether both take the same patches."""
+        mine = (self.tensor, self.perm, self.inner, self.grid, self.groups)
+        theirs = (other.tensor, other.perm, other.inner, other.grid, other.groups)
+        return mine == theirs and np.array_equal(self.table, other.table)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Taps:
+    """Taps of one graph, for inputs of one size. sizes: input -> its shape without the batch axis."""
+
+    taps: tuple[Tap, ...]
+    sizes: dict[str, Shape]
+
+    def __iter__(self) -> Iterator[Tap]:
+        return iter(self.taps)
+
+    def __len__(self) -> int:
+        return len(self.taps)
+
+    def __getitem__(self, consumer: str) -> Tap:
+        return next(tap for tap in self.taps if consumer in tap.consumers)
+
+    def only(self, consumers: Iterable[str]) -> Taps:
+        """The taps of these consumers, one each, in their order."""
+        return Taps(tuple(self[name] for name in consumers), self.sizes)
+
+    def outputs(self, tensors: Mapping[str, str]) -> Taps:
+        """Taps of tensors at the output positions of consumers: `{consumer: tensor}`, one each, in their order.
+
+        A tensor is of the form of the consumer's output: it itself, or a sum that it goes into. Its "patch" is its n
+        channels at the position.
+        """
+        taps = []
+        for consumer, tensor in tensors.items():
+            at = self[consumer]
+            table = np.arange(at.grid)[:, None]
+            taps.append(replace(at, tensor=tensor, consumers=(consumer,), inner=at.grid, table=table, groups=1))
+        return Taps(tuple(taps), self.sizes)
+
+
+def find_taps(labels: Labels, consumers: Iterable[Consumer] | None = None) -> Taps:
+    """The taps of these consumers, by default of all that read channels; those that read alike share one.
+
+    Left out: Einsum, weights with batch axes, tensors of unknown shape, and those that no graph input reaches.
+    """
+    if consumers is None:
+        consumers = [c for c in labels.consumers if (c.labels >= 0).any()]
+    sizes = {name: labels.facts.shapes[name][1:] for name in input_shapes(labels.graph)}
+    reached = _reached(labels, set(sizes))
+    taps: list[Tap] = []
+    for consumer in consumers:
+        tap = _tap(labels, consumer) if consumer.data in reached else None
+        if tap is None:
+            continue
+        same = next((i for i, other in enumerate(taps) if tap.reads_like(other)), None)
+        if same is None:
+            taps.append(tap)
+        else:
+            taps[same] = replace(tap, consumers=(*taps[same].consumers, *tap.consumers))
+    return Taps(tuple(taps), sizes)
+
+
+def _reached(labels: Labels, inputs: set[str]) -> set[str]:
+    """The tensors that depend on what is fed; others have no batch."""
+    reached = set(inputs)
+    for node in labels.graph.gs.nodes:
+        if any(t.name in reached for t in node.inputs):
+            reached.update(t.name for t in node.outputs)
+    return reached
+
+
+def _tap(labels: Labels, consumer: Consumer) -> Tap | None:
+    shapes, node = labels.facts.shapes, labels.graph.gs.nodes[consumer.node]
+    name = node.outputs[0].name
+    if any(t not in shapes for t in (consumer.data, consumer.weight, name)):
+        return None
+    data, weight = shapes[consumer.data], shapes[consumer.weight]
+    dtype = labels.facts.dtypes.get(consumer.data, TensorProto.UNDEFINED)
+    groups = 1
+    if node.op in ("Conv", "ConvTranspose"):
+        table = patch_table(node.op, node.attrs, data[2:], shapes[name][2:], weight[2:])
+        perm = (0, *range(2, len(data)), 1)
+        groups = int(node.attrs.get("group", 1))
+        samples, rows = data[0], int(np.prod(data[2:]))
+    elif node.op in ("MatMul", "Gemm") and len(weight) < 3:
+        table, rows = np.zeros((1, 1), np.int64), 1
+        perm = (1, 0) if node.attrs.get("transA", 0) else None
+        samples = int(np.prod(data)) // data[0 if perm else -1]
+    else:
+        return None
+    images = _images(labels)
+    batched = samples % images == 0
+    samples = samples // images if batched else samples
+    table = np.concatenate([np.where(table < 0, -1, table + i * rows) for i in range(samples)])
+    return Tap(consumer.data, (name,), perm, len(data), samples * rows, len(table), table, groups, dtype, batched)
+
+
+def _images(labels: Labels) -> int:
+    """The batch size for which the shapes are known."""
+    shape = next((labels.facts.shapes[name] for name in input_shapes(labels.graph)), ())
+    return shape[0] if shape else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Instrument:
+    """What is added to a model so that it shows its patches, and how it is fed.
+
+    additions: nodes, inputs and outputs that join the model's (`open_session(additions=)`); rows: tap by tap the output
+    (images, positions, k, C) float32; statistics: tensor -> outputs with mean, mean square and share of non-zeros (C,);
+    tables: a tap for each different choice of rows; table_of: tap by tap the number of its choice.
+    """
+
+    additions: onnx.ModelProto
+    rows: tuple[str, ...]
+    statistics: dict[str, tuple[str, str, str]]
+    taps: Taps
+    tables: tuple[Tap, ...]
+    table_of: tuple[int, ...]
+
+    def draw(self, images: int, positions: Positions) -> Draw:
+        """Choose patches of the next `images` images."""
+        wanted = sorted({(tap.grid, images if tap.batched else 1) for tap in self.tables})
+        drawn = {key: positions(*key) for key in wanted}
+        feeds: dict[str, Array] = {}
+        outside: list[Array] = []
+        for number, tap in enumerate(self.tables):
+            count = images if tap.batched else 1
+            rows = tap.table[drawn[tap.grid, count]]
+            padding = rows < 0
+            offsets = tap.inner * np.arange(count)[:, None, None]
+            feeds[_rows_input(number)] = np.where(padding, 0, rows + offsets)
+            outside.append(np.flatnonzero(padding))
+        return Draw(feeds, tuple(outside[number] for number in self.table_of))
+
+    def patches(self, found: Mapping[str, Array], draw: Draw) -> list[Array]:
+        """Tap by tap the patches among the model's outputs, (images, positions, k, C), with zeros for padding."""
+        patches = [found[name] for name in self.rows]
+        for patch, outside in zip(patches, draw.outside, strict=True):
+            patch.reshape(-1, patch.shape[-1])[outside] = 0
+        return patches
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """The patches chosen of one batch.
+
+    feeds: row numbers, int64 (images, positions, k), that the additions ask for; outside: tap by tap the indices
+    of those, flat, that are padding.
+    """
+
+    feeds: dict[str, Array]
+    outside: tuple[Array, ...]
+
+
+def instrument(taps: Taps, opset: int, statistics: bool = False) -> Instrument:
+    """Nodes for these taps in a model of this opset; statistics: of every tensor that is read, too."""
+    nodes, inputs, outputs = [], [], []
+    tables: list[Tap] = []
+    table_of: list[int] = []
+    rows: list[str] = []
+    sources: dict[tuple[str, tuple[int, ...] | None], str] = {}
+    for tap in taps:
+        key = (tap.tensor, tap.perm)
+        if key not in sources:
+            sources[key] = f"{_PREFIX}.rows_of.{len(sources)}"
+            nodes += _flatten(tap, sources[key])
+        number = next((i for i, t in enumerate(tables) if _same_rows(t, tap)), len(tables))
+        if number == len(tables):
+            tables.append(tap)
+            inputs.append(helper.make_tensor_value_info(_rows_input(number), TensorProto.INT64, [None] * 3))
+        table_of.append(number)
+        rows.append(f"{_PREFIX}.patches.{len(rows)}")
+        nodes += _gather(tap, sources[key], number, rows[-1])
+        outputs.append(helper.make_tensor_value_info(rows[-1], TensorProto.FLOAT, None))
+    measured: dict[str, tuple[str, str, str]] = {}
+    if statistics:
+        for (tensor, _), source in sources.items():
+            measured[tensor] = (f"{source}.mean", f"{source}.square", f"{source}.nonzero")
+            nodes += _statistics(source, opset)
+            outputs += [helper.make_tensor_value_info(o, TensorProto.FLOAT, None) for o in measured[tensor]]
+    additions = onnx.ModelProto(graph=onnx.GraphProto(node=nodes, input=inputs, output=outputs))
+    return Instrument(additions, tuple(rows), measured, taps, tuple(tables), tuple(table_of))
+
+
+def _same_rows(a: Tap, b: Tap) -> bool:
+    return (a.inner, a.grid, a.batched) == (b.inner, b.grid, b.batched) and np.array_equal(a.table, b.table)
+
+
+def _rows_input(number: int) -> str:
+    return f"{_PREFIX}.row_numbers.{number}"
+
+
+def _flatten(tap: Tap, output: str) -> list[onnx.NodeProto]:
+    """Rows of channels, (images * inner, C)."""
+    if tap.perm is None:
+        return [helper.make_node("Flatten", [tap.tensor], [output], axis=tap.rank - 1)]
+    last = f"{output}.last"
+    transpose = helper.make_node("Transpose", [tap.tensor], [last], perm=tap.perm)
+    return [transpose, helper.make_node("Flatten", [last], [output], axis=tap.rank - 1)]
+
+
+def _gather(tap: Tap, source: str, number: int, output: str) -> list[onnx.NodeProto]:
+    if tap.dtype == TensorProto.FLOAT:  # ONNX Runtime copies where it casts to the same type
+        return [helper.make_node("Gather", [source, _rows_input(number)], [output], axis=0)]
+    raw = f"{output}.raw"
+    return [
+        helper.make_node("Gather", [source, _rows_input(number)], [raw], axis=0),
+        helper.make_node("Cast", [raw], [output], to=TensorProto.FLOAT),
+    ]
+
+
+def _statistics(source: str, opset: int) -> list[onnx.NodeProto]:
+    """Means over the rows of x, x^2 and x != 0."""
+    cast, square, truth, one = (f"{source}.{n}" for n in ("float", "squares", "truth", "ones"))
+    nodes = [
+        helper.make_node("Cast", [source], [cast], to=TensorProto.FLOAT),
+        helper.make_node("Mul", [cast, cast], [square]),
+        helper.make_node("Cast", [cast], [truth], to=TensorProto.BOOL),
+        helper.make_node("Cast", [truth], [one], to=TensorProto.FLOAT),
+    ]
+    for what, name in ((cast, "mean"), (square, "square"), (one, "nonzero")):
+        nodes += _mean_of_rows(what, f"{source}.{name}", opset)
+    return nodes
+
+
+def _mean_of_rows(source: str, output: str, opset: int) -> list[onnx.NodeProto]:
+    if opset < 18:
+        return [helper.make_node("ReduceMean", [source], [output], axes=[0], keepdims=0)]
+    axes = helper.make_node("Constant", [], [f"{output}.axes"], value_ints=[0])
+    return [axes, helper.make_node("ReduceMean", [source, f"{output}.axes"], [output], keepdims=0)]

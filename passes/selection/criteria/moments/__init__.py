@@ -1,0 +1,1 @@
+"""Criteria that look at the moments of what consumers read."""

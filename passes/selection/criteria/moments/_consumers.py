@@ -1,0 +1,87 @@
+"""What the criteria of moments see of a group: every node that reads its units, as a weight and a second moment."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ....algebra.moments import Moments
+from ....algebra.removal import Consumer, columns, relative
+from ....channels.groups import ChannelGroup
+from ....channels.linear import Linear
+from ....errors import UsageError
+from ...ranking import Evidence
+
+Array = np.ndarray
+
+
+def readers(group: ChannelGroup, evidence: Evidence, *, centred: bool) -> list[Consumer]:
+    """The group's readers with its units first: channel u of W is unit u, k kernel positions for each of its slices.
+
+    Behind the units come the reader's other channels, which stay, in blocks of the same size; zeros fill up so that all
+    readers have as many. centred: the covariance, for refits with a bias, else the second moment. Each reader counts
+    its relative error. Readers without moments are left out.
+    """
+    found = [_arrange(linear, places, moments, centred) for linear, places, moments in _found(group, evidence)]
+    most = max((W.shape[1] for W, _ in found), default=0)
+    return [relative(*_filled(W, S, most)) for W, S in found]
+
+
+def tensors(group: ChannelGroup, evidence: Evidence) -> list[tuple[str, Array]]:
+    """Each tensor that the group's readers read, with the (units, m) channels of each unit; none twice."""
+    return list({linear.data: (linear.data, places) for linear, places, _ in _found(group, evidence)}.values())
+
+
+def _found(group: ChannelGroup, evidence: Evidence) -> list[tuple[Linear, Array, Moments]]:
+    if evidence.moments is None:
+        raise UsageError(
+            "this criterion looks at activations", where="--criterion", fix="give --calibration, or take l2"
+        )
+    component = evidence.groups.component
+    found = []
+    for linear in evidence.linears:
+        if linear.name not in evidence.moments:
+            continue
+        mine = np.where(linear.inputs >= 0, component[linear.inputs], -1)
+        places = np.flatnonzero(np.isin(mine, group.components))
+        if places.size and places.size % group.units == 0:
+            rank = np.argsort(group.components)[np.searchsorted(np.sort(group.components), mine[places])]
+            table = places[np.argsort(rank, kind="stable")].reshape(group.units, -1)
+            found.append((linear, table, evidence.moments[linear.name]))
+    return found
+
+
+def _arrange(linear: Linear, places: Array, moments: Moments, centred: bool) -> tuple[Array, Array]:
+    """(W, S) with the channels of unit 0 first, then those of unit 1 and so on, then the others."""
+    m = places.shape[1]
+    n, C, k = linear.W.shape
+    rest = np.setdiff1d(np.arange(C), places)
+    order = np.concatenate([places.ravel(), rest])
+    fill = -len(rest) % m
+    W = np.concatenate([linear.W[:, order], np.zeros((n, fill, k))], axis=1).reshape(n, -1, m * k)
+    S = _second(moments, centred)[np.ix_(columns(order, k), columns(order, k))]
+    return W, _padded(S, fill * k)
+
+
+def _second(moments: Moments, centred: bool) -> Array:
+    if moments.second is not None:
+        return moments.covariance if centred else moments.second
+    assert moments.samples is not None
+    U = moments.samples.astype(np.float64)
+    if centred:
+        U -= U.mean(0)
+    return U.T @ U / len(U)
+
+
+def _padded(S: Array, more: int) -> Array:
+    if not more:
+        return S
+    padded = np.zeros((len(S) + more, len(S) + more))
+    padded[: len(S), : len(S)] = S
+    padded[range(len(S), len(padded)), range(len(S), len(padded))] = S.diagonal().mean() or 1.0
+    return padded
+
+
+def _filled(W: Array, S: Array, most: int) -> tuple[Array, Array]:
+    """The reader with `most` channels: what is added has no weight."""
+    n, C, k = W.shape
+    return np.concatenate([W, np.zeros((n, most - C, k))], axis=1), _padded(S, (most - C) * k)

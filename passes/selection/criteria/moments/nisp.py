@@ -1,0 +1,111 @@
+"""Neuron importance score propagation. Yu et al., NISP, CVPR 2018."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from ....algebra.infinite_selection import infinite_selection
+from ....algebra.moments import Moments
+from ....channels.groups import ChannelGroup
+from ....channels.labels import Consumer, Labels
+from ....errors import UsageError
+from ....graph.model import constant_values
+from ...ranking import Evidence, Ranking
+from ..weights.l2 import L2
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Nisp:
+    """Importance of the final responses, carried back through the weights: s_l = |W_{l+1}|^T s_{l+1}; least first.
+
+    The final responses are what the last layers read, scored by infinite feature selection on calibration data. A
+    channel's score is the sum over its positions, so that a convolution takes sum_k |W_jck| from filter j to channel c;
+    what is between layers (BatchNormalization, activations, pooling, depthwise filters) is left out, residual sums add.
+    Where several channels of a layer are one unit (groups of a convolution), each has an equal share of its score. A
+    group that no importance reaches is ranked by its weights.
+    """
+
+    def rank(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
+        """Harm is the sum of the scores of what is gone."""
+        found = evidence.scores(propagated)[group.components]
+        return Ranking.by_score(found) if found.any() else L2().rank(group, evidence)
+
+
+def propagated(evidence: Evidence) -> Array:
+    """The score of every component of labels, float64; readers from last to first, so that each finds all behind it."""
+    if evidence.moments is None:
+        raise UsageError("nisp looks at responses", where="--criterion", fix="give --calibration, or take l2")
+    labels, component = evidence.groups.labels, evidence.groups.component
+    nodes = labels.graph.gs.nodes
+    consumers = {consumer.node: consumer for consumer in labels.consumers}
+    last = _last(labels, set(consumers))
+    scores = np.zeros(int(component.max(initial=-1)) + 1)
+    for number in sorted(consumers, reverse=True):
+        node, inputs = nodes[number], consumers[number].labels
+        name = node.outputs[0].name
+        if number in last:
+            found = _responses(evidence.moments.groups(name), len(inputs)) if name in evidence.moments else None
+        else:
+            found = _through(node, scores, component, _outputs(labels, consumers[number]))
+        if found is not None:
+            real = inputs >= 0
+            np.add.at(scores, component[inputs[real]], found[real])
+    return scores
+
+
+def _last(labels: Labels, readers: set[int]) -> set[int]:
+    """The readers with no other reader between them and an output of the graph."""
+    number = {id(node): i for i, node in enumerate(labels.graph.gs.nodes)}
+    waiting, seen, last = list(labels.graph.gs.outputs), set(), set()
+    while waiting:
+        for node in waiting.pop().inputs:
+            if id(node) not in seen:
+                seen.add(id(node))
+                if number[id(node)] in readers:
+                    last.add(number[id(node)])
+                else:
+                    waiting += node.inputs
+    return last
+
+
+def _responses(moments: tuple[Moments, ...], channels: int) -> Array:
+    """Scores of the channels that a last layer reads; those of a group convolution one group after another."""
+    return np.concatenate([_selected(m) for m in moments])[:channels]
+
+
+def _selected(moments: Moments) -> Array:
+    if moments.second is None:  # too wide for a covariance: the spread alone
+        assert moments.samples is not None
+        return moments.samples.std(0, dtype=np.float64).reshape(moments.channels, -1).mean(1)
+    by_tap = moments.covariance.reshape(moments.channels, moments.kernel, moments.channels, moments.kernel)
+    return infinite_selection(np.einsum("itjt->ij", by_tap) / moments.kernel)
+
+
+def _outputs(labels: Labels, consumer: Consumer) -> Array:
+    node = labels.graph.gs.nodes[consumer.node]
+    return labels.axes[node.outputs[0].name][1 if node.op in ("Conv", "ConvTranspose") else -1]
+
+
+def _through(node: gs.Node, scores: Array, component: Array, outputs: Array) -> Array | None:
+    """What the inputs of a layer get from its outputs, (C,); None for a form of its own (Einsum, computed weights)."""
+    values = constant_values(node.inputs[1])
+    unit = component[np.maximum(outputs, 0)]
+    after = np.where(outputs >= 0, scores[unit] / np.bincount(unit)[unit], 0.0)
+    if values is None or values.dtype.kind != "f":
+        return None
+    W = np.abs(values.astype(np.float64))
+    groups = int(node.attrs.get("group", 1))
+    if node.op == "Conv":  # (n, C of the group, k): filters lie group by group
+        W = W.reshape(groups, len(W) // groups, W.shape[1], -1).sum(-1)
+    elif node.op == "ConvTranspose":  # (C, n of the group, k)
+        W = W.reshape(groups, len(W) // groups, W.shape[1], -1).sum(-1).transpose(0, 2, 1)
+    elif node.op in ("Gemm", "MatMul") and W.ndim == 2:
+        W = (W if node.attrs.get("transB", 0) else W.T)[None]
+    else:
+        return None
+    return np.einsum("gjc,gj->gc", W, after.reshape(groups, -1)).ravel()

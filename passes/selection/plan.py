@@ -1,0 +1,263 @@
+"""What is removed from a model, as a value that can be written as JSON, read, edited and applied again."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..channels.constants import cut_names, gone
+from ..channels.cost import CostModel
+from ..channels.groups import ChannelGroups
+from ..channels.labels import Labels
+from ..errors import ReadError, UsageError
+from ..graph.files import write_text
+from .budget import Budget
+from .plan_json import MalformedError, expect, layout, members, numbers, pair
+
+Array = np.ndarray
+FORMAT, VERSION = "onnx-prune plan", 1
+Slices = Mapping[str, Mapping[str, tuple[int, ...]]]  # constant of the cut model -> axis -> removed indices
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedGroup:
+    """removed: the numbers of the units that go, ascending; pinned: why none can, or None."""
+
+    name: str
+    units: int
+    removed: tuple[int, ...]
+    pinned: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which units of which groups go, how that was decided, and what it is in the constants.
+
+    model: its name; graph_sha256: `Graph.sha256`, names and shapes without values, so that another checkpoint fits;
+    macs, params: before and after. slices say the cut without any knowledge of groups, by the names that the constants
+    have in the cut model; None where they were deleted from the file: they follow from the groups.
+    """
+
+    model: str
+    graph_sha256: str
+    budget: Budget
+    criterion: str
+    allocation: str
+    reconstruct: str
+    seed: int
+    macs: tuple[int, int]
+    params: tuple[int, int]
+    groups: tuple[PlannedGroup, ...]
+    slices: Slices | None
+
+    @property
+    def removed(self) -> dict[str, tuple[int, ...]]:
+        """Group -> its removed units, of the groups that are cut."""
+        return {group.name: group.removed for group in self.groups if group.removed}
+
+    def to_json(self) -> str:
+        """A line a group and a constant, so that it can be edited. The same plan gives the same bytes."""
+        data: dict[str, object] = {
+            "format": FORMAT,
+            "version": VERSION,
+            "model": {"name": self.model, "graph_sha256": self.graph_sha256},
+            "budget": self.budget.to_json(),
+            "criterion": self.criterion,
+            "allocation": self.allocation,
+            "reconstruct": self.reconstruct,
+            "seed": self.seed,
+            "macs": self.macs,
+            "params": self.params,
+            "groups": [asdict(group) for group in self.groups],
+        }
+        if self.slices is not None:
+            data["slices"] = self.slices
+        return layout(data, blocks=("groups", "slices"))
+
+    @staticmethod
+    def from_json(text: str, where: str = "a plan") -> Plan:
+        """The inverse of `to_json`; "slices" may be missing. Raises ReadError for anything else."""
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise ReadError(f"the plan is no JSON ({error})", where=where) from None
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise ReadError("this is no plan of onnx-prune", where=where)
+        if data.get("version") != VERSION:
+            version = f"the plan has version {data.get('version')!r}, this program reads {VERSION}"
+            raise ReadError(version, where=where, fix="make the plan anew with this program")
+        try:
+            return _plan(data)
+        except (UsageError, MalformedError) as error:
+            raise ReadError(f"the plan is malformed: {error.args[0]}", where=where) from None
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the JSON; the file appears whole or not at all. Raises UsageError where it cannot be written."""
+        return write_text(path, self.to_json())
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Plan:
+        """Read a file that `save` wrote. Raises ReadError."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise ReadError(f"the plan cannot be read ({reason})", where=str(path)) from None
+        return Plan.from_json(text, str(path))
+
+
+def make_plan(
+    cost: CostModel,
+    removed: Mapping[str, tuple[int, ...]],
+    budget: Budget,
+    *,
+    criterion: str,
+    allocation: str,
+    reconstruct: str = "none",
+    seed: int = 0,
+) -> Plan:
+    """The plan that removes these units of these groups, each in ascending order."""
+    groups, labels = cost.groups, cost.groups.labels
+    kept = cost.kept(removed)
+    return Plan(
+        model=labels.graph.source.graph.name,
+        graph_sha256=labels.graph.sha256(),
+        budget=budget,
+        criterion=criterion,
+        allocation=allocation,
+        reconstruct=reconstruct,
+        seed=seed,
+        macs=(cost.macs(cost.units), cost.macs(kept)),
+        params=(cost.params(cost.units), cost.params(kept)),
+        groups=tuple(PlannedGroup(g.name, g.units, tuple(removed.get(g.name, ())), g.pinned) for g in groups.groups),
+        slices=removed_slices(labels, groups.removed_labels(removed)),
+    )
+
+
+def recounted(plan: Plan, cost: CostModel, removed: Array) -> Plan:
+    """The plan with the costs and the slices of what it removes now, which an edit may have changed.
+
+    removed: its removed labels, of the graph that `cost` is of.
+    """
+    kept = cost.kept(plan.removed)
+    return replace(
+        plan,
+        macs=(cost.macs(cost.units), cost.macs(kept)),
+        params=(cost.params(cost.units), cost.params(kept)),
+        slices=removed_slices(cost.groups.labels, removed) if plan.slices is None else plan.slices,
+    )
+
+
+def removed_slices(labels: Labels, removed: Array) -> Slices:
+    """The removed indices of each constant of the cut model, given the removed labels (one bool a label)."""
+    slices: dict[str, dict[str, tuple[int, ...]]] = {}
+    for key, name in cut_names(labels, removed).items():
+        lost = {str(axis): gone(array, removed) for axis, array in enumerate(labels.constants[key].labels)}
+        slices[name] = {axis: tuple(np.flatnonzero(mask).tolist()) for axis, mask in lost.items() if mask.any()}
+    return slices
+
+
+def removed_from_plan(groups: ChannelGroups, plan: Plan) -> Array:
+    """The removed labels (one bool a label) of a plan. Groups that it does not mention stay whole.
+
+    Raises UsageError where the plan is of another graph, removes what is not there, is pinned or is all of a group, or
+    where its slices are not those of its groups.
+    """
+    _check_graph(groups, plan)
+    for planned in plan.groups:
+        _check_group(groups, planned)
+    removed = groups.removed_labels(plan.removed)
+    if plan.slices is not None:
+        expected = removed_slices(groups.labels, removed)
+        wrong = [n for n in {**expected, **plan.slices} if expected.get(n) != plan.slices.get(n)]
+        if wrong:
+            raise UsageError(
+                "the plan's slices are not those of its groups",
+                where=f"constant '{wrong[0]}'",
+                fix='after editing the groups delete the key "slices": it follows from them',
+            )
+    return removed
+
+
+def _check_graph(groups: ChannelGroups, plan: Plan) -> None:
+    graph = groups.labels.graph
+    if plan.graph_sha256 == graph.sha256():
+        return
+    units, planned = {g.name: g.units for g in groups.groups}, {g.name: g.units for g in plan.groups}
+    differing = [name for name in {**planned, **units} if planned.get(name) != units.get(name)]
+    detail = "the groups are the same, but not all operators, names and shapes"
+    if differing:
+        name = differing[0]
+        detail = f"group '{name}' has {planned.get(name, 'no')} units in the plan, {units.get(name, 'no')} in the model"
+    raise UsageError(
+        f"the plan was made for another graph, '{plan.model}'",
+        where=f"'{graph.source.graph.name}': {detail}",
+        fix="apply it to a checkpoint of the same graph, or make a new plan",
+    )
+
+
+def _check_group(groups: ChannelGroups, planned: PlannedGroup) -> None:
+    group = next((g for g in groups.groups if g.name == planned.name), None)
+    if group is None or group.units != planned.units:
+        has = "no such group" if group is None else f"{group.units} units"
+        raise UsageError(f"the model has {has}, the plan says {planned.units}", where=f"group '{planned.name}'")
+    if not planned.removed:
+        return
+    problem = None
+    if group.pinned is not None:
+        problem = f"it is pinned: {group.pinned}"
+    elif not 0 <= min(planned.removed) <= max(planned.removed) < group.units:
+        problem = f"its units are 0 to {group.units - 1}"
+    elif len(planned.removed) == group.units:
+        problem = "at least one unit has to stay"
+    if problem is not None:
+        listed = ", ".join(map(str, planned.removed[:8])) + (", ..." if len(planned.removed) > 8 else "")
+        raise UsageError(
+            f"the plan removes what cannot go: {problem}",
+            where=f"group '{planned.name}', removed: {listed}",
+            fix='correct "removed" in the plan',
+        )
+
+
+def _plan(data: object) -> Plan:
+    keys = ["format", "version", "model", *(f.name for f in fields(Plan)[2:])]
+    data = members(data, keys, optional=["slices"])
+    model = members(data["model"], ["name", "graph_sha256"])
+    groups = tuple(_planned_group(entry) for entry in expect(data["groups"], list, "groups"))
+    if len({group.name for group in groups}) < len(groups):
+        raise MalformedError("a group stands there twice")
+    return Plan(
+        model=expect(model["name"], str, "name"),
+        graph_sha256=expect(model["graph_sha256"], str, "graph_sha256"),
+        budget=Budget.from_json(data["budget"]),
+        criterion=expect(data["criterion"], str, "criterion"),
+        allocation=expect(data["allocation"], str, "allocation"),
+        reconstruct=expect(data["reconstruct"], str, "reconstruct"),
+        seed=expect(data["seed"], int, "seed"),
+        macs=pair(data["macs"], "macs"),
+        params=pair(data["params"], "params"),
+        groups=groups,
+        slices=_slices(data["slices"]) if "slices" in data else None,
+    )
+
+
+def _planned_group(data: object) -> PlannedGroup:
+    entry = members(data, ["name", "units", "removed", "pinned"])
+    return PlannedGroup(
+        name=expect(entry["name"], str, "name"),
+        units=expect(entry["units"], int, "units"),
+        removed=tuple(sorted(set(numbers(entry["removed"], "removed")))),
+        pinned=None if entry["pinned"] is None else expect(entry["pinned"], str, "pinned"),
+    )
+
+
+def _slices(data: object) -> Slices:
+    return {
+        name: {axis: numbers(indices, name) for axis, indices in expect(axes, dict, name).items()}
+        for name, axes in expect(data, dict, "slices").items()
+    }

@@ -1,0 +1,117 @@
+"""The order in which a group's units go, and what a criterion may look at to find it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from ..algebra.moments import MomentsSet
+from ..channels.groups import ChannelGroup, ChannelGroups, Key
+from ..channels.linear import Linear, linears
+from ..graph.model import constant_values
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranking:
+    """The units of a group in the order in which they are to go.
+
+    order: (units,) int64; harm: (units,) float64, the estimated harm when order[: i + 1] are gone. It never falls, and
+    it means what the criterion says it does. comparable: whether harms of different groups are in the same units.
+    """
+
+    order: Array
+    harm: Array
+    comparable: bool = False
+
+    @staticmethod
+    def by_score(scores: Array) -> Ranking:
+        """Smallest score first; of equals the one with the smaller number. The harm of several is their sum."""
+        assert (scores >= 0).all(), "a score is the harm of one unit"
+        order = np.argsort(scores, kind="stable")
+        return Ranking(order, np.cumsum(np.asarray(scores, np.float64)[order]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """What is known of the network when a group is ranked.
+
+    seed: of everything that is drawn; removed: one bool a label, what is already gone upstream (greedy criteria);
+    moments: of the consumers' inputs on calibration data; gradients: group name -> (samples, units) float64, of the
+    loss by the units' gates, where the criterion asks for them.
+    """
+
+    groups: ChannelGroups
+    seed: int = 0
+    removed: Array | None = None
+    moments: MomentsSet | None = None
+    gradients: Mapping[str, Array] | None = None
+    _tensors: dict[str, gs.Tensor] = field(default_factory=dict, repr=False)
+    _linears: list[tuple[Linear, ...]] = field(default_factory=list, repr=False)
+    _scores: list[Array] = field(default_factory=list, repr=False)
+
+    def weight(self, key: Key) -> Array:
+        """The values of the constant as they are stored; nothing is dequantised."""
+        if not self._tensors:
+            self._tensors.update(self.groups.labels.graph.gs.tensors())
+        values = constant_values(self._tensors[key[0]])
+        assert values is not None, f"{key[0]} is no constant"
+        return values
+
+    @property
+    def linears(self) -> tuple[Linear, ...]:
+        """`linear.linears` of the network, read once."""
+        if not self._linears:
+            self._linears.append(tuple(linears(self.groups.labels)))
+        return self._linears[0]
+
+    def scores(self, score: Callable[[Evidence], Array]) -> Array:
+        """What a criterion finds for the whole network at once, (component,) float64, computed for the first group."""
+        if not self._scores:
+            self._scores.append(score(self))
+        return self._scores[0]
+
+    def present(self, key: Key) -> Array:
+        """`weight(key)` without the indices of the other axes that are gone upstream."""
+        values, axes = self.weight(key), self.groups.labels.constants[key[:2]].labels
+        if self.removed is None:
+            return values
+        for axis, labels in enumerate(axes):
+            gone = (labels >= 0) & self.removed[labels]
+            if axis != key[2] and gone.any():
+                values = np.compress(~gone, values, axis)
+        return values
+
+
+class Criterion(Protocol):
+    """A frozen dataclass whose fields are its options."""
+
+    def rank(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
+        """Rank all units of a free group."""
+        ...
+
+
+@runtime_checkable
+class Refining(Protocol):
+    """A criterion that can better its choice once it is known how many units go."""
+
+    def refine(self, group: ChannelGroup, evidence: Evidence, removed: Array) -> Array:
+        """As many units as `removed`, the first of the ranking's order."""
+        ...
+
+
+def rank_groups(criterion: Criterion, evidence: Evidence) -> dict[str, Ranking]:
+    """The ranking of every free group, by its name; nothing is gone upstream.
+
+    Groups are ranked side by side, one a core: the work is numpy's, which lets other threads go on.
+    """
+    free = evidence.groups.free
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip([g.name for g in free], pool.map(lambda g: criterion.rank(g, evidence), free), strict=True))

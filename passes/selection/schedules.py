@@ -1,0 +1,216 @@
+"""How the groups' widths grow together: each method is a schedule from the least to the whole network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from .ranking import Ranking
+from .tradeoff import convex_slopes
+from .words import choose
+
+Array = np.ndarray
+_EPSILON = 1e-9  # of a unit: 0.7 * 10 is 7
+
+
+class Schedule(Protocol):
+    """Widths of all groups, step by step."""
+
+    @property
+    def steps(self) -> int:
+        """Step 0 keeps the least, this one the whole network."""
+        ...
+
+    def widths(self, step: int) -> Array:
+        """(groups,) float64, no width falls from one step to the next."""
+        ...
+
+    def turns(self, step: int) -> Array:
+        """The groups that are to be cut, in the order in which they get their next unit after `step`."""
+        ...
+
+
+class Method(Protocol):
+    """A frozen dataclass whose fields are its options.
+
+    ends: whether there is a least that the method comes to by itself, which need not be as little as the budget.
+    """
+
+    ends: ClassVar[bool]
+
+    @property
+    def protect(self) -> float:
+        """The share of every group that stays."""
+        ...
+
+    def schedule(self, frame: Frame, rankings: Mapping[str, Ranking]) -> Schedule:
+        """From the least to the whole network."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Within what the widths may move.
+
+    names, units: of all groups; least: the fewest units each may keep; align: a cut group keeps a multiple of its.
+    """
+
+    names: tuple[str, ...]
+    units: Array
+    least: Array
+    align: Array
+
+    def aligned(self, widths: Array) -> Array:
+        """The largest allowed widths up to `widths`: whole, or a multiple of align; never below the least."""
+        down = np.floor((widths + _EPSILON) / self.align).astype(np.int64) * self.align
+        return np.where(widths + _EPSILON >= self.units, self.units, np.maximum(down, self.least))
+
+
+@dataclass(frozen=True, slots=True)
+class Uniform:
+    """Every group keeps the same share."""
+
+    protect: float = 0.0
+    ends: ClassVar[bool] = False
+
+    def schedule(self, frame: Frame, rankings: Mapping[str, Ranking]) -> Schedule:  # noqa: ARG002 - a Method's form
+        """Rankings are not looked at."""
+        return _UniformSchedule(frame)
+
+
+@dataclass(frozen=True, slots=True)
+class _UniformSchedule:
+    frame: Frame
+    steps: int = 2**20
+
+    def widths(self, step: int) -> Array:
+        return np.maximum(self.frame.least, self.frame.units * (step / self.steps))
+
+    def turns(self, step: int) -> Array:
+        frame = self.frame
+        reached = (frame.aligned(self.widths(step)) + frame.align) / frame.units
+        order = np.argsort(reached, kind="stable")
+        return order[frame.least[order] < frame.units[order]]
+
+
+@dataclass(frozen=True, slots=True)
+class Global:
+    """One ranking of all units of all groups, the least harmful goes first.
+
+    Harms of different groups are made comparable by their mean: h_i / mean(h), h_i the harm that unit i adds (never
+    less than that of those before it); those that are comparable as they are (in units of the loss) stay so.
+    protect: the share of every group that stays, against layers that collapse.
+    Source of the normalisation: Fang et al., DepGraph, CVPR 2023.
+    """
+
+    protect: float = 0.1
+    ends: ClassVar[bool] = False
+
+    def schedule(self, frame: Frame, rankings: Mapping[str, Ranking]) -> Schedule:
+        """Needs the ranking of every group that may be cut."""
+        parts = []
+        for number in np.flatnonzero(frame.least < frame.units).tolist():
+            units, least = int(frame.units[number]), int(frame.least[number])
+            ranking = rankings[frame.names[number]]
+            added = np.maximum.accumulate(np.diff(ranking.harm, prepend=0))
+            mean = 1.0 if ranking.comparable else added.mean() or 1.0
+            gone = np.arange(units - least)
+            parts.append(np.stack([added[gone] / mean, gone / units, np.full(len(gone), number)]))
+        harm, share, group = np.concatenate(parts, axis=1) if parts else np.zeros((3, 0))
+        order = np.lexsort((group, share, harm))
+        return _GlobalSchedule(frame, group[order[::-1]].astype(np.int64))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Error:
+    """The least sum of the groups' harms under the budget: what a unit adds to it, over what it costs, decides.
+
+    harms must be comparable as they are: relative errors of reconstruction, or what `sensitivity` makes of them. Each
+    harm is replaced by its lower convex hull. costs: of one unit of each group, in the unit of the budget (see
+    tradeoff.savings), all alike where it is left out; protect: the share of every group that stays.
+    """
+
+    protect: float = 0.05
+    costs: Array | None = None
+    ends: ClassVar[bool] = False
+
+    def schedule(self, frame: Frame, rankings: Mapping[str, Ranking]) -> Schedule:
+        """Needs the ranking of every group that may be cut."""
+        parts = []
+        for number in np.flatnonzero(frame.least < frame.units).tolist():
+            gone = int(frame.units[number]) - int(frame.least[number])
+            cost = 1.0 if self.costs is None else max(float(self.costs[number]), 1e-12)
+            slopes = convex_slopes(rankings[frame.names[number]].harm[:gone]) / cost
+            parts.append(np.stack([slopes, np.arange(gone), np.full(gone, number)]))
+        harm, step, group = np.concatenate(parts, axis=1) if parts else np.zeros((3, 0))
+        order = np.lexsort((group, step, harm))
+        return _GlobalSchedule(frame, group[order[::-1]].astype(np.int64))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sensitivity(Error):
+    """`Error` on harms that the whole network gives, see runtime/measure/sensitivity.py."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trim:
+    """Only units whose harm is well below that of their group go, in groups of the least mean harm first.
+
+    Unit i goes if h_i < mean(h) - deviations * std(h) of its group, h_i being the harm that it adds. With the criterion
+    `apoz` h is the share of activations that are not zero, so that what goes has an APoZ above mean + std, and the
+    groups of highest mean APoZ are trimmed first. A budget is where trimming stops, if it gets that far.
+    Source: Hu et al., Network trimming, 2016, section 3.
+    """
+
+    deviations: float = 1.0
+    protect: float = 0.0
+    ends: ClassVar[bool] = True
+
+    def schedule(self, frame: Frame, rankings: Mapping[str, Ranking]) -> Schedule:
+        """Needs the ranking of every group that may be cut."""
+        least, means = frame.units.copy(), np.full(len(frame.units), np.inf)
+        for number in np.flatnonzero(frame.least < frame.units).tolist():
+            added = np.diff(rankings[frame.names[number]].harm, prepend=0)
+            few = int((added < added.mean() - self.deviations * added.std() - _EPSILON).sum())
+            align = frame.align[number]
+            kept = -(-(frame.units[number] - few) // align) * align
+            least[number] = max(frame.least[number], min(kept, frame.units[number]))
+            means[number] = added.mean()
+        order = np.argsort(means, kind="stable")
+        return _GlobalSchedule(replace(frame, least=least), np.repeat(order, (frame.units - least)[order])[::-1])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _GlobalSchedule:
+    """back: the group of every unit above the least, in the order in which they come back."""
+
+    frame: Frame
+    back: Array
+
+    @property
+    def steps(self) -> int:
+        return len(self.back)
+
+    def widths(self, step: int) -> Array:
+        return self.frame.least + np.bincount(self.back[:step], minlength=len(self.frame.units)).astype(np.float64)
+
+    def turns(self, step: int) -> Array:
+        groups, first = np.unique(self.back[step:], return_index=True)
+        return groups[np.argsort(first)]
+
+
+METHODS: dict[str, type[Method]] = {
+    "uniform": Uniform,
+    "global": Global,
+    "error": Error,
+    "sensitivity": Sensitivity,
+    "trim": Trim,
+}
+
+
+def make_method(given: str | Method) -> Method:
+    """The method of that word with its default options; a Method is itself. Raises UsageError."""
+    return choose(METHODS, given, "--allocation")

@@ -1,0 +1,1 @@
+"""Where passes and runtime meet: read, decide, write."""

@@ -1,0 +1,298 @@
+"""Pruning and fine-tuning in turns: at once, in steps, layer by layer, by trimming, or softly while training."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+import onnx
+
+from ..passes.errors import ReadError, UsageError
+from ..passes.graph.export import infer_shapes
+from ..passes.graph.files import write_text
+from ..passes.graph.model import load
+from ..passes.graph.spill import file_bytes
+from ..passes.selection.budget import Budget
+from ..passes.selection.plan import Plan, PlannedGroup
+from ..runtime.analysis import Source, analyse
+from .prune import Result, added_elements, apply, prune
+
+if TYPE_CHECKING:
+    from ..runtime.session import Device
+    from ..runtime.torch.training.finetune import AfterEpoch, Examples, FineTuned, Keeping, Watch
+    from ..runtime.torch.training.recipe import Recipe
+
+Kind = Literal["once", "steps", "layers", "trim", "soft"]
+KINDS = ("once", "steps", "layers", "trim", "soft")
+_RELATIVE = ("macs", "params", "size")  # budgets that can be approached in steps
+_OF_APPLY = ("seed", "device", "inexact", "replace_head", "measure")  # settings that `apply` heeds
+_BETWEEN = 1  # epochs behind each layer but the last: ThiNet's schedule
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How cuts and training take turns.
+
+    once: one cut, then the training. steps: `steps` cuts, each followed by the training, what is kept going down
+    geometrically. layers: the widths of one cut, group by group from the input on, one epoch behind each and the whole
+    training behind the last (ThiNet, Luo et al. 2017, section 3.3). trim: `steps` times the units go whose share of
+    zeros is above mean + one standard deviation of their layer (Network Trimming, Hu et al. 2016, section 3). soft: the
+    whole network is trained, after each epoch the units of smallest l2 norm become zero and may regrow, and in the end
+    they are cut (Soft Filter Pruning, He et al. 2018).
+    """
+
+    kind: Kind = "once"
+    steps: int = 1
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UsageError(f"there is no '{self.kind}'", where="--schedule", fix=f"choose one of {', '.join(KINDS)}")
+        if self.steps < 1 or (self.steps > 1 and self.kind not in ("steps", "trim")):
+            raise UsageError(
+                f"{self.steps} steps of '{self.kind}'", where="--steps", fix="give --schedule steps or trim"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """The pruned and fine-tuned model, and every training that it took."""
+
+    result: Result
+    rounds: tuple[FineTuned, ...]
+
+
+def prune_and_finetune(
+    model: Source,
+    examples: Examples,
+    recipe: Recipe | None = None,
+    *,
+    schedule: Schedule | None = None,
+    budget: Budget | None = None,
+    keeping: Keeping | None = None,
+    watch: Watch | None = None,
+    **settings: object,
+) -> Trained:
+    """Cut and train in turns; the model itself is the teacher. settings: of `pipeline.prune`.
+
+    Without calibration data the training data are taken. plan and report are those of one cut of the original to the
+    same channels, which is proven. Raises what `prune` and `finetune` raise.
+    """
+    from ..runtime.torch.training.checkpoint import run_key
+    from ..runtime.torch.training.finetune import Keeping, Watch
+    from ..runtime.torch.training.recipe import Recipe
+
+    source, schedule, recipe = load(model), schedule or Schedule(), recipe or Recipe()
+    settings = {"calibration": examples.train, "preprocessing": examples.preprocessing, **settings}
+    if schedule.kind != "once" and settings.get("replace_head"):
+        raise UsageError("the head is replaced in one cut", where="--replace-head", fix="leave --schedule away")
+    words = {name: str(value) for name, value in settings.items()}
+    run = _Run(
+        model=model,
+        original=source.source,
+        examples=replace(examples, teacher=source.source),
+        recipe=recipe,
+        budget=budget,
+        keeping=keeping or Keeping(),
+        watch=watch or Watch(),
+        settings=settings,
+        key=run_key([source.source], str(schedule), str(budget), str(recipe), words),
+    )
+    run.check()
+    trained = run.softly() if schedule.kind == "soft" else run.in_rounds(schedule)
+    return replace(trained, result=replace(trained.result, external=source.external))
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """One cut, and the training behind it."""
+
+    budget: Budget | None
+    epochs: int
+    settings: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    model: Source
+    original: onnx.ModelProto
+    examples: Examples
+    recipe: Recipe
+    budget: Budget | None
+    keeping: Keeping
+    watch: Watch
+    settings: Mapping[str, object]
+    key: str
+
+    def check(self) -> None:
+        """Raise UsageError where a folder holds another run, or one that is not to be continued."""
+        folder = self.keeping.folder
+        if folder is None:
+            return
+        file = folder / "run"
+        if file.exists() and not self.keeping.resume:
+            raise UsageError(
+                "a fine-tuning run of this output is not finished",
+                where=str(folder),
+                fix="continue it with --resume, or remove that folder",
+            )
+        if file.exists() and file.read_text(encoding="utf-8") != self.key:
+            raise UsageError(
+                "the unfinished run is another one: model, data or options differ",
+                where=str(folder),
+                fix="give the same as before, or remove that folder",
+            )
+
+    # ---- rounds
+
+    def in_rounds(self, schedule: Schedule) -> Trained:
+        model, plans, tuned = self.original, [], []
+        for number, step in enumerate(self._rounds(schedule), 1):
+            cut, plan = self._cut(model, step, number)
+            if plans and not plan.removed:
+                break  # nothing is left to trim
+            plans.append(plan)
+            tuned.append(self._tuned(cut, replace(self.recipe, epochs=step.epochs), number))
+            model = tuned[-1].model
+        return Trained(self._result(model, plans), tuple(tuned))
+
+    def _rounds(self, schedule: Schedule) -> list[_Round]:
+        epochs, settings = self.recipe.epochs, dict(self.settings)
+        if schedule.kind == "layers":
+            return self._by_layers()
+        if schedule.kind == "trim":
+            trim = {"preset": "apoz", **settings}
+            return [_Round(self.budget, epochs, trim) for _ in range(schedule.steps)]
+        if schedule.steps == 1:
+            return [_Round(self.budget, epochs, settings)]
+        return [_Round(share, epochs, settings) for share in self._shares(schedule.steps)]
+
+    def _shares(self, steps: int) -> list[Budget]:
+        """Budgets of which each keeps the same share of what the one before has left."""
+        budget = self.budget or Budget()
+        if budget.kind not in _RELATIVE:
+            raise UsageError(f"--{budget.kind} is not approached in steps", fix="give --macs, --params or --size")
+        whole = self._whole(budget.kind)
+        share = budget.limit(whole) / whole
+        limits = [whole * share ** ((step + 1) / steps) for step in range(steps)]
+        return [Budget(**{budget.kind: round(limit)}) for limit in limits]
+
+    def _whole(self, kind: str) -> float:
+        if kind == "size":
+            return float(file_bytes(self.original))
+        cost = analyse(self.original).cost
+        return float(getattr(cost, kind)(cost.units))
+
+    def _by_layers(self) -> list[_Round]:
+        settings = {**self.settings, "measure": False}
+        plan = prune(self.original, budget=self.budget, progress=self.watch.stage, **settings).plan
+        cut = [group for group in plan.groups if group.removed]
+        given = {"criterion": "thinet", "reconstruct": "channel", **self.settings}
+        return [
+            _Round(
+                _widths([group]),
+                self.recipe.epochs if group is cut[-1] else _BETWEEN,
+                {**given, "allocation": "uniform"},
+            )
+            for group in cut
+        ]
+
+    def _cut(self, model: onnx.ModelProto, step: _Round, number: int) -> tuple[onnx.ModelProto, Plan]:
+        """The round's cut: made, or read where an earlier process has made it."""
+        folder = self._folder(number)
+        if folder is not None and (folder / "plan.json").exists():
+            return onnx.load(folder / "cut.onnx"), Plan.load(folder / "plan.json")
+        result = prune(model, budget=step.budget, progress=self.watch.stage, **{**step.settings, "measure": False})
+        if folder is not None:
+            result.save(folder / "cut.onnx")
+            result.plan.save(folder / "plan.json")
+        return result.model, result.plan
+
+    def _tuned(
+        self, cut: onnx.ModelProto, recipe: Recipe, number: int, after_epoch: AfterEpoch | None = None
+    ) -> FineTuned:
+        from ..runtime.torch.training.finetune import finetune
+
+        return finetune(
+            cut,
+            self.examples,
+            recipe,
+            keeping=replace(self.keeping, folder=self._folder(number)),
+            device=cast("Device", self.settings.get("device", "auto")),
+            watch=self.watch,
+            after_epoch=after_epoch,
+        )
+
+    def _folder(self, number: int) -> Path | None:
+        if self.keeping.folder is None:
+            return None
+        self.keeping.folder.mkdir(exist_ok=True)
+        write_text(self.keeping.folder / "run", self.key)
+        folder = self.keeping.folder / str(number)
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def _result(self, model: onnx.ModelProto, plans: list[Plan]) -> Result:
+        """The model with the plan and the report of one cut of the original to the same channels."""
+        plan = plans[0] if len(plans) == 1 else composed(plans)
+        settings = {name: value for name, value in self.settings.items() if name in _OF_APPLY}
+        proven = apply(self.model, plan, progress=self.watch.stage, **settings)
+        plan = replace(proven.plan, budget=self.budget or plan.budget, reconstruct=plan.reconstruct)
+        model = infer_shapes(model)
+        params = (proven.report.params[0], proven.report.params[1] + added_elements(proven.model, model))
+        size = (proven.report.size[0], file_bytes(model))
+        return Result(model, plan, replace(proven.report, params=params, size=size))
+
+    # ---- soft filter pruning
+
+    def softly(self) -> Trained:
+        from ..runtime.torch.training.soften import softener
+
+        plan = prune(
+            self.original,
+            **{**self.settings, "criterion": "l2", "allocation": "uniform", "reconstruct": "none", "measure": False},
+            budget=self.budget,
+            progress=self.watch.stage,
+        ).plan
+        tuned = self._tuned(
+            self.original,
+            replace(self.recipe, average=0.0),
+            1,
+            softener(analyse(self.original).groups, plan, self.recipe.epochs),
+        )
+        settings = {**self.settings, "criterion": "l2"}
+        result = prune(tuned.model, budget=_widths(plan.groups), progress=self.watch.stage, **settings)
+        return Trained(result, (tuned,))
+
+
+def composed(plans: list[Plan]) -> Plan:
+    """The plan of one cut that does what several have done, one behind the other."""
+    removed = {group.name: set() for group in plans[0].groups}
+    for plan in plans:
+        for group in plan.groups:
+            left = [unit for unit in range(_units(plans[0], group.name)) if unit not in removed[group.name]]
+            removed[group.name] |= {left[unit] for unit in group.removed}
+    groups = tuple(replace(group, removed=tuple(sorted(removed[group.name]))) for group in plans[0].groups)
+    return replace(plans[0], groups=groups, slices=None)
+
+
+def _units(plan: Plan, name: str) -> int:
+    units = next((group.units for group in plan.groups if group.name == name), None)
+    if units is None:
+        raise ReadError("a group has changed its name between two cuts", where=f"'{name}'", fix="cut once")
+    return units
+
+
+def _widths(groups: Iterable[PlannedGroup]) -> Budget:
+    """The budget that keeps as many units of these groups as they keep, and all others whole."""
+    kept = {re.escape(g.name): (g.units - len(g.removed) + 0.25) / g.units for g in groups if g.removed}
+    return Budget(channels=kept)
+
+
+def forget(folder: Path) -> None:
+    """Remove what a finished run has kept in its folder."""
+    if (folder / "run").exists():
+        shutil.rmtree(folder)

@@ -1,0 +1,81 @@
+"""How a run decides: the flags of the command line as one value."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from ..passes.errors import UsageError
+from ..passes.selection.allocate import Align
+from ..passes.selection.presets import default_preset, make_preset
+from ..passes.selection.ranking import Criterion
+from ..passes.selection.schedules import Method
+from ..runtime.data.open import Source
+from ..runtime.data.preprocess import Preprocessing
+from ..runtime.session import Device
+
+NONE, SYNTHETIC = "none", "synthetic"  # instead of calibration data
+SYNTHETIC_IF_IMAGES = "synthetic, if the model reads images"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How `prune` decides; every field is a flag of the command line. None: what suits the data that are given.
+
+    preset: a strategy of a paper (a name of `presets.PRESETS`), which says what is not said here, and which groups stay
+    where `exclude` is not given;
+    criterion: which channels go (a name of `criteria()` or a Criterion): obs with calibration data, else l2;
+    allocation: how many each group keeps: sensitivity with data, error with moments alone, else uniform;
+    reconstruct: how what stays is refitted: sequential with data, full with moments alone, else none;
+    calibration: images or arrays, see `runtime.data.open_data`, or "synthetic" or "none"; where nothing above and no
+    moments are given either, small models that read images get synthetic ones; samples: so many are used at most;
+    preprocessing: of images; moments: a file that `save_moments` wrote, instead of data;
+    align: kept counts are multiples of it, or "auto", see `allocate.alignment`; exclude: a regular expression of group
+    names that stay; replace_head: "gap" swaps fully connected layers at the end for global average pooling and one
+    linear layer, after the cut; inexact: whether LayerNorm and the like lose channels; seed: of all that is drawn;
+    device: where models run; measure: whether latency is measured.
+    """
+
+    preset: str | None = None
+    criterion: str | Criterion | None = None
+    allocation: str | Method | None = None
+    reconstruct: str | None = None
+    calibration: Source | None = None
+    samples: int = 1024
+    preprocessing: Preprocessing | None = None
+    moments: str | os.PathLike[str] | None = None
+    save_moments: str | os.PathLike[str] | None = None
+    align: Align = 1
+    exclude: str | None = None
+    replace_head: str | None = None
+    inexact: bool = False
+    seed: int = 0
+    device: Device = "auto"
+    measure: bool = True
+
+
+def make_settings(given: Mapping[str, object]) -> Settings:
+    """What is given; raises UsageError for unknown names. The rest is decided when the model is read, see `filled`."""
+    unknown = set(given) - set(Settings.__dataclass_fields__)
+    if unknown:
+        raise UsageError(
+            f"unknown setting: {', '.join(sorted(unknown))}", fix=f"one of {', '.join(Settings.__dataclass_fields__)}"
+        )
+    chosen = Settings(**given)  # type: ignore[arg-type]
+    if chosen.replace_head not in (None, "gap"):
+        raise UsageError(f"there is no '{chosen.replace_head}'", where="--replace-head", fix="choose gap")
+    said = (chosen.preset, chosen.criterion, chosen.allocation, chosen.reconstruct, chosen.moments, chosen.calibration)
+    return replace(chosen, calibration=SYNTHETIC_IF_IMAGES) if said == (None,) * len(said) else chosen
+
+
+def filled(settings: Settings, *, data: bool) -> Settings:
+    """What is not said is decided by the preset, or by what there is: data, moments, or weights alone."""
+    default = default_preset(data=data, moments=settings.moments is not None)
+    preset = default if settings.preset is None else make_preset(settings.preset)
+    return replace(
+        settings,
+        criterion=settings.criterion or preset.criterion,
+        allocation=settings.allocation or preset.allocation,
+        reconstruct=settings.reconstruct or preset.reconstruct,
+    )

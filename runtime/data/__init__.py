@@ -1,0 +1,1 @@
+"""Data: what users give, images, synthetic images, random inputs."""

@@ -1,0 +1,155 @@
+"""From an image file to what a model reads: size, layout, scale, mean and standard deviation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import IO, Literal
+
+import numpy as np
+
+from ...passes.errors import ReadError, UsageError
+from .inputs import ModelInput
+
+Layout = Literal["NCHW", "NHWC"]
+Size = tuple[int, int]
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels -> pillow's name
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """What is done to an image; None leaves it to the model's input.
+
+    resize: the shorter side becomes this many pixels, or (height, width) exactly; crop: the part in the middle,
+    (height, width), taken after it: by default the size that the model fixes, else the square of `resize`. Without
+    both, a model of fixed size gets the largest part in the middle of its proportions, resized.
+    Values are then (pixel * scale - mean) / std, one mean and std a channel or one for all; scale is 1/255 for models
+    that read floats and 1 for those that read integers. layout: where the channels are.
+    """
+
+    mean: Sequence[float] = (0.0,)
+    std: Sequence[float] = (1.0,)
+    resize: int | Size | None = None
+    crop: int | Size | None = None
+    scale: float | None = None
+    layout: Layout | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReader:
+    """Reads images for one model input: `reader(file)` is an array of its type without the batch axis.
+
+    size: (height, width) of the result, None for that of the image; offset, factor: value = pixel * factor - offset.
+    """
+
+    mode: str
+    layout: Layout
+    resize: int | Size | None
+    size: Size | None
+    factor: np.ndarray
+    offset: np.ndarray
+    dtype: np.dtype
+
+    def __call__(self, file: str | IO[bytes]) -> np.ndarray:
+        """Decode one image. Raises ReadError where it is none that pillow knows."""
+        from PIL import Image, UnidentifiedImageError
+
+        try:
+            with Image.open(file) as image:
+                pixels = np.asarray(self._sized(image.convert(self.mode)))
+        except (UnidentifiedImageError, OSError, SyntaxError) as error:  # SyntaxError: pillow on broken PNG files
+            name = getattr(file, "name", file)
+            raise ReadError(
+                "an image cannot be read", where=f"{name}: {error}", fix="remove it, or repair it"
+            ) from error
+        if pixels.ndim == 2:
+            pixels = pixels[:, :, None]
+        values = pixels * self.factor - self.offset if self.dtype.kind == "f" else pixels
+        return np.ascontiguousarray(values.transpose(2, 0, 1) if self.layout == "NCHW" else values, self.dtype)
+
+    def _sized(self, image):  # noqa: ANN001, ANN202 - pillow is imported where it is used
+        from PIL import Image
+
+        if self.resize is not None:
+            height, width = self._target(image.height, image.width)
+            if (image.height, image.width) != (height, width):
+                image = image.resize((width, height), Image.Resampling.BILINEAR)
+        if self.size is None or self.size == (image.height, image.width):
+            return image
+        height, width = self.size
+        if self.resize is None:  # the largest part in the middle of the wanted proportions, then its size
+            ratio = min(image.height / height, image.width / width)
+            box = _middle(image.height, image.width, height * ratio, width * ratio)
+            return image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+        if image.height < height or image.width < width:
+            raise UsageError(
+                f"an image of {image.height} x {image.width} pixels has no part of {height} x {width}",
+                fix="give a larger --resize, or none",
+            )
+        left, top, _, _ = (round(v) for v in _middle(image.height, image.width, height, width))
+        return image.crop((left, top, left + width, top + height))
+
+    def _target(self, height: int, width: int) -> Size:
+        if not isinstance(self.resize, int):
+            assert self.resize is not None
+            return self.resize
+        ratio = self.resize / min(height, width)
+        return max(round(height * ratio), 1), max(round(width * ratio), 1)
+
+
+def _middle(height: int, width: int, part_height: float, part_width: float) -> tuple[float, float, float, float]:
+    """The box (left, top, right, bottom) of the part in the middle."""
+    left, top = (width - part_width) / 2, (height - part_height) / 2
+    return left, top, left + part_width, top + part_height
+
+
+def image_reader(wanted: ModelInput, how: Preprocessing) -> ImageReader:
+    """Take from the model's input what `how` leaves open. Raises UsageError where the two contradict each other."""
+    if wanted.dims is not None and len(wanted.dims) != 4:
+        raise UsageError(
+            "images go to models that read four axes (batch, channels, height, width)",
+            where=str(wanted),
+            fix="give the data as .npz or module:function",
+        )
+    _, *dims = wanted.dims or (None, None, None, None)
+    layout = how.layout or ("NHWC" if dims[2] in _MODES and dims[0] not in (1, 3) else "NCHW")
+    channels, height, width = dims if layout == "NCHW" else (dims[2], dims[0], dims[1])
+    mode = _MODES.get(channels or 3)
+    if mode is None:
+        raise UsageError(
+            f"an image does not have {channels} channels", where=f"{wanted}, read as {layout}", fix="name the --layout"
+        )
+    size = _size(how, height, width, wanted)
+    scale = how.scale if how.scale is not None else (1 / 255 if wanted.dtype.kind == "f" else 1.0)
+    mean, std = (_per_channel(v, len(mode) if mode != "L" else 1, wanted) for v in (how.mean, how.std))
+    if not (std > 0).all():
+        raise UsageError("--std must be positive", where=str(how.std), fix="give standard deviations of scaled pixels")
+    factor, offset = (scale / std).astype(np.float32), (mean / std).astype(np.float32)
+    if wanted.dtype.kind != "f" and ((factor != 1).any() or offset.any()):
+        raise UsageError(
+            "--mean, --std and --scale make no sense for integers", where=str(wanted), fix="leave them away"
+        )
+    return ImageReader(mode, layout, how.resize, size, factor, offset, wanted.dtype)
+
+
+def _size(how: Preprocessing, height: int | None, width: int | None, wanted: ModelInput) -> Size | None:
+    """The size after everything: the crop, else the model's, else that of the resize."""
+    size, resized = _square(how.crop), _square(how.resize)
+    if size is not None and (size[0] != (height or size[0]) or size[1] != (width or size[1])):
+        raise UsageError(f"--crop {size} is not the model's size", where=str(wanted), fix="leave --crop away")
+    if size is None and height is not None and width is not None:
+        size = (height, width)
+    return size or resized
+
+
+def _square(size: int | Size | None) -> Size | None:
+    return (size, size) if isinstance(size, int) else size
+
+
+def _per_channel(values: Sequence[float], channels: int, wanted: ModelInput) -> np.ndarray:
+    array = np.asarray(values, np.float64)
+    if array.shape not in ((1,), (channels,)):
+        raise UsageError(
+            f"{array.size} values of --mean or --std for {channels} channels", where=str(wanted), fix="one a channel"
+        )
+    return array

@@ -1,0 +1,172 @@
+"""Random input for any model: which inputs it has, and how large the free sizes are."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from ...passes.errors import ReadError
+from ..session import Device, Session, Source, open_session
+
+Feeds = dict[str, np.ndarray]
+
+# Sizes to try where a model leaves them free: what classifiers and detectors are trained on, then what small nets take.
+_EXTENTS = (64, 224, 256, 32, 16, 320, 384, 512, 640, 8, 1)
+_BATCHES = (1, 2)
+_BATCH_NAME = re.compile(r"n|b|bs|batch.*", re.IGNORECASE)
+_CHANNEL_NAME = re.compile(r"c|ch|channels?|num_channels", re.IGNORECASE)
+
+
+def sample_feeds(
+    model: Source,
+    *,
+    seed: int = 0,
+    batch: int | None = None,
+    sizes: Mapping[str, int] | None = None,
+    extent: int = 224,
+) -> Feeds:
+    """Return random input for every input that a caller must give, of the declared type and size.
+
+    Free sizes: what `sizes` says of their name; else `batch` (1 by default) for the leading one; else what the first
+    convolution wants, for channels; else `extent`. One name has one size everywhere. A size that the model fixes stays.
+    Floats are standard normal, uint8 covers its range, other integers are 0 or 1 (they may be indices), each input
+    drawn from (seed, its name). Raises ReadError where an input has no shape or no such type.
+    """
+    sizes = dict(sizes or {})
+    graph = _load(model).graph
+    channels = _conv_channels(graph)
+    return {
+        value.name: _random(value, _shape(value, channels.get(value.name), batch or 1, extent, sizes), seed)
+        for value in required_inputs(graph)
+    }
+
+
+def runnable_feeds(
+    model: Source,
+    *,
+    seed: int = 0,
+    batch: int | None = None,
+    sizes: Mapping[str, int] | None = None,
+    device: Device = "auto",
+    base_dir: str | Path | None = None,
+) -> Feeds:
+    """Return `sample_feeds` of the first sizes on which the model runs; raise ReadError if it runs on none tried.
+
+    A model without free sizes has one candidate, which is not tried: whoever runs it will see.
+    """
+    graph_only = _load(model)
+    candidates = _distinct(graph_only, seed, batch, sizes)
+    first = next(candidates)
+    second = next(candidates, None)
+    if second is None:
+        return first
+    session = open_session(model, device=device, optimise=False, base_dir=base_dir)
+    failure = None
+    for feeds in itertools.chain((first, second), candidates):
+        failure = _failure(session, feeds)
+        if failure is None:
+            return feeds
+    raise ReadError(
+        "no input was found on which the model runs",
+        where=f"the last one tried: {failure.what if failure else ''}",
+        fix="name the free sizes of its inputs, or give calibration data",
+    ) from failure
+
+
+def _failure(session: Session, feeds: Feeds) -> ReadError | None:
+    try:
+        session.run(feeds)
+    except ReadError as error:
+        return error
+    return None
+
+
+def required_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """Return the graph inputs that have no default: old exporters list every initializer as an input too."""
+    defaults = {tensor.name for tensor in graph.initializer} | {s.values.name for s in graph.sparse_initializer}
+    return [value for value in graph.input if value.name not in defaults]
+
+
+def _load(model: Source) -> onnx.ModelProto:
+    if isinstance(model, onnx.ModelProto):
+        return model
+    try:
+        return onnx.load(model, load_external_data=False)
+    except (OSError, ValueError) as error:
+        raise ReadError(f"the model cannot be read: {error}", where=str(model), fix="give an ONNX file") from error
+
+
+def _distinct(model: onnx.ModelProto, seed: int, batch: int | None, sizes: Mapping[str, int] | None) -> Iterator[Feeds]:
+    """Feeds for every pair of a batch and an extent, those with sizes seen before left out."""
+    seen = set()
+    for batch_size, extent in itertools.product(_BATCHES if batch is None else (batch,), _EXTENTS):
+        feeds = sample_feeds(model, seed=seed, batch=batch_size, sizes=sizes, extent=extent)
+        shapes = tuple(array.shape for array in feeds.values())
+        if shapes not in seen:
+            seen.add(shapes)
+            yield feeds
+
+
+def _conv_channels(graph: onnx.GraphProto) -> dict[str, int]:
+    """Input name -> the channels that a convolution reading it directly expects."""
+    weights = {tensor.name: tensor.dims for tensor in graph.initializer}
+    channels = {}
+    for node in graph.node:
+        if node.op_type == "Conv" and node.input[1] in weights:
+            groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+            channels[node.input[0]] = weights[node.input[1]][1] * groups
+    return channels
+
+
+def _shape(
+    value: onnx.ValueInfoProto, channels: int | None, batch: int, extent: int, sizes: dict[str, int]
+) -> tuple[int, ...]:
+    """Resolve the free sizes of one input; a name that is met for the first time enters `sizes`."""
+    if not value.type.tensor_type.HasField("shape"):
+        raise ReadError(
+            "an input has no shape, so no random input can be made",
+            where=f"input {value.name!r}",
+            fix="declare its shape (onnx.tools.update_model_dims does), or give calibration data",
+        )
+    dims = value.type.tensor_type.shape.dim
+    shape = []
+    for axis, dim in enumerate(dims):
+        name = dim.dim_param
+        if dim.dim_value > 0:
+            size = dim.dim_value
+        elif name in sizes:
+            size = sizes[name]
+        elif (axis == 0 and len(dims) > 1) or _BATCH_NAME.fullmatch(name):
+            size = batch
+        elif axis == 1 and len(dims) > 2 and (channels or _CHANNEL_NAME.fullmatch(name)):
+            size = channels or 3
+        else:
+            size = extent
+        if name:
+            sizes[name] = size
+        shape.append(size)
+    return tuple(shape)
+
+
+def _random(value: onnx.ValueInfoProto, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    kind = value.type.tensor_type.elem_type
+    if value.type.WhichOneof("value") != "tensor_type" or kind in (TensorProto.STRING, TensorProto.UNDEFINED):
+        raise ReadError(
+            "no random input can be made for an input of this type",
+            where=f"input {value.name!r}: {helper.printable_type(value.type)}",
+            fix="give calibration data",
+        )
+    dtype = helper.tensor_dtype_to_np_dtype(kind)
+    rng = np.random.default_rng([seed, zlib.crc32(value.name.encode())])
+    if dtype == np.uint8:
+        return rng.integers(0, 256, shape, np.uint8)
+    if dtype == np.bool_ or np.issubdtype(dtype, np.integer):
+        return rng.integers(0, 2, shape).astype(dtype)
+    return rng.standard_normal(shape).astype(dtype)

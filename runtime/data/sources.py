@@ -1,0 +1,161 @@
+"""Where samples come from: images in folders and archives, arrays in files."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, NamedTuple
+
+import numpy as np
+
+from ...passes.errors import ReadError, UsageError
+from .inputs import ModelInput, check_feeds
+from .preprocess import ImageReader
+from .random_feeds import Feeds
+
+LABELS = ("label", "labels")  # keys of an .npz that hold the classes
+_IMAGES = frozenset([".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"])
+_LAYOUT = "put images in one folder a class, or all in one folder where classes are not needed"
+
+
+class Batch(NamedTuple):
+    """Some samples: an array for each input of the model, and their classes, int64 (n,), where they are known."""
+
+    feeds: Feeds
+    labels: np.ndarray | None
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Samples that can be read in any order: `read(indices)` is the batch of those; labels: int64 (count,) or None."""
+
+    count: int
+    labels: np.ndarray | None
+    classes: tuple[str, ...]
+    read: Callable[[np.ndarray], Batch]
+
+
+# ---- images
+
+
+def image_samples(path: Path, name: str, reader: ImageReader) -> Samples:
+    """The images of a folder or zip, for the model input `name`; where they lie in several folders, these are classes.
+
+    Classes are the folders in alphabetical order. The first image is read to see that all is well. Raises ReadError or
+    UsageError where there is no image, where it cannot be read, or where some lie in class folders and some do not.
+    """
+    files, opened = _archive(path) if path.is_file() else _folder(path)
+    if not files:
+        raise ReadError("there is no image", where=str(path), fix=_LAYOUT)
+    labels, classes = _classes(files, path)
+
+    def read(indices: np.ndarray) -> Batch:
+        images = []
+        for index in indices:
+            with opened(files[index]) as file:
+                images.append(reader(file))
+        return Batch({name: _stack(images, path)}, None if labels is None else labels[indices])
+
+    read(np.zeros(1, np.int64))
+    return Samples(len(files), labels, classes, read)
+
+
+def _folder(path: Path) -> tuple[list[str], Callable[[str], IO[bytes]]]:
+    found = _pictures(file.relative_to(path).as_posix() for file in path.rglob("*"))
+    return found, lambda name: (path / name).open("rb")
+
+
+def _archive(path: Path) -> tuple[list[str], Callable[[str], IO[bytes]]]:
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise ReadError("this is no zip archive", where=f"{path}: {error}", fix=_LAYOUT) from error
+    return _pictures(archive.namelist()), archive.open
+
+
+def _pictures(names: Iterable[str]) -> list[str]:
+    """Image files in alphabetical order, without what operating systems hide (.DS_Store, __MACOSX)."""
+    return sorted(
+        name
+        for name in names
+        if PurePosixPath(name).suffix.lower() in _IMAGES
+        and not any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
+    )
+
+
+def _classes(files: Sequence[str], path: Path) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    parents = [str(PurePosixPath(name).parent) for name in files]
+    folders = sorted(set(parents))
+    if len(folders) == 1:
+        return None, ()
+    if "." in folders:
+        raise UsageError("some images lie in class folders and some do not", where=str(path), fix=_LAYOUT)
+    number = {folder: i for i, folder in enumerate(folders)}
+    return np.array([number[p] for p in parents], np.int64), tuple(folders)
+
+
+def _stack(images: list[np.ndarray], path: Path) -> np.ndarray:
+    shapes = {image.shape for image in images}
+    if len(shapes) > 1:
+        raise UsageError(
+            "the images differ in size, and the model fixes none",
+            where=f"{path}: {', '.join(map(str, sorted(shapes)))}",
+            fix="give --resize or --crop",
+        )
+    return np.stack(images)
+
+
+# ---- arrays
+
+
+def array_samples(arrays: Mapping[str, np.ndarray], inputs: Sequence[ModelInput], where: str) -> Samples:
+    """Samples along the first axis of arrays named like the model's inputs; `label` or `labels` are their classes."""
+    names = {i.name for i in inputs}
+    key = next((k for k in LABELS if k in arrays and k not in names), None)
+    feeds = check_feeds({k: v for k, v in arrays.items() if k != key}, inputs, where, whole=True)
+    lengths = {k: len(v) if v.ndim else 0 for k, v in arrays.items()}
+    if len(set(lengths.values())) != 1 or not min(lengths.values()):
+        words = ", ".join(f"{k} has {n}" for k, n in lengths.items())
+        raise UsageError(
+            "the arrays do not hold the same number of samples", where=f"{where}: {words}", fix="one row a sample"
+        )
+    labels = None if key is None else class_numbers(arrays[key], where)
+
+    def read(indices: np.ndarray) -> Batch:
+        return Batch({k: v[indices] for k, v in feeds.items()}, None if labels is None else labels[indices])
+
+    return Samples(next(iter(lengths.values())), labels, (), read)
+
+
+def class_numbers(labels: np.ndarray, where: str) -> np.ndarray:
+    """Labels as int64 (n,). Raises UsageError where they are something else."""
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "iu" or labels.size != len(labels):
+        raise UsageError(
+            f"labels must be one class number a sample, not {labels.dtype.name} {labels.shape}",
+            where=where,
+            fix="give integers from 0, in the order of the model's outputs",
+        )
+    return labels.reshape(-1).astype(np.int64)
+
+
+def load_arrays(path: Path, inputs: Sequence[ModelInput]) -> dict[str, np.ndarray]:
+    """The arrays of an .npz, or that of an .npy under the name of the only input, mapped into memory."""
+    try:
+        if path.suffix.lower() == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise ReadError(
+            "the arrays cannot be read", where=f"{path}: {error}", fix="write it with numpy.save"
+        ) from error
+    if len(inputs) != 1:
+        raise UsageError(
+            f"an .npy holds one array, and the model has {len(inputs)} inputs",
+            where=str(path),
+            fix="give an .npz with an array for each input",
+        )
+    return {inputs[0].name: array}

@@ -1,0 +1,1 @@
+"""Measurements of a running model: moments, sensitivity, accuracy, latency."""

@@ -1,0 +1,180 @@
+"""Calibration: run a model on data once and keep the moments of what its consumers read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from ...passes.algebra.moments import ActivationStatistics, Moments, MomentsSet
+from ...passes.algebra.positions import Positions
+from ...passes.channels.labels import Labels
+from ...passes.errors import ReadError, UsageError
+from ...passes.rewrite.taps import Instrument, Taps, find_taps, instrument
+from ..data.random_feeds import Feeds
+from ..data.sources import Batch
+from ..session import Device, Session, open_session
+from .sums import Accumulator, Products
+
+Array = np.ndarray
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How activations are sampled and where the model runs.
+
+    positions: patches an image and tensor, None for `positions.default_positions`, all where a map has no more; seed:
+    of the positions; activations: whether statistics of every channel are taken too; limit: bytes that the second
+    moment of one consumer may take, above which patches are kept instead; threads: of one operator, None for all.
+    """
+
+    positions: int | None = None
+    seed: int = 0
+    activations: bool = False
+    limit: int = 256 << 20
+    device: Device = "auto"
+    threads: int | None = None
+
+
+def calibrate(
+    labels: Labels,
+    data: Iterable[Batch],
+    taps: Taps | None = None,
+    how: Calibration | None = None,
+    progress: Progress = lambda done: None,
+) -> MomentsSet:
+    """Moments of all consumers that `taps` read (by default every one of channels), in one pass over the data.
+
+    The labels must be those of shapes of the data's size. Memory: the moments, rows that wait to be added (at most half
+    of that again), and one batch, however many images there are. progress is told how many images are done.
+    Raises UsageError where the data do not fit, ReadError where the model does not run or gives what is not finite.
+    """
+    how = how or Calibration()
+    taps = find_taps(labels) if taps is None else taps
+    model = labels.graph.source
+    instruments = instrument(taps, labels.graph.opset, how.activations)
+    sums = _Sums(instruments, how)
+    images = 0
+    for count, patches, found in _run(model, instruments, data, how):
+        sums.add(patches, found, count)
+        images += count
+        progress(images)
+    if not images:
+        raise UsageError("there is no image to calibrate on", fix="give data")
+    return sums.result(labels.graph.sha256())
+
+
+def iterate_rows(
+    model: onnx.ModelProto, taps: Taps, data: Iterable[Batch], how: Calibration | None = None
+) -> Iterator[tuple[Array, ...]]:
+    """Batch by batch and tap by tap the sampled patches, (images * positions, C * k) float32, channel-major.
+
+    With the same data, seed and positions the rows of two models belong together: same image, same output position. So
+    `iterate_rows(pruned, taps.only(names), ...)` are the inputs X' of a sequential re-fit, and
+    `iterate_rows(original, taps.outputs({...}), ...)` its targets Y. The taps of the original serve the pruned model,
+    whose tensors keep their names.
+    """
+    how = how or Calibration()
+    instruments = instrument(taps, _opset(model))
+    for _, patches, _ in _run(model, instruments, data, how):
+        yield tuple(to_rows(p) for p in patches)
+
+
+def sample_rows(
+    model: onnx.ModelProto, taps: Taps, data: Iterable[Batch], how: Calibration | None = None
+) -> tuple[Array, ...]:
+    """`iterate_rows` of all batches together: tap by tap (rows, C * k) float32. Memory: all of them."""
+    return tuple(np.concatenate(parts) for parts in zip(*iterate_rows(model, taps, data, how), strict=True))
+
+
+def to_rows(patches: Array) -> Array:
+    """(images, positions, k, C) to (images * positions, C * k)."""
+    return patches.transpose(0, 1, 3, 2).reshape(patches.shape[0] * patches.shape[1], -1)
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
+
+
+def _run(
+    model: onnx.ModelProto, instruments: Instrument, data: Iterable[Batch], how: Calibration
+) -> Iterator[tuple[int, list[Array], Mapping[str, Array]]]:
+    """Batch by batch the number of images, tap by tap the patches (images, positions, k, C), and all outputs."""
+    session: Session = open_session(model, device=how.device, threads=how.threads, additions=instruments.additions)
+    positions = Positions(how.seed, how.positions)
+    outputs = [value.name for value in instruments.additions.graph.output]
+    for batch in data:
+        count = _images(batch.feeds, instruments.taps)
+        draw = instruments.draw(count, positions)
+        found = session.run({**batch.feeds, **draw.feeds}, outputs)
+        yield count, instruments.patches(found, draw), found
+
+
+def _images(feeds: Feeds, taps: Taps) -> int:
+    """The batch size; raises UsageError where the rest of a shape is not what the taps were made for."""
+    for name, size in taps.sizes.items():
+        if name in feeds and feeds[name].shape[1:] != size:
+            raise UsageError(
+                f"calibration data of the size {feeds[name].shape[1:]}, where the model was read for {size}",
+                where=f"input {name!r}",
+                fix="give all data in one size (--resize), and read the model for that size",
+            )
+    return len(next(iter(feeds.values())))
+
+
+class _Sums:
+    """What is kept of the batches."""
+
+    def __init__(self, instruments: Instrument, how: Calibration) -> None:
+        self._instruments, self._limit = instruments, how.limit
+        self._products = Products(how.device, how.threads)
+        self._accumulators: list[list[Accumulator]] = []
+        self._means: dict[str, Array] = {}
+        self._images = 0
+
+    def add(self, patches: list[Array], found: Mapping[str, Array], images: int) -> None:
+        taps = self._instruments.taps
+        if not self._accumulators:
+            self._accumulators = [self._begin(p, tap.groups) for p, tap in zip(patches, taps, strict=True)]
+        for patch, tap, accumulators in zip(patches, taps, self._accumulators, strict=True):
+            for accumulator, rows in zip(accumulators, _groups(patch, tap.groups), strict=True):
+                accumulator.add(rows)
+        for tensor, outputs in self._instruments.statistics.items():
+            means = np.stack([found[o].astype(np.float64) for o in outputs]) * images
+            self._means[tensor] = self._means.get(tensor, 0) + means
+        self._images += images
+
+    def _begin(self, patches: Array, groups: int) -> list[Accumulator]:
+        kernel, channels = patches.shape[2], patches.shape[3] // groups
+        return [Accumulator(self._products, kernel, channels, self._limit) for _ in range(groups)]
+
+    def result(self, graph_sha256: str) -> MomentsSet:
+        consumers: dict[str, tuple[Moments, ...]] = {}
+        for tap, accumulators in zip(self._instruments.taps, self._accumulators, strict=True):
+            moments = tuple(accumulator.result() for accumulator in accumulators)
+            if not all(np.isfinite(m.mean).all() for m in moments):
+                raise ReadError(
+                    "the model's activations are not finite on the calibration data",
+                    where=f"tensor {tap.tensor!r}",
+                    fix="check the data and their preprocessing",
+                )
+            consumers.update(dict.fromkeys(tap.consumers, moments))
+        return MomentsSet(graph_sha256, consumers, {t: self._statistics(t) for t in self._means})
+
+    def _statistics(self, tensor: str) -> ActivationStatistics:
+        mean, square, nonzero = self._means[tensor] / self._images
+        return ActivationStatistics(1 - nonzero, mean, np.maximum(square - mean**2, 0))
+
+
+def _groups(patches: Array, groups: int) -> Iterator[Array]:
+    """(images, positions, k, C) to (images * positions, k * C / groups) for each group."""
+    rows = patches.shape[0] * patches.shape[1]
+    if groups == 1:
+        yield patches.reshape(rows, -1)
+        return
+    split = patches.reshape(rows, patches.shape[2], groups, -1)
+    for group in range(groups):
+        yield split[:, :, group].reshape(rows, -1)

@@ -1,0 +1,170 @@
+"""How good a model is on data: accuracy where there are labels, else how far it is from a reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ...passes.errors import UsageError
+from ..data.random_feeds import Feeds
+from ..data.sources import Batch
+from ..session import Device, Session, Source, open_session
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """Shares of the samples whose class is the highest output, and among the five highest."""
+
+    top1: float
+    top5: float
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """How far outputs are from those of a reference: `value` is the mean of `outputs`, one number an output.
+
+    kind: "kl", in nats a sample, where every output is that of a classifier; else "relative mse", mean (y - r)^2 over
+    mean r^2.
+    """
+
+    value: float
+    outputs: dict[str, float]
+    kind: Literal["kl", "relative mse"]
+    samples: int
+
+
+def accuracy(
+    model: Source,
+    data: Iterable[Batch],
+    *,
+    device: Device = "auto",
+    threads: int | None = None,
+    progress: Progress = lambda done: None,
+) -> Accuracy:
+    """Top-1 and top-5 of the first output of the form (samples, classes); progress is told how many samples are done.
+
+    Raises UsageError where the data have no labels, or labels that the model has no class for, or no output is one of
+    a classifier.
+    """
+    session = open_session(model, device=device, threads=threads)
+    hits, done = np.zeros(2), 0
+    for batch in data:
+        if batch.labels is None:
+            raise UsageError("accuracy needs labels", fix="put the images in one folder a class, or compare models")
+        ranks = _ranks(_logits(session.run(batch.feeds), len(batch.labels)), batch.labels)
+        hits += np.count_nonzero(ranks < 1), np.count_nonzero(ranks < 5)
+        done += len(ranks)
+        progress(done)
+    if not done:
+        raise UsageError("there is no sample to evaluate", fix="give data")
+    return Accuracy(float(hits[0] / done), float(hits[1] / done), done)
+
+
+def outputs(
+    model: Source, data: Iterable[Batch], *, device: Device = "auto", threads: int | None = None
+) -> Iterator[Feeds]:
+    """The model's floating-point outputs on each batch; as a list, a reference for several `divergence`s."""
+    session = open_session(model, device=device, threads=threads)
+    return (_floats(session, batch) for batch in data)
+
+
+def divergence(
+    model: Source,
+    reference: Iterable[Feeds],
+    data: Iterable[Batch],
+    *,
+    device: Device = "auto",
+    threads: int | None = None,
+    progress: Progress = lambda done: None,
+) -> Divergence:
+    """How far the model's outputs are from `reference`, which is `outputs` of another model on the same data.
+
+    Classifiers, whose outputs are (samples, classes): KL(softmax(reference) || softmax(model)), mean over the samples;
+    outputs that are probabilities already are taken as such. Raises UsageError where no output can be compared.
+    """
+    found = outputs(model, data, device=device, threads=threads)
+    counts = (len(next(iter(batch.feeds.values()))) for batch in data)
+    return compare_outputs(reference, found, counts, progress)
+
+
+def compare_outputs(
+    reference: Iterable[Feeds],
+    found: Iterable[Feeds],
+    counts: Iterable[int],
+    progress: Progress = lambda done: None,
+) -> Divergence:
+    """`divergence` of outputs that are there already; counts: samples a batch."""
+    sums: dict[str, np.ndarray] = {}
+    classifies, done = True, 0
+    for wanted, got, count in zip(reference, found, counts, strict=True):
+        names = [n for n in wanted if n in got and wanted[n].shape == got[n].shape]
+        classifies = classifies and all(wanted[n].ndim == 2 and wanted[n].shape[1] > 1 for n in names)
+        for name in names:
+            sums[name] = sums.get(name, np.zeros(3)) + _distances(wanted[name], got[name], classifies)
+        done += count
+        progress(done)
+    if not sums:
+        raise UsageError("the models have no output that can be compared", fix="compare models of the same interface")
+    kind = "kl" if classifies else "relative mse"
+    values = {n: float(s[0] / done if classifies else s[1] / (s[2] or 1.0)) for n, s in sums.items()}
+    return Divergence(float(np.mean(list(values.values()))), values, kind, done)
+
+
+def _distances(reference: np.ndarray, value: np.ndarray, classifies: bool) -> np.ndarray:
+    """Sums over a batch: of the KL divergences, of (y - r)^2, of r^2."""
+    reference, value = reference.astype(np.float64), value.astype(np.float64)
+    kl = float(_kl(reference, value).sum()) if classifies else 0.0
+    return np.array([kl, np.square(value - reference).sum(), np.square(reference).sum()])
+
+
+def _kl(reference: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """KL(softmax(reference) || softmax(value)) of each row, in nats, never below 0."""
+    p, q = _log_probabilities(reference), _log_probabilities(value)
+    terms = np.exp(p) * (p - q)
+    return np.maximum(np.where(np.isneginf(p), 0.0, terms).sum(1), 0.0)
+
+
+def _log_probabilities(rows: np.ndarray) -> np.ndarray:
+    if (rows >= 0).all() and np.allclose(rows.sum(1), 1, atol=1e-3):
+        rows = np.log(np.maximum(rows, np.finfo(np.float32).tiny))
+    rows = rows - rows.max(1, keepdims=True)
+    return rows - np.log(np.exp(rows).sum(1, keepdims=True))
+
+
+def _floats(session: Session, batch: Batch) -> Feeds:
+    return {
+        name: value
+        for name, value in session.run(batch.feeds).items()
+        if isinstance(value, np.ndarray) and value.dtype.kind not in "biuOUS"
+    }
+
+
+def _logits(values: dict[str, object], samples: int) -> np.ndarray:
+    for value in values.values():
+        if isinstance(value, np.ndarray) and value.dtype.kind not in "biuOUS":
+            rows = value.reshape(len(value), -1) if value.ndim else value
+            if value.ndim >= 2 and rows.shape == (samples, value.shape[1]) and value.shape[1] > 1:
+                return rows
+    raise UsageError(
+        "no output of the model has the form (samples, classes)",
+        where=", ".join(f"{k} {getattr(v, 'shape', '')}" for k, v in values.items()),
+        fix="compare it with the original: onnx-prune evaluate --reference",
+    )
+
+
+def _ranks(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How many classes are ahead of the right one; of equal outputs the first is ahead, as argmax has it."""
+    if labels.min() < 0 or labels.max() >= logits.shape[1]:
+        raise UsageError(
+            f"a label is {labels.max()}, and the model has {logits.shape[1]} classes",
+            fix="give labels from 0, in the order of the model's outputs",
+        )
+    right = logits[np.arange(len(labels)), labels][:, None]
+    earlier = np.arange(logits.shape[1]) < labels[:, None]
+    return ((logits > right) | ((logits == right) & earlier)).sum(1) + np.where(np.isnan(right[:, 0]), 10**6, 0)

@@ -1,0 +1,135 @@
+"""How much the whole network minds that a group is cut: divergence of its outputs at a few widths, without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...passes.algebra.least_squares import Refit, refit_full
+from ...passes.algebra.moments import MomentsSet
+from ...passes.channels.groups import ChannelGroups
+from ...passes.channels.linear import Linear, linears, write_refit
+from ...passes.graph.model import Graph
+from ...passes.selection.ranking import Ranking
+from ..data.sources import Batch
+from ..session import Device
+from .evaluate import compare_outputs, outputs
+from .segments import Frontier
+
+Array = np.ndarray
+Progress = Callable[[int, int], None]
+LEVELS = (0.25, 0.5, 0.75)  # shares of a group's units that go
+
+
+@dataclass(frozen=True, slots=True)
+class Sensitivities:
+    """How far the outputs move when one group alone is cut: {group: {units that go: divergence}}.
+
+    kind: "kl", nats a sample, for classifiers, else "relative mse".
+    """
+
+    kind: str
+    values: Mapping[str, Mapping[int, float]]
+
+
+def measure_sensitivity(
+    groups: ChannelGroups,
+    rankings: Mapping[str, Ranking],
+    moments: MomentsSet | None,
+    data: Iterable[Batch],
+    *,
+    device: Device = "auto",
+    progress: Progress = lambda done, of: None,
+) -> Sensitivities:
+    """Each group that has a ranking loses a share of its units (LEVELS), alone, and the outputs are compared.
+
+    Its readers are refitted on the moments, where they are given. Only what comes behind the first of them is run.
+    """
+    batches = list(data)
+    frontier = Frontier(groups.labels.graph, batches, device=device)
+    reference = list(outputs(groups.labels.graph.source, batches, device=device))
+    readers = _readers(groups)
+    values: dict[str, dict[int, float]] = {name: {} for name in rankings}
+    kind = ""
+    for number, name in enumerate(sorted(rankings, key=lambda name: readers[name][0].node if readers[name] else -1), 1):
+        group, order = groups[name], rankings[name].order
+        if readers[name]:
+            frontier.advance(readers[name][0].name)
+        for count in level_counts(group.units):
+            graph = silenced_and_refitted(groups, readers[name], group.components[order[:count]], moments)
+            found = compare_outputs(reference, frontier.outputs(graph), frontier.counts)
+            values[name][count], kind = found.value, found.kind
+        progress(number, len(rankings))
+    return Sensitivities(kind, values)
+
+
+def _readers(groups: ChannelGroups) -> dict[str, list[Linear]]:
+    """The consumers of every group that can be refitted, in the order of the graph."""
+    owner = {component: group.name for group in groups.free for component in group.components.tolist()}
+    readers: dict[str, list[Linear]] = {group.name: [] for group in groups.groups}
+    for linear in linears(groups.labels):
+        components = groups.component[linear.inputs[linear.inputs >= 0]]
+        for name in {owner[c] for c in np.unique(components).tolist() if c in owner}:
+            readers[name].append(linear)
+    return readers
+
+
+def level_counts(units: int) -> list[int]:
+    """How many of so many units go at each level, where that is neither none nor all."""
+    return sorted({int(level * units) for level in LEVELS} - {0, units})
+
+
+def scaled_by_network(rankings: Mapping[str, Ranking], measured: Sensitivities) -> dict[str, Ranking]:
+    """The rankings with harm in units of the network's output.
+
+    Between the levels the harm follows the ranking's own curve: a monotone piecewise-linear map takes it to the
+    divergence.
+    """
+    return {
+        name: Ranking(
+            ranking.order, _mapped(ranking.harm, list(measured.values[name]), list(measured.values[name].values()))
+        )
+        for name, ranking in rankings.items()
+    }
+
+
+def _mapped(harm: Array, counts: list[int], values: list[float]) -> Array:
+    """The harm curve through the measured points (harm at a count, divergence), and on in proportion behind them."""
+    if not counts:
+        return harm * 0 + np.inf
+    x = np.concatenate([[0.0], harm[np.asarray(counts) - 1]])
+    y = np.maximum.accumulate(np.concatenate([[0.0], values]))
+    x = x + np.arange(len(x)) * 1e-12  # strictly rising
+    mapped = np.interp(harm, x, y)
+    beyond = harm > x[-1]
+    slope = (y[-1] - y[-2]) / max(x[-1] - x[-2], 1e-12)
+    mapped[beyond] = y[-1] + np.maximum(slope, y[-1] / max(x[-1], 1e-12)) * (harm[beyond] - x[-1])
+    return np.maximum.accumulate(mapped)
+
+
+def silenced_and_refitted(
+    groups: ChannelGroups, readers: Sequence[Linear], components: Array, moments: MomentsSet | None
+) -> Graph:
+    """The original graph in which these readers do without these units: weights zero, the others refitted."""
+    graph = groups.labels.graph.copy()
+    gone = np.zeros(int(groups.component.max()) + 1, bool)
+    gone[components] = True
+    for linear in readers:
+        cut = (linear.inputs >= 0) & gone[groups.component[np.maximum(linear.inputs, 0)]]
+        if cut.any():
+            W, kept = linear.W.copy(), np.flatnonzero(~cut)
+            refit = _refit(linear, kept, moments)
+            W[:, cut] = 0
+            W[:, kept] = refit.weight
+            write_refit(graph, linear.name, Refit(W, refit.bias))
+    return graph
+
+
+def _refit(linear: Linear, kept: Array, moments: MomentsSet | None) -> Refit:
+    if moments is not None and len(kept) and linear.name in moments:
+        found = moments[linear.name]
+        if found.second is not None:
+            return refit_full(linear.W, linear.b, found.second, found.mean, kept)
+    return Refit(linear.W[:, kept], linear.b)

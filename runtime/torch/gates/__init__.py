@@ -1,0 +1,1 @@
+"""Gradients of a loss by gates on the units of every group."""

@@ -1,0 +1,138 @@
+"""Gradients of the loss by gates on channels, of every sample on its own: one forward and backward pass for all groups.
+
+A unit's gate is a factor on the unit's channels wherever a layer reads them, 1 now; at 0 the unit is cut: that zeroes
+what reads it (passes/channels/silence.py). BatchNormalization and activation stand before the gate. Along a residual
+stream a factor on every reader is one on every layer that adds to the stream, so that the gates of all producers are
+summed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ....passes.channels.groups import ChannelGroups
+from ....passes.channels.labels import Labels
+from ....passes.errors import ReadError, UsageError
+from ...data.sources import Batch
+from ...session import Device
+from ..graph_module import GraphModule
+from .auxiliary import Depth, Head, depths, fit_heads
+from .loss import GateLoss, Signs
+from .model import GatedModel, Site, with_gates
+from .readout import Edits, Readout
+from .samples import Samples, to_samples, torch_device
+
+Array = np.ndarray
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which loss.
+
+    labels: of the data's labels, where there are any (see gate_loss.py); auxiliary: so many classifiers at intermediate
+    depths add theirs (auxiliary.py); seed: of what is drawn.
+    """
+
+    labels: bool = True
+    auxiliary: int = 0
+    seed: int = 0
+
+
+def gate_gradients(
+    groups: ChannelGroups,
+    data: Iterable[Batch],
+    wanted: Wanted | None = None,
+    *,
+    device: Device = "auto",
+    progress: Progress = lambda done: None,
+) -> dict[str, Array]:
+    """U of every free group that a layer reads: (samples, units) float64, U[n, i] = d loss_n / d gate_i.
+
+    Running statistics are used, so that samples do not see one another. Memory: U, and the activations of a batch.
+    progress is told how many samples are done. Raises UsageError for an operator that torch lacks here, or a loss that
+    the data or the model do not allow; ReadError where gradients are not finite.
+    """
+    gated, wanted = with_gates(groups), wanted or Wanted()
+    network = _Network(gated, GraphModule(gated.model).to(torch_device(device)).eval().requires_grad_(False), data)
+    loss = network.loss(groups.labels, wanted)
+    rows: list[Array] = []
+    for samples in network:
+        gates = samples.inputs[0].new_ones(len(samples), gated.gates, dtype=torch.float64, requires_grad=True)
+        (found,) = torch.autograd.grad(loss(samples, gate_edits(gated, gates)), gates)
+        rows.append(found.cpu().numpy())
+        progress(sum(map(len, rows)))
+    if not rows:
+        raise UsageError("there is no sample to take gradients on", fix="give data")
+    U = np.concatenate(rows)
+    if not np.isfinite(U).all():
+        raise ReadError("the gradients are not finite on these data", fix="check the data and their preprocessing")
+    return {name: U[:, found] for name, found in gated.columns.items()}
+
+
+def gate_edits(gated: GatedModel, gates: Tensor) -> Edits:
+    """What multiplies the gates onto the model's tensors. gates: (samples, gates), or (1, gates) for all samples."""
+    padded = torch.cat([gates, gates.new_ones(len(gates), 1)], dim=1)
+    return {site.tensor: partial(_multiply, site=site, gates=padded) for site in gated.sites}
+
+
+def _multiply(x: Tensor, site: Site, gates: Tensor) -> Tensor:
+    shape = [1] * x.dim()
+    if len(gates) > 1:
+        shape[0] = len(gates)
+    shape[site.axis] = x.shape[site.axis]
+    columns = torch.from_numpy(site.columns).to(gates.device)
+    return x * gates[:, columns].to(x.dtype).reshape(shape)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Network:
+    """A gated model as a module, and the data: iterating gives batches in which samples are apart on the first axis."""
+
+    gated: GatedModel
+    module: GraphModule
+    data: Iterable[Batch]
+
+    def __iter__(self) -> Iterator[Samples]:
+        place = next((p.device for p in self.module.parameters()), torch.device("cpu"))
+        together: bool | None = None
+        for batch in self.data:
+            samples = to_samples(self.module, batch, place)
+            if together is None and len(samples) > 1:
+                together = self._apart(samples)
+            yield from map(samples.one, range(len(samples))) if together is False else [samples]
+
+    def loss(self, labels: Labels, wanted: Wanted) -> GateLoss:
+        readout = Readout.of(self.module, self.gated.model.graph)
+        heads: tuple[Head, ...] = ()
+        if wanted.auxiliary:
+            read = depths(labels, wanted.auxiliary)
+            where = tuple(Depth(self.gated.behind(depth.tensor, depth.axis), depth.axis) for depth in read)
+            heads = fit_heads(readout, where, self, labels=wanted.labels)
+        return GateLoss(readout, heads, wanted.labels, Signs(wanted.seed))
+
+    def _apart(self, samples: Samples) -> bool:
+        """Whether every site has one sample at each index of its first axis."""
+        count, shapes = len(samples), {}
+
+        def see(x: Tensor, name: str) -> Tensor:
+            shapes[name] = tuple(x.shape)
+            return x
+
+        sites, batch = self.gated.sites, self.gated.batch
+        with torch.no_grad():
+            self.module(*samples.inputs, edits={s.tensor: partial(see, name=s.tensor) for s in sites})
+        apart = all(s.axis > 0 and s.shape[0] == batch and shapes[s.tensor] == (count, *s.shape[1:]) for s in sites)
+        if not apart and batch == count:
+            raise UsageError(
+                f"the model fixes a batch of {count} and mixes its samples, which have no gradients of their own",
+                where="--criterion",
+                fix="export it with a free batch, or take a criterion without gradients",
+            )
+        return apart

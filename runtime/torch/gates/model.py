@@ -1,0 +1,124 @@
+"""The graph with a place for gates: an Identity in front of every layer that reads units of free groups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from ....passes.channels.groups import ChannelGroups
+from ....passes.graph.export import to_model
+from ....passes.graph.shapes import real_inputs
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Site:
+    """A tensor that layers read through gates, a copy of `source`.
+
+    columns: (C,), the gate of each index of `axis`, or the number of all gates where there is none; shape: of the
+    tensor, for the batch that the labels were made for.
+    """
+
+    tensor: str
+    source: str
+    axis: int
+    columns: Array
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GatedModel:
+    """A model with an Identity at every site, and the columns of each group that has a gate; `gates` in all.
+
+    batch: for so many samples are the shapes of the sites.
+    """
+
+    model: onnx.ModelProto
+    sites: tuple[Site, ...]
+    columns: Mapping[str, slice]
+    gates: int
+    batch: int
+
+    def behind(self, source: str, axis: int) -> str:
+        """What layers read of that tensor: itself, or the copy behind gates along this axis."""
+        return next((s.tensor for s in self.sites if (s.source, s.axis) == (source, axis)), source)
+
+
+def with_gates(groups: ChannelGroups) -> GatedModel:
+    """The model with an Identity in front of the layers that read units of free groups.
+
+    Where a layer's own output carries the unit it read (a group of a convolution), the gate is at the next reader.
+    """
+    graph = groups.labels.graph.copy()
+    nodes, taken = list(graph.gs.nodes), set(graph.gs.tensors())
+    table, columns = _columns(groups)
+    gates = int(table[-1])
+    shapes = groups.labels.facts.shapes
+    made: dict[tuple[str, int, bytes], gs.Variable] = {}
+    sites: list[Site] = []
+    for number, position, axis in sorted(_readings(groups)):
+        node, tensor = nodes[number], nodes[number].inputs[position]
+        found = _site_columns(groups, number, position, axis, table)
+        if (found == gates).all():
+            continue
+        key = (tensor.name, axis, found.tobytes())
+        if key not in made:
+            made[key] = gated = gs.Variable(_fresh(taken), dtype=getattr(tensor, "dtype", None))
+            identity = gs.Node("Identity", name=gated.name, inputs=[tensor], outputs=[gated])
+            graph.gs.nodes.insert(graph.gs.nodes.index(node), identity)
+            source = groups.labels.graph.gs.nodes[number].inputs[position].name
+            sites.append(Site(gated.name, source, axis, found, shapes[source]))
+        node.inputs[position] = made[key]
+    reached = np.isin(np.arange(gates), np.concatenate([site.columns for site in sites] or [np.zeros(0)]))
+    kept = {name: found for name, found in columns.items() if reached[found].all()}
+    batch = next(iter(shapes[real_inputs(graph.source.graph)[0].name]), 1)
+    return GatedModel(to_model(graph), tuple(sites), kept, gates, batch)
+
+
+def _columns(groups: ChannelGroups) -> tuple[Array, dict[str, slice]]:
+    """The gate of each component and the gates of each free group; what has none, like table[-1], has their number."""
+    columns: dict[str, slice] = {}
+    gates = 0
+    for group in groups.free:
+        columns[group.name] = slice(gates, gates + group.units)
+        gates += group.units
+    table = np.full(int(groups.component.max(initial=-1)) + 2, gates)
+    for group in groups.free:
+        table[group.components] = np.arange(gates)[columns[group.name]]
+    return table, columns
+
+
+def _readings(groups: ChannelGroups) -> set[tuple[int, int, int]]:
+    """(node, input, axis) of every contraction of an activation."""
+    labels = groups.labels
+    found = {(mask.node, mask.input, mask.axis) for mask in labels.masks}
+    for consumer in labels.consumers:
+        position = next(i for i, t in enumerate(labels.graph.gs.nodes[consumer.node].inputs) if t.name == consumer.data)
+        for axis, there in enumerate(labels.axes.get(consumer.data, ())):
+            if there is consumer.labels or np.array_equal(there, consumer.labels):
+                found.add((consumer.node, position, axis))
+                break
+    return found
+
+
+def _site_columns(groups: ChannelGroups, number: int, position: int, axis: int, table: Array) -> Array:
+    """(C,) int64: the gate of each index, the last column where there is none."""
+    labels, node = groups.labels, groups.labels.graph.gs.nodes[number]
+    there = labels.axes[node.inputs[position].name][axis]
+    component = np.where(there >= 0, groups.component[np.maximum(there, 0)], -1)
+    after = [groups.component[a[a >= 0]] for t in node.outputs for a in labels.axes.get(t.name, ())]
+    passed = np.isin(component, np.concatenate(after)) if after else np.zeros(len(component), bool)
+    return table[np.where(passed, -1, component)]
+
+
+def _fresh(taken: set[str]) -> str:
+    number = 0
+    while f"gated_{number}" in taken:
+        number += 1
+    taken.add(f"gated_{number}")
+    return f"gated_{number}"

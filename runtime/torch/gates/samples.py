@@ -1,0 +1,41 @@
+"""Data on their way into a module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...data.sources import Batch
+from ...session import Device
+from ..graph_module import GraphModule
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """A batch as tensors: the module's inputs in their order, and the labels, int64 (n,), where they are known."""
+
+    inputs: list[Tensor]
+    labels: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.inputs[0])
+
+    def one(self, number: int) -> Samples:
+        """The batch of one of them; an input that all share stays as it is."""
+        part, count = slice(number, number + 1), len(self)
+        inputs = [x[part] if x.dim() and len(x) == count else x for x in self.inputs]
+        return Samples(inputs, None if self.labels is None else self.labels[part])
+
+
+def torch_device(device: Device) -> torch.device:
+    """Where torch runs: "auto" is CUDA where there is one."""
+    return torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
+
+
+def to_samples(module: GraphModule, batch: Batch, place: torch.device) -> Samples:
+    """The batch's arrays, copied."""
+    inputs = [torch.from_numpy(np.array(batch.feeds[name])).to(place) for name in module.input_names]
+    return Samples(inputs, None if batch.labels is None else torch.from_numpy(np.array(batch.labels)).to(place))

@@ -1,0 +1,1 @@
+"""Fine-tuning: data, recipe, losses, the loop, checkpoints, processes."""

@@ -1,0 +1,74 @@
+"""How a network is trained: everything that the user may say about it, as one value."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from ....passes.errors import UsageError
+from .augment import WORDS
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Stochastic gradient descent with Nesterov's momentum; the rate rises for the first steps, then falls to zero.
+
+    epochs: passes over the training data; batch: samples a step, over all processes; rate: the highest learning rate;
+    warmup: share of the steps in which it rises; momentum, decay: of the optimiser, decay not of biases and scales.
+    temperature: of the teacher's soft targets; labels: weight of the cross-entropy with the labels, the teacher has the
+    rest; features: weight of the difference from the teacher's inner tensors.
+    average: decay of a moving average of the weights that takes their place in the end, 0 for none; clip: largest norm
+    of the gradient, 0 for any. augment: of `augment.WORDS`; None is crop and flip for images, nothing for arrays.
+    precision: of the forward pass; "auto" is bfloat16 where the hardware multiplies it. batch_norm: whether
+    convolutions whose BatchNormalization was folded get one for the training. seed: of all that is drawn.
+    """
+
+    epochs: int = 5
+    batch: int = 128
+    rate: float = 0.004
+    warmup: float = 0.05
+    momentum: float = 0.9
+    decay: float = 5e-4
+    temperature: float = 4.0
+    labels: float = 0.1
+    features: float = 0.0
+    average: float = 0.0
+    clip: float = 5.0
+    augment: tuple[str, ...] | None = None
+    precision: Precision = "auto"
+    batch_norm: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low, high in _BOUNDS:
+            if not low <= getattr(self, name) <= high:
+                raise UsageError(f"{name} is {getattr(self, name)}", where="the recipe", fix=f"from {low} to {high}")
+        for word in self.augment or ():
+            if word not in WORDS:
+                raise UsageError(f"there is no '{word}'", where="--augment", fix=f"choose of {', '.join(WORDS)}")
+
+    def rate_at(self, step: int, steps: int) -> float:
+        """The learning rate of a step: linear up to `rate`, then rate * (1 + cos(pi * progress)) / 2."""
+        rising = round(self.warmup * steps)
+        if step < rising:
+            return self.rate * (step + 1) / (rising + 1)
+        return self.rate * (1 + math.cos(math.pi * (step - rising) / max(steps - rising, 1))) / 2
+
+
+_BOUNDS = (
+    ("epochs", 1, math.inf),
+    ("batch", 1, math.inf),
+    ("rate", 0, math.inf),
+    ("warmup", 0, 1),
+    ("momentum", 0, 1),
+    ("decay", 0, math.inf),
+    ("temperature", 1e-3, math.inf),
+    ("labels", 0, 1),
+    ("features", 0, math.inf),
+    ("average", 0, 1),
+    ("clip", 0, math.inf),
+    ("seed", 0, math.inf),
+)

@@ -1,0 +1,35 @@
+"""Soft filter pruning. He et al., Soft filter pruning for accelerating deep CNNs, IJCAI 2018, algorithm 1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from ....passes.channels.groups import ChannelGroups
+from ....passes.selection.plan import Plan
+from ..graph_module import GraphModule
+
+
+def softener(groups: ChannelGroups, plan: Plan, epochs: int) -> Callable[[GraphModule, int], None]:
+    """What zeroes the weights of the weakest units of each group, as many as the plan removes, behind an epoch.
+
+    Biases and BatchNormalization stay, so that the unit still emits a constant and gets gradients. Behind the last
+    epoch nothing is zeroed: that is the cut's, whose refit accounts for the constants and for what has regrown.
+    """
+    chosen = [(groups[name], len(units)) for name, units in plan.removed.items()]
+
+    def soften(module: GraphModule, epoch: int) -> None:
+        if epoch == epochs:
+            return
+        with torch.no_grad():
+            for group, count in chosen:
+                keys = [key for key in group.produced if key[0] in module.parameter_names]
+                rows = [module.get_parameter(module.parameter_names[key[0]]).movedim(key[2], 0) for key in keys]
+                at = [torch.from_numpy(group.slices[key]) for key in keys]
+                norms = sum(r.flatten(1).square().sum(1)[i].sum(1).sqrt() for r, i in zip(rows, at, strict=True))
+                weakest = torch.as_tensor(norms).argsort(stable=True)[:count].cpu()
+                for values, places in zip(rows, at, strict=True):
+                    values[places[weakest].flatten()] = 0
+
+    return soften

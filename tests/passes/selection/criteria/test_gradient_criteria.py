@@ -1,0 +1,193 @@
+"""Criteria on gradients and on responses order units as their formulas say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx_prune.models import NetBuilder, with_initializers
+from onnx_prune.passes.algebra.infinite_selection import infinite_selection
+from onnx_prune.passes.algebra.moments import Moments, MomentsSet
+from onnx_prune.passes.channels.cost import cost_model
+from onnx_prune.passes.errors import UsageError
+from onnx_prune.passes.selection.allocate import allocate, select
+from onnx_prune.passes.selection.budget import Budget
+from onnx_prune.passes.selection.criteria.gradients.ccp import Ccp
+from onnx_prune.passes.selection.criteria.gradients.ccp_ac import CcpAc
+from onnx_prune.passes.selection.criteria.gradients.fisher import Fisher
+from onnx_prune.passes.selection.criteria.gradients.taylor import Taylor
+from onnx_prune.passes.selection.criteria.moments.nisp import Nisp, propagated
+from onnx_prune.passes.selection.criteria.weights.l2 import L2
+from onnx_prune.passes.selection.ranking import Evidence, rank_groups
+from onnx_prune.passes.selection.schedules import Global
+
+U = np.array([[1.0, -4, 2, 0], [-1, 2, 2, 1], [1, 2, 2, 1], [-1, 0, 2, 0]])
+
+
+@pytest.fixture
+def chain(groups_of):
+    """conv0 (4 channels) -> conv1 (4) -> head (2), 1x1, with weights of their own."""
+    net = NetBuilder("chain", (3, 2, 2))
+    x = net.relu(net.conv(net.input, "conv0", 4, 1, bias=False), "relu0")
+    x = net.relu(net.conv(x, "conv1", 4, 1, bias=False), "relu1")
+    model = net.model(net.conv(x, "head", 2, 1))
+    weights = {"conv1.weight": np.arange(16.0).reshape(4, 4) - 8, "head.weight": [[1, -2, 0, 3], [0, 1, -1, 0]]}
+    shaped = {name: np.asarray(values, np.float32)[..., None, None] for name, values in weights.items()}
+    return groups_of(with_initializers(model, shaped))
+
+
+def ranked(criterion, groups, gradients=None):
+    return criterion.rank(groups["conv0"], Evidence(groups, gradients=gradients or {"conv0": U}))
+
+
+def test_taylor_squares_each_sample_or_the_mean_of_a_batch(chain):
+    alone, pairs, all_ = (ranked(Taylor(batch=n), chain) for n in (1, 2, 4))
+    assert alone.order.tolist() == [3, 0, 2, 1]
+    assert alone.harm.tolist() == [0.5, 1.5, 5.5, 11.5]  # means of squares 1, 6, 4, 1/2
+    assert pairs.order.tolist() == [0, 3, 1, 2]
+    assert pairs.harm.tolist() == [0, 0.25, 1.25, 5.25]  # of (0, -1, 2, 1/2) and (0, 1, 2, 1/2)
+    assert all_.order.tolist() == [0, 1, 3, 2]
+    assert all_.harm.tolist() == [0, 0, 0.25, 4.25]
+
+
+def test_the_activation_form_of_taylor_is_the_mean_size_over_the_group_s_norm(chain):
+    ranking = ranked(Taylor(form="activation"), chain)
+    assert ranking.order.tolist() == [3, 0, 1, 2]
+    np.testing.assert_allclose(ranking.harm, np.cumsum([0.5, 1, 2, 2]) / np.sqrt(0.25 + 1 + 4 + 4), rtol=1e-15)
+    assert not ranking.comparable
+
+
+def test_fisher_is_half_the_mean_square(chain):
+    ranking = ranked(Fisher(), chain)
+    assert ranking.order.tolist() == [3, 0, 2, 1]
+    assert ranking.harm.tolist() == [0.25, 0.75, 2.75, 5.75]
+
+
+def test_ccp_sees_that_units_make_up_for_one_another(chain):
+    signs = np.array([[1.0], [-1], [1], [-1]])
+    gradients = {"conv0": signs * [4, 3, -3.5, 3.25]}
+    assert ranked(Fisher(), chain, gradients).order.tolist() == [1, 3, 2, 0]
+    ranking = ranked(Ccp(), chain, gradients)
+    assert ranking.order.tolist() == [1, 2, 3, 0]
+    assert ranking.harm.tolist() == [4.5, 4.5, 4.5, 6.75**2 / 2]  # 0.125 and 3.78125 on the way
+
+
+def test_ccp_exchanges_pairs_once_the_count_is_known(chain):
+    gradients = np.array([[1.0, -2, 1, 0.9], [1, -2, 1, -0.9]])
+    evidence = Evidence(chain, gradients={"conv0": gradients})
+    kept = np.array([1 if g.name == "conv0" else g.units for g in chain.groups])
+    greedy, found = (select(chain, kept, Ccp(exchanges=n), evidence)["conv0"] for n in (0, -1))
+    loss = {T: np.square(gradients[:, list(T)].sum(1)).mean() / 2 for T in (greedy, found)}
+    assert loss[found] <= loss[greedy]
+    assert found == (0, 1, 2)
+    assert loss[found] == 0
+
+
+def test_the_gradient_s_mean_counts_where_that_is_asked_for(chain):
+    small = {"conv0": U / 2}  # u: 0, 0, 1, 1/4; S_ii / 2: 1/8, 3/4, 1/2, 1/16
+    assert ranked(Ccp(linear=True), chain, small).order[0] == 2
+    assert ranked(Ccp(), chain, small).order[0] == 3
+
+
+def test_losses_are_compared_over_groups_as_they_are(chain):
+    large, small = U * 10, U
+    evidence = Evidence(chain, gradients={"conv0": large, "conv1": small})
+    cost = cost_model(chain)
+    kept = {}
+    for criterion in (Fisher(), Taylor(form="activation")):
+        rankings = rank_groups(criterion, evidence)
+        found = allocate(cost, rankings, Budget(channels=0.5), method=Global())
+        kept[type(criterion)] = dict(zip([g.name for g in chain.groups], found.tolist(), strict=True))
+    assert kept[Fisher]["conv0"] == 3
+    assert kept[Fisher]["conv1"] == 1
+    assert kept[Taylor]["conv0"] == kept[Taylor]["conv1"] == 2  # each group by its own norm
+
+
+def test_a_group_without_gates_is_ranked_by_its_weights(chain):
+    evidence = Evidence(chain, gradients={})
+    for criterion in (Taylor(), Fisher(), Ccp(), CcpAc()):
+        assert np.array_equal(
+            criterion.rank(chain["conv0"], evidence).order, L2().rank(chain["conv0"], Evidence(chain)).order
+        )
+
+
+def test_without_gradients_the_error_says_what_to_give(chain):
+    with pytest.raises(UsageError, match="looks at gradients"):
+        Fisher().rank(chain["conv0"], Evidence(chain))
+
+
+def test_auxiliary_classifiers_are_asked_for_by_ccp_ac_alone():
+    assert (Taylor().auxiliary, Ccp().auxiliary, CcpAc().auxiliary, CcpAc(classifiers=3).auxiliary) == (0, 0, 2, 3)
+
+
+def responses(groups, covariance):
+    """Moments of the last layer's input alone."""
+    last = max(groups.labels.consumers, key=lambda c: c.node)
+    name = groups.labels.graph.gs.nodes[last.node].outputs[0].name
+    mean = np.zeros(len(covariance))
+    return MomentsSet("", {name: (Moments(9, mean, np.asarray(covariance, float), len(covariance), 1),)})
+
+
+def test_nisp_carries_the_scores_of_the_responses_through_the_weights(chain):
+    covariance = np.diag([4.0, 1, 9, 1])
+    evidence = Evidence(chain, moments=responses(chain, covariance))
+    final = infinite_selection(covariance)
+    weights = np.abs(np.arange(16.0).reshape(4, 4) - 8)
+    for name, scores in (("conv1", final), ("conv0", weights.T @ final)):
+        ranking = Nisp().rank(chain[name], evidence)
+        assert ranking.order.tolist() == np.argsort(scores, kind="stable").tolist()
+        np.testing.assert_allclose(ranking.harm, np.cumsum(np.sort(scores)), rtol=1e-6)
+
+
+def scores_of(groups, evidence):
+    """What the layers read -> the scores of its channels' units, by the name of the layer's weight."""
+    scores = propagated(evidence)
+    return {c.weight: scores[groups.component[c.labels]] for c in groups.labels.consumers if (c.labels >= 0).all()}
+
+
+def test_nisp_adds_at_residual_sums(groups_of):
+    net = NetBuilder("residual", (3, 2, 2))
+    stem = net.relu(net.conv(net.input, "stem", 4, 1, bias=False), "relu0")
+    inner = net.relu(net.conv(stem, "inner", 6, 1, bias=False), "relu1")
+    branch = net.conv(inner, "branch", 4, 1, bias=False)
+    groups = groups_of(net.model(net.conv(net.add(stem, branch, "sum"), "head", 2, 1)))
+    covariance = np.diag([4.0, 1, 9, 2])
+    evidence = Evidence(groups, moments=responses(groups, covariance))
+    W = {name: np.abs(evidence.weight((f"{name}.weight", "", 0))[:, :, 0, 0]) for name in ("inner", "branch")}
+    final, found = infinite_selection(covariance), scores_of(groups, evidence)
+    of_inner = W["branch"].T @ final
+    np.testing.assert_allclose(found["branch.weight"], of_inner, rtol=1e-6)
+    np.testing.assert_allclose(found["inner.weight"], final + W["inner"].T @ of_inner, rtol=1e-6)
+
+
+def test_nisp_shares_a_unit_s_score_among_its_channels(groups_of):
+    net = NetBuilder("grouped", (3, 2, 2))
+    stem = net.relu(net.conv(net.input, "stem", 6, 1, bias=False), "relu0")
+    grouped = net.relu(net.conv(stem, "grouped", 4, 1, bias=False, groups=2), "relu1")
+    groups = groups_of(net.model(net.conv(grouped, "head", 2, 1)))
+    covariance = np.diag([4.0, 1, 9, 2])
+    evidence = Evidence(groups, moments=responses(groups, covariance))
+    final, W = infinite_selection(covariance), np.abs(evidence.weight(("grouped.weight", "", 0))[:, :, 0, 0])
+    pairs = final[:2] + final[2:]  # positions of both groups
+    np.testing.assert_allclose(scores_of(groups, evidence)["head.weight"], np.tile(pairs, 2), rtol=1e-12)
+    of_stem = W[:2].T @ (pairs / 2) + W[2:].T @ (pairs / 2)
+    np.testing.assert_allclose(scores_of(groups, evidence)["grouped.weight"], np.tile(of_stem, 2), rtol=1e-6)
+
+
+def test_nisp_wants_responses(chain):
+    with pytest.raises(UsageError, match="nisp looks at responses"):
+        Nisp().rank(chain["conv0"], Evidence(chain))
+
+
+def test_infinite_selection_sums_over_paths_of_every_length():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((50, 5)) @ rng.standard_normal((5, 5))
+    covariance = np.cov(X.T)
+    deviation = np.sqrt(covariance.diagonal())
+    correlation = np.abs(np.corrcoef(X.T))
+    A = 0.5 * np.maximum.outer(deviation, deviation) / deviation.max() + 0.5 * (1 - correlation)
+    A *= 0.9 / np.abs(np.linalg.eigvals(A)).max()
+    paths, power = np.zeros(5), np.ones(5)
+    for _ in range(400):
+        power = A @ power
+        paths += power
+    np.testing.assert_allclose(infinite_selection(covariance), paths, rtol=1e-10)

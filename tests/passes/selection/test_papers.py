@@ -1,0 +1,97 @@
+"""Explicit widths give the published reductions: of our cost model, our reference networks and our reading at once.
+
+Li et al., Pruning filters for efficient ConvNets, ICLR 2017, table 1. "FLOP" there are multiply-accumulates. In the
+residual networks the first convolution of each block is pruned. Convolutions on the main path count from 1, so these
+are the even ones; the skipped numbers of section 4 are the blocks at which the width or the map changes. A layer of
+which p % go keeps floor((1 - p) n) filters: rounding to the nearest misses ResNet-56-A by 1.3 points.
+
+Luo et al., ThiNet, ICCV 2017: the first two convolutions of each block of ResNet-50 keep 70, 50 or 30 %, again rounded
+down. The stride stands in a block's first 1x1 convolution, as in the Caffe model that was pruned.
+"""
+
+from __future__ import annotations
+
+import pytest
+from onnx_prune import models
+from onnx_prune.passes.channels.cost import cost_model
+from onnx_prune.passes.selection.allocate import allocate
+from onnx_prune.passes.selection.budget import Budget
+
+POINTS = 0.5  # how near, in percent of the whole
+
+
+def reduction(cost, shares):
+    """Percent of the MACs and of the parameters that go when the groups of these names keep these shares."""
+    kept = allocate(cost, {}, Budget(channels={name.replace(".", r"\."): share for name, share in shares.items()}))
+    return tuple(100 - 100 * measure(kept) / measure(cost.units) for measure in (cost.macs, cost.params))
+
+
+def first_convolutions(blocks, removed, skipped):
+    """Name -> kept share of the first convolution of each block: `removed` percent of stage i but for those skipped."""
+    shares, number = {}, 2
+    for stage, count in enumerate(blocks):
+        for block in range(count):
+            if number not in skipped and removed[stage]:
+                shares[f"layer{stage + 1}.{block}.conv1"] = 1 - removed[stage] / 100
+            number += 2
+    return shares
+
+
+@pytest.fixture(scope="module")
+def cost_of(groups_of):
+    known = {}
+
+    def cost(name, build):
+        if name not in known:
+            known[name] = cost_model(groups_of(build()))
+        return known[name]
+
+    return cost
+
+
+NETWORKS = {
+    "ResNet-56": (lambda: models.resnet_cifar(56), [9, 9, 9]),
+    "ResNet-110": (lambda: models.resnet_cifar(110), [18, 18, 18]),
+    "ResNet-34": (models.resnet34, [3, 4, 6, 3]),
+}
+LI = [
+    ("ResNet-56", "A", [10, 10, 10], {16, 20, 38, 54}, 10.4),
+    ("ResNet-56", "B", [60, 30, 10], {16, 18, 20, 34, 38, 54}, 27.6),
+    ("ResNet-110", "A", [50, 0, 0], {36}, 15.9),
+    ("ResNet-110", "B", [50, 40, 30], {36, 38, 74}, 38.6),
+    ("ResNet-34", "A", [30, 30, 30, 0], {2, 8, 14, 16, 26, 28, 30, 32}, 15.5),
+    ("ResNet-34", "B", [50, 60, 40, 0], {2, 8, 14, 16, 26, 28, 30, 32}, 24.2),
+]
+
+
+@pytest.mark.parametrize(
+    ("network", "variant", "removed", "skipped", "published"), LI, ids=[f"{r[0]}-{r[1]}" for r in LI]
+)
+def test_li_residual_networks(network, variant, removed, skipped, published, cost_of):
+    build, blocks = NETWORKS[network]
+    cost = cost_of(network, build)
+    macs, _ = reduction(cost, first_convolutions(blocks, removed, skipped))
+    assert macs == pytest.approx(published, abs=POINTS)
+    without_skips, _ = reduction(cost, first_convolutions(blocks, removed, set()))
+    assert without_skips - published > POINTS  # the skipped layers matter: the claim can fail
+
+
+def test_li_vgg16(cost_of):
+    """Half of the filters of convolutions 1 and 8 to 13."""
+    cost = cost_of("VGG-16", models.vgg16_cifar)
+    layers = [group.name for group in cost.groups.free if group.name.startswith("features.")]
+    assert len(layers) == 13
+    macs, params = reduction(cost, {name: 0.5 for i, name in enumerate(layers, 1) if i == 1 or i >= 8})
+    assert macs == pytest.approx(34.2, abs=0.05)
+    assert params == pytest.approx(64.0, abs=0.05)
+    assert reduction(cost, {name: 0.5 for i, name in enumerate(layers, 1) if i >= 8})[0] < 34.2 - POINTS
+
+
+@pytest.mark.parametrize(("kept", "published"), [(0.7, 36.8), (0.5, 55.8), (0.3, 71.5)])
+def test_thinet_resnet50(kept, published, cost_of):
+    cost = cost_of("ResNet-50", lambda: models.resnet50(stride_in_1x1=True))
+    inner = [g.name for g in cost.groups.free if g.name.startswith("layer") and g.name[-5:] in ("conv1", "conv2")]
+    assert len(inner) == 32
+    macs, _ = reduction(cost, dict.fromkeys(inner, kept))
+    assert macs == pytest.approx(published, abs=0.1)
+    assert reduction(cost, dict.fromkeys(inner[1:], kept))[0] < macs - 0.1

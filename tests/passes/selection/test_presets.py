@@ -1,0 +1,192 @@
+"""Presets find their layers by structure: those that the papers name, in networks that others call otherwise."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from onnx_prune import models
+from onnx_prune.passes.channels.blocks import producers, residual_blocks, summed
+from onnx_prune.passes.errors import UsageError
+from onnx_prune.passes.selection.presets import (
+    PRESETS,
+    convolutions,
+    default_preset,
+    first_convolutions,
+    inner_convolutions,
+    make_preset,
+    most_sensitive,
+    rectified,
+    stage_starts,
+)
+
+BUILDERS = {
+    "resnet56": lambda: models.resnet_cifar(56),
+    "resnet20 B folded": lambda: models.resnet_cifar(20, "B", folded=True),
+    "resnet34": models.resnet34,
+    "resnet50": models.resnet50,
+    "vgg16": models.vgg16_cifar,
+    "mobilenet_v2": lambda: models.mobilenet_v2(input_size=32),
+    "unet": models.unet,
+    "lenet5": models.lenet5,
+}
+
+
+@pytest.fixture(scope="module")
+def network(groups_of):
+    known = {}
+
+    def groups(name):
+        if name not in known:
+            known[name] = groups_of(BUILDERS[name]())
+        return known[name]
+
+    return groups
+
+
+def matching(groups, pattern):
+    return {g.name for g in groups.free if re.fullmatch(pattern, g.name)}
+
+
+# --- blocks -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("resnet56", 27), ("resnet34", 16), ("resnet50", 16), ("mobilenet_v2", 10), ("vgg16", 0), ("unet", 0)],
+)
+def test_every_residual_sum_is_a_block(network, name, count):
+    assert len(residual_blocks(network(name).labels)) == count
+
+
+def test_a_block_holds_what_one_branch_has_alone(network):
+    labels = network("resnet50").labels
+    first, second = residual_blocks(labels)[:2]
+    operators = [sorted(labels.graph.gs.nodes[n].op for n in block.inside) for block in (first, second)]
+    assert [o.count("Conv") for o in operators] == [4, 3]  # the projection is the first block's own
+    assert first.shape == second.shape == (1, 256, 56, 56)
+    assert not first.inside & second.inside
+
+
+def test_a_sum_with_a_constant_or_of_what_has_nothing_in_common_is_no_block(graphs):
+    text = """
+    <ir_version: 8, opset_import: ["": 17]>
+    g (float[1, 4, 2, 2] x, float[1, 4, 2, 2] z) => (float[1, 4, 2, 2] y, float[1, 4, 2, 2] r)
+    <float[4, 4, 1, 1] w, float[4, 4, 1, 1] v, float[1, 4, 2, 2] k> {
+      a = Conv (x, w)
+      b = Add (a, k)
+      c = Conv (z, v)
+      y = Add (b, c)
+      r = Add (b, x)
+    }
+    """
+    labels = graphs.groups_of(graphs.parse(text)).labels
+    (block,) = residual_blocks(labels)
+    assert labels.graph.gs.nodes[block.sum].outputs[0].name == "r"
+    assert {labels.graph.gs.nodes[n].outputs[0].name for n in block.inside} == {"a", "b"}
+
+
+def test_a_long_chain_of_blocks_is_walked_once(groups_of):
+    groups = groups_of(models.resnet_cifar(110))
+    blocks = residual_blocks(groups.labels)
+    assert sum(len(block.inside) for block in blocks) < len(groups.labels.graph.gs.nodes)
+
+
+def test_streams_are_the_groups_along_the_sums(network):
+    groups = network("resnet56")
+    streams = summed(groups, residual_blocks(groups.labels))
+    assert streams == matching(groups, r"conv1|layer[23]\.0\.conv2")
+    assert all(len(producers(groups)[name]) > 1 for name in streams)
+
+
+# --- what is touched --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "count"),
+    [
+        ("resnet56", r"layer\d\.\d\.conv1", 27),
+        ("resnet20 B folded", r"layer\d\.\d\.conv1", 9),
+        ("resnet34", r"layer\d\.\d\.conv1", 16),
+        ("resnet50", r"layer\d\.\d\.conv[12]", 32),
+    ],
+)
+def test_in_residual_networks_the_inner_convolutions_are_touched(network, name, pattern, count):
+    groups = network(name)
+    inner = inner_convolutions(groups)
+    assert inner == matching(groups, pattern)
+    assert len(inner) == count
+    assert first_convolutions(groups) == convolutions(groups) == inner
+
+
+def test_in_plain_networks_thinet_touches_the_first_ten_convolutions(network):
+    groups = network("vgg16")
+    features = [g.name for g in groups.free if g.name.startswith("features.")]
+    assert len(features) == 13
+    assert inner_convolutions(groups) == frozenset()
+    assert first_convolutions(groups) == set(features[:10])
+    assert convolutions(groups) == set(features)
+
+
+def test_stages_start_where_the_map_or_the_width_changes(network):
+    """Li et al. skip 20 and 38 of ResNet-56, and 8, 16 and 28 of ResNet-34, counted from 1 on the main path."""
+    for name, expected in (("resnet56", [20, 38]), ("resnet34", [8, 16, 28])):
+        groups = network(name)
+        inner = [g.name for g in groups.free if g.name in inner_convolutions(groups)]
+        starts = stage_starts(groups)
+        assert [2 + 2 * i for i, name in enumerate(inner) if name in starts] == expected
+    groups = network("vgg16")
+    features = [g.name for g in groups.free if g.name.startswith("features.")]
+    assert [i for i, name in enumerate(features, 1) if name in stage_starts(groups)] == [3, 5, 8, 11]
+
+
+def test_zeros_are_counted_where_a_relu_follows(network):
+    assert rectified(network("resnet56")) == inner_convolutions(network("resnet56"))
+    assert rectified(network("vgg16")) == {g.name for g in network("vgg16").free}
+    assert rectified(network("lenet5")) == {"fc1"}  # LeNet's convolutions have none
+    linear = matching(network("mobilenet_v2"), r"features\.\d+\.conv\.[23]")
+    assert linear
+    assert not linear & rectified(network("mobilenet_v2"))
+
+
+def test_names_do_not_matter(groups_of):
+    model = models.resnet_cifar(20)
+    names = {tensor.name: f"t{number}" for number, tensor in enumerate(model.graph.initializer)}
+    for tensor in model.graph.initializer:
+        tensor.name = names[tensor.name]
+    for number, node in enumerate(model.graph.node):
+        node.name = f"n{number}"
+        node.input[:] = [names.get(name, name) for name in node.input]
+    groups = groups_of(model)
+    assert not matching(groups, "layer.*")
+    assert len(first_convolutions(groups)) == 9
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+def test_what_stands_out_is_most_sensitive():
+    assert most_sensitive({"a": 1.0, "b": 1.1, "c": 5.0, "d": 0.9}) == {"c"}
+    assert most_sensitive({"a": 1.0, "b": 1.0}) == frozenset()
+    values = dict(enumerate(np.random.default_rng(0).random(50)))
+    mean, std = np.mean(list(values.values())), np.std(list(values.values()))
+    assert most_sensitive(values) == {k for k, v in values.items() if v > mean + std}
+
+
+def test_what_is_given_decides_by_default():
+    kinds = [
+        default_preset(data=data, moments=moments) for data, moments in ((True, False), (False, True), (False, False))
+    ]
+    assert [(p.criterion, p.allocation, p.reconstruct) for p in kinds] == [
+        ("obs", "sensitivity", "sequential"),
+        ("obs", "error", "full"),
+        ("l2", "uniform", "none"),
+    ]
+
+
+def test_an_unknown_preset_is_refused_with_those_that_are_known():
+    assert set(PRESETS) == {"thinet", "li", "apoz"}
+    with pytest.raises(UsageError, match="there is no 'best'") as error:
+        make_preset("best")
+    assert "thinet, li, apoz" in error.value.fix

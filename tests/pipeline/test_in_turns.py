@@ -1,0 +1,140 @@
+"""Cuts and trainings in turns: what each schedule cuts, that the whole is one proven cut, and that it goes on."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx_prune import models
+from onnx_prune.passes.errors import UsageError
+from onnx_prune.passes.selection.budget import Budget
+from onnx_prune.passes.selection.plan import Plan
+from onnx_prune.pipeline.in_turns import Schedule, composed, prune_and_finetune
+from onnx_prune.pipeline.prune import apply, prune
+from onnx_prune.runtime.analysis import analyse
+from onnx_prune.runtime.data.inputs import model_inputs
+from onnx_prune.runtime.data.open import open_data
+from onnx_prune.runtime.measure.evaluate import accuracy
+from onnx_prune.runtime.torch.graph_module import GraphModule
+from onnx_prune.runtime.torch.training.finetune import Examples, Keeping, Watch
+from onnx_prune.runtime.torch.training.recipe import Recipe
+from onnx_prune.runtime.torch.training.soften import softener
+
+TEST, CALIBRATION = (str(path) for path in models.digits_data())
+RECIPE = Recipe(epochs=1, batch=50, rate=0.02)
+QUICK = {"measure": False, "criterion": "obs", "allocation": "error", "reconstruct": "full"}
+
+
+def top1(model):
+    return accuracy(model, open_data(TEST, model_inputs(model))).top1
+
+
+def run(schedule, recipe=RECIPE, evaluation=None, **options):
+    given = {"budget": Budget(macs=0.4), **QUICK, **options}
+    examples = Examples(CALIBRATION, evaluation)
+    return prune_and_finetune(models.digits_model(), examples, recipe, schedule=schedule, **given)
+
+
+@pytest.fixture(scope="module")
+def stepped():
+    """An unbroken run in two steps, and what it has told."""
+    told = []
+    return run(Schedule("steps", 2), watch=Watch(stage=told.append)), told
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rounds"), [(Schedule(), 1), (Schedule("steps", 2), 2), (Schedule("layers"), None)]
+)
+def test_a_schedule_ends_within_the_budget_and_its_plan_is_one_cut(schedule, rounds, stepped):
+    trained = stepped[0] if schedule.kind == "steps" else run(schedule)
+    report, plan = trained.result.report, trained.result.plan
+    assert report.macs[1] <= 0.4 * report.macs[0]
+    assert report.proof < 1e-5
+    assert len(trained.rounds) == (rounds or len(plan.removed))
+    assert top1(trained.result.model) > 0.9
+    again = apply(models.digits_model(), plan, measure=False).model
+    shapes = [{t.name: tuple(t.dims) for t in m.graph.initializer} for m in (again, trained.result.model)]
+    assert shapes[0].items() <= shapes[1].items()  # a refit may add biases
+
+
+def test_steps_are_cuts_of_their_own(stepped):
+    assert stepped[1].count("cutting") == 3  # two, and that of the original to the same channels
+
+
+def test_steps_keep_the_same_share_each(tmp_path):
+    def stop(row):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Schedule("steps", 2), keeping=Keeping(tmp_path / "run"), watch=Watch(epoch=stop))
+    first = Plan.load(tmp_path / "run" / "1" / "plan.json")
+    assert first.macs[1] / first.macs[0] == pytest.approx(0.4**0.5, abs=0.02)
+
+
+def test_trimming_stops_where_nothing_is_left_to_trim():
+    options = {"criterion": None, "allocation": None, "reconstruct": None, "budget": None}
+    trained = run(Schedule("trim", 2), **options)
+    assert 1 <= len(trained.rounds) <= 2
+    assert trained.result.report.macs[1] < trained.result.report.macs[0]
+
+
+def test_soft_pruning_cuts_in_the_end_and_keeps_the_accuracy():
+    """A network whose running statistics were those from before the zeroing has 26 % behind the first epoch."""
+    options = {"criterion": None, "allocation": None, "reconstruct": None, "budget": Budget(macs=0.6)}
+    trained = run(Schedule("soft"), Recipe(epochs=2, batch=100, rate=0.02), evaluation=TEST, **options)
+    assert trained.result.report.macs[1] <= 0.6 * trained.result.report.macs[0]
+    assert trained.result.report.proof < 1e-5
+    assert trained.rounds[0].epochs[1].score > 0.8  # with its weakest filters at zero
+    assert top1(trained.result.model) > 0.95
+
+
+def test_softening_zeroes_the_weakest_filters_but_behind_the_last_epoch():
+    model = onnx.load(models.digits_model())
+    plan = prune(model, budget=Budget(channels={"layer1.0.conv1": 0.75}), criterion="l2", measure=False).plan
+    module, soften = GraphModule(model), softener(analyse(model).groups, plan, epochs=3)
+    filters = module.get_parameter(module.parameter_names["layer1.0.conv1.weight"])
+    soften(module, 3)
+    assert (filters.flatten(1).norm(dim=1) > 0).all()
+    weakest = filters.flatten(1).norm(dim=1).argsort()[:8].sort().values
+    soften(module, 1)
+    assert (filters.flatten(1).norm(dim=1) == 0).nonzero().flatten().equal(weakest)
+    assert plan.removed == {"layer1.0.conv1": tuple(weakest.tolist())}
+
+
+def test_two_cuts_are_one():
+    first = prune(models.digits_model(), budget=Budget(channels=0.75), criterion="l1", measure=False)
+    second = prune(first.model, budget=Budget(channels=0.5), criterion="l1", measure=False)
+    both = apply(models.digits_model(), composed([first.plan, second.plan]), measure=False).model
+    values = [{t.name: onnx.numpy_helper.to_array(t) for t in m.graph.initializer} for m in (second.model, both)]
+    assert values[0].keys() == values[1].keys()
+    assert all(np.array_equal(values[0][name], values[1][name]) for name in values[0])
+
+
+def test_a_stopped_schedule_goes_on_to_the_same_bytes(stepped, tmp_path):
+    whole, _ = stepped
+    keeping = Keeping(tmp_path / "run")
+    told = []
+
+    def stop(row):
+        told.append(row.number)
+        if told == [0, 1, 0]:  # before the second training
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Schedule("steps", 2), keeping=keeping, watch=Watch(epoch=stop))
+    with pytest.raises(UsageError, match=r"not finished"):
+        run(Schedule("steps", 2), keeping=keeping)
+    with pytest.raises(UsageError, match="another one"):
+        run(Schedule("steps", 3), keeping=Keeping(tmp_path / "run", resume=True))
+    again = run(Schedule("steps", 2), keeping=Keeping(tmp_path / "run", resume=True), watch=Watch(epoch=told.append))
+    assert len(told) == 5  # the second training alone: its start and its epoch
+    assert again.result.model.SerializeToString() == whole.result.model.SerializeToString()
+
+
+@pytest.mark.parametrize("wrong", [("never", 1), ("once", 2), ("steps", 0)])
+def test_a_schedule_that_makes_no_sense_is_refused(wrong):
+    with pytest.raises(UsageError):
+        Schedule(*wrong)
+
+
+def test_steps_need_a_budget_that_can_be_approached():
+    with pytest.raises(UsageError, match="--channels is not approached"):
+        run(Schedule("steps", 2), budget=Budget(channels=0.5))

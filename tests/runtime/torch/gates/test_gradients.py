@@ -1,0 +1,349 @@
+"""Gradients of gates are those of the real loss, sample by sample, on the graph as it stands."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from onnx_prune.passes.channels.groups import channel_groups
+from onnx_prune.passes.channels.label_channels import label_channels
+from onnx_prune.passes.errors import ReadError, UsageError
+from onnx_prune.passes.graph.model import load
+from onnx_prune.passes.graph.shapes import tensor_facts
+from onnx_prune.passes.selection.criteria.gradients.ccp import Ccp
+from onnx_prune.runtime.data.sources import Batch
+from onnx_prune.runtime.torch.gates.auxiliary import depths
+from onnx_prune.runtime.torch.gates.gradients import Wanted, gate_gradients
+from onnx_prune.runtime.torch.gates.model import with_gates
+from onnx_prune.runtime.torch.graph_module import GraphModule
+
+STEP = 1e-5
+NETWORKS = {  # name -> weights, and what makes q of x
+    "behind a BatchNormalization": (
+        "double[4,3,3,3] w1, double[4] s, double[4] t, double[4] m, double[4] v, double[5,4,3,3] w2, double[5,3] w",
+        """
+        a = Conv (x, w1)
+        n = BatchNormalization (a, s, t, m, v)
+        r = Relu (n)
+        c = Conv (r, w2)
+        q = Relu (c)
+        """,
+    ),
+    "in a residual sum": (
+        "double[4,3,1,1] w1, double[4] b1, double[3,4,3,3] w2, double[4,3,3,3] w3, double[4] b3, double[4,3] w",
+        """
+        a = Conv (x, w1, b1)
+        r = Relu (a)
+        c = Conv <pads=[1,1,1,1]> (r, w2)
+        d = Relu (c)
+        e = Conv <pads=[1,1,1,1]> (d, w3, b3)
+        g = Add (r, e)
+        q = Relu (g)
+        """,
+    ),
+    "in a concatenation": (
+        "double[3,3,1,1] w1, double[4,3,3,3] w2, double[2,7,1,1] w3, double[2,3] w",
+        """
+        a = Conv (x, w1)
+        c = Conv <pads=[1,1,1,1]> (x, w2)
+        d = Concat <axis=1> (a, c)
+        r = Relu (d)
+        e = Conv (r, w3)
+        q = Relu (e)
+        """,
+    ),
+    "through a depthwise convolution": (
+        "double[4,3,1,1] w1, double[4] b1, double[4,1,3,3] wd, double[4] bd, double[5,4,1,1] w2, double[5,3] w",
+        """
+        a = Conv (x, w1, b1)
+        r = Relu (a)
+        d = Conv <group=4> (r, wd, bd)
+        g = Relu (d)
+        c = Conv (g, w2)
+        q = Relu (c)
+        """,
+    ),
+    "through groups": (
+        "double[6,3,1,1] w1, double[6,3,3,3] wg, double[6] bg, double[5,6,1,1] w2, double[5,3] w",
+        """
+        a = Conv (x, w1)
+        r = Relu (a)
+        d = Conv <group=2> (r, wg, bg)
+        g = Relu (d)
+        c = Conv (g, w2)
+        q = Relu (c)
+        """,
+    ),
+    "with squeeze and excitation": (
+        "double[4,3,1,1] w1, double[2,4,1,1] we, double[4,2,1,1] wx, double[4] bx, double[5,4,1,1] w2, double[5,3] w",
+        """
+        a = Conv (x, w1)
+        r = Relu (a)
+        z = GlobalAveragePool (r)
+        e = Conv (z, we)
+        u = Relu (e)
+        h = Conv (u, wx, bx)
+        k = Sigmoid (h)
+        g = Mul (r, k)
+        c = Conv (g, w2)
+        q = Relu (c)
+        """,
+    ),
+}
+TEXT = """
+<ir_version: 8, opset_import: ["": 17]>
+g (double[N, 3, 5, 5] x) => (double[N, 3] y) <{weights}, double[3] b> {{
+  {body}
+  p = GlobalAveragePool (q)
+  f = Flatten (p)
+  y = Gemm (f, w, b)
+}}
+"""
+
+
+def parsed(text, seed=0):
+    """The model, with random numbers for the weights that the text declares."""
+    model = onnx.parser.parse_model(text)
+    made = {o for n in model.graph.node for o in n.output}
+    rng = np.random.default_rng(seed)
+    for value in model.graph.value_info:
+        if value.name not in made:
+            shape = [d.dim_value for d in value.type.tensor_type.shape.dim]
+            dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+            numbers = rng.standard_normal(shape) / max(np.prod(shape[1:]), 1) ** 0.5
+            numbers = abs(numbers) + 0.5 if value.name == "v" else numbers
+            model.graph.initializer.append(numpy_helper.from_array(numbers.astype(dtype), value.name))
+    del model.graph.value_info[:]
+    return model
+
+
+def network(name):
+    weights, body = NETWORKS[name]
+    return parsed(TEXT.format(weights=weights, body=body))
+
+
+def groups_of(model, shape=(1, 3, 5, 5)):
+    graph = load(model)
+    return channel_groups(label_channels(graph, tensor_facts(graph, {graph.source.graph.input[0].name: shape})))
+
+
+def images(count=4, dtype=np.float64, shape=(3, 5, 5)):
+    rng = np.random.default_rng(3)
+    return rng.standard_normal((count, *shape)).astype(dtype), rng.integers(0, 3, count)
+
+
+def losses(model, x, labels):
+    """The cross-entropy of each sample."""
+    (y,) = ReferenceEvaluator(model).run(None, {model.graph.input[0].name: x})
+    y = y - y.max(1, keepdims=True)
+    return np.log(np.exp(y).sum(1)) - y[np.arange(len(y)), labels]
+
+
+def scaled(model, group, unit, keys, factor):
+    """The model with the unit's slices on these axes of the weights multiplied."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    for tensor in changed.graph.initializer:
+        values = numpy_helper.to_array(tensor).copy()
+        for key in (k for k in keys if k[0] == tensor.name):
+            values[(slice(None),) * key[2] + (group.slices[key][unit],)] *= factor
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    return changed
+
+
+def differences(model, group, keys, x, labels):
+    """(samples, units): central differences of the loss by a factor on the unit's slices."""
+    found = []
+    for unit in range(group.units):
+        more, less = (losses(scaled(model, group, unit, keys, 1 + s), x, labels) for s in (STEP, -STEP))
+        found.append((more - less) / (2 * STEP))
+    return np.stack(found, axis=1)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gates_are_factors_on_what_reads_the_unit(name):
+    model = network(name)
+    groups = groups_of(model)
+    x, labels = images()
+    U = gate_gradients(groups, [Batch({"x": x}, labels)])
+    assert sorted(U) == sorted(group.name for group in groups.free)
+    for group in groups.free:
+        expected = differences(model, group, group.consumed, x, labels)
+        assert np.abs(expected).max() > 1e-4
+        np.testing.assert_allclose(U[group.name], expected, atol=1e-8)
+
+
+def test_along_a_residual_stream_the_gates_of_all_that_add_to_it_are_summed():
+    model = network("in a residual sum")
+    groups = groups_of(model)
+    group = next(g for g in groups.free if len(g.produced) == 2)
+    x, labels = images()
+    U = gate_gradients(groups, [Batch({"x": x}, labels)])[group.name]
+    makers = [key for key in group.slices if key not in group.consumed]  # weights and biases
+    assert len(makers) == 4
+    np.testing.assert_allclose(U, differences(model, group, makers, x, labels), atol=1e-8)
+    parts = [differences(model, group, [k for k in makers if k[0].endswith(end)], x, labels) for end in "13"]
+    np.testing.assert_allclose(U, sum(parts), atol=1e-8)
+
+
+def test_a_sample_s_gradients_do_not_depend_on_the_others():
+    groups = groups_of(network("in a residual sum"))
+    x, labels = images()
+    together = gate_gradients(groups, [Batch({"x": x}, labels)])
+    alone = gate_gradients(groups, [Batch({"x": x[i : i + 1]}, labels[i : i + 1]) for i in range(len(x))])
+    for name, U in together.items():
+        assert U.shape == (len(x), groups[name].units)
+        np.testing.assert_allclose(U, alone[name], atol=1e-14)
+
+
+SEQUENCE_FIRST = """
+<ir_version: 8, opset_import: ["": 17]>
+g (double[N, 4, 3] x) => (double[N, 3] y) <double[3,5] w1, double[5,3] w2> {
+  t = Transpose <perm=[1,0,2]> (x)
+  a = MatMul (t, w1)
+  r = Relu (a)
+  c = MatMul (r, w2)
+  y = ReduceMean <axes=[0], keepdims=0> (c)
+}
+"""
+
+
+def test_where_the_batch_is_not_the_first_axis_samples_go_one_by_one():
+    model = parsed(SEQUENCE_FIRST)
+    groups = groups_of(model, (1, 4, 3))
+    x, labels = images(5, shape=(4, 3))
+    (group,) = groups.free
+    batches = [Batch({"x": x[part]}, labels[part]) for part in (slice(0, 1), slice(1, 5))]
+    U = gate_gradients(groups, batches)[group.name]
+    np.testing.assert_allclose(U, differences(model, group, group.consumed, x, labels), atol=1e-8)
+
+
+def test_a_fixed_batch_that_is_mixed_is_refused():
+    text = SEQUENCE_FIRST.replace("[N, 4, 3]", "[2, 4, 3]").replace("[N, 3]", "[2, 3]")
+    groups = groups_of(parsed(text), (2, 4, 3))
+    with pytest.raises(UsageError, match="fixes a batch of 2"):
+        gate_gradients(groups, [Batch({"x": images(2, shape=(4, 3))[0]}, None)])
+
+
+def test_queries_and_keys_have_gates_too():
+    model = parsed(
+        """
+        <ir_version: 8, opset_import: ["": 17]>
+        g (float[N, 4, 5] x) => (float[N, 4, 3] y) <float[5,6] wq, float[5,6] wk, float[5,3] wv> {
+          q = MatMul (x, wq)
+          k = MatMul (x, wk)
+          v = MatMul (x, wv)
+          kt = Transpose <perm = [0, 2, 1]> (k)
+          s = MatMul (q, kt)
+          p = Softmax <axis = -1> (s)
+          y = MatMul (p, v)
+        }
+        """
+    )
+    groups = groups_of(model, (1, 4, 5))
+    (group,) = groups.free
+    U = gate_gradients(groups, [Batch({"x": images(4, np.float32, (4, 5))[0]}, None)])[group.name]
+    assert U.shape == (4, 6)
+    assert (np.abs(U).max(0) > 0).all()
+
+
+BIASLESS = """
+<ir_version: 8, opset_import: ["": 17]>
+g (double[N, 3, 5, 5] x) => (double[N, 3] f) <double[4,3,3,3] w1, double[5,4,3,3] w2, double[5,3] w, double[3] b> {
+  a = Conv (x, w1)
+  r = Relu (a)
+  c = Conv (r, w2)
+  q = Relu (c)
+  p = GlobalAveragePool (q)
+  e = Flatten (p)
+  y = Gemm (e, w, b)
+  f = Softmax (y)
+}
+"""
+
+
+def test_the_curvature_of_ccp_is_the_paper_s_sample_by_sample():
+    """S = J^T diag(y / (f * f)) J along the filters w_i, J the derivatives of probabilities f; u = <w_i, dl/dw_i>."""
+    model = parsed(BIASLESS)
+    groups = groups_of(model)
+    x, labels = images(6)
+    U = gate_gradients(groups, [Batch({"x": x}, labels)])
+    module = GraphModule(model).eval()
+    for group in groups.free:
+        w = module.get_parameter(module.parameter_names[group.produced[0][0]])
+        S, u = np.zeros((group.units, group.units)), np.zeros(group.units)
+        for image, label in zip(x, labels, strict=True):
+            (f,) = module(torch.from_numpy(image[None]))
+            J = np.stack([_along_filters(f[0, k], w) for k in range(3)])  # (classes, units)
+            y = np.eye(3)[label]
+            S += J.T @ np.diag(y / f[0].detach().numpy() ** 2) @ J / len(x)
+            u += _along_filters(-torch.log(f[0, label]), w) / len(x)
+        found_u, found_S = Ccp(linear=True)._quadratic(U[group.name])
+        assert np.linalg.matrix_rank(S) > 1
+        np.testing.assert_allclose(found_S, S, atol=1e-12)
+        np.testing.assert_allclose(found_u, u, atol=1e-12)
+
+
+def _along_filters(value, w):
+    """<w_i, d value / d w_i> for each filter."""
+    (gradient,) = torch.autograd.grad(value, w, retain_graph=True)
+    return (gradient * w).detach().flatten(1).sum(1).numpy()
+
+
+def test_what_is_drawn_follows_the_seed():
+    groups = groups_of(network("in a residual sum"))
+    data = [Batch({"x": images()[0]}, None)]
+    first, again, other = (gate_gradients(groups, data, Wanted(seed=seed)) for seed in (0, 0, 1))
+    for name in first:
+        assert np.array_equal(first[name], again[name])
+        assert not np.array_equal(first[name], other[name])
+
+
+def test_labels_are_left_aside_where_that_is_asked_for():
+    groups = groups_of(network("in a residual sum"))
+    x, labels = images()
+    without, aside = (gate_gradients(groups, [Batch({"x": x}, y)], Wanted(labels=y is None)) for y in (None, labels))
+    for name in without:
+        assert np.array_equal(without[name], aside[name])
+
+
+def test_a_label_without_a_class_is_refused():
+    groups = groups_of(network("in a residual sum"))
+    with pytest.raises(UsageError, match="a label is 3, and the model has 3 classes"):
+        gate_gradients(groups, [Batch({"x": images()[0]}, np.array([0, 1, 2, 3]))])
+
+
+def test_gradients_that_are_not_finite_are_refused():
+    groups = groups_of(network("in a residual sum"))
+    with pytest.raises(ReadError, match="not finite"):
+        gate_gradients(groups, [Batch({"x": images()[0] * np.inf}, images()[1])])
+
+
+def test_gates_leave_the_model_as_it_is():
+    model = network("in a concatenation")
+    gated = with_gates(groups_of(model))
+    x, _ = images()
+    (before,), (after,) = (ReferenceEvaluator(m).run(None, {"x": x}) for m in (model, gated.model))
+    assert np.array_equal(before, after)
+    assert sum(site.columns.size for site in gated.sites) == 7 + 2
+    assert gated.gates == 3 + 4 + 2
+
+
+def test_auxiliary_classifiers_speak_to_the_layers_in_front_of_them_alone():
+    groups = groups_of(network("behind a BatchNormalization"))
+    x, labels = images(8)
+    data = [Batch({"x": x}, labels)]
+    plain, helped = (gate_gradients(groups, data, Wanted(auxiliary=n)) for n in (0, 1))
+    (depth,) = depths(groups.labels, 1)
+    first, last = (group.name for group in groups.free)
+    assert depth.tensor == "r"
+    np.testing.assert_allclose(helped[last], plain[last], atol=1e-12)
+    assert np.abs(helped[first] - plain[first]).max() > 1e-3
+
+
+def test_auxiliary_classifiers_want_depths():
+    with pytest.raises(UsageError, match="no 9 depths"):
+        depths(groups_of(network("in a concatenation")).labels, 9)

@@ -1,0 +1,92 @@
+"""Fine-tuning on the command line: files, streams, exit codes, and going on after a stop."""
+
+import json
+import os
+import signal
+import sys
+
+import onnx
+import pytest
+from onnx_prune import models
+from onnx_prune.tools import finetune_command as training
+
+TEST, CALIBRATION = (str(path) for path in models.digits_data())
+QUICK = ["--epochs", "1", "--batch", "100"]
+
+
+def test_cut_and_fine_tune_in_one_command(run, files):
+    code, out, err = run(
+        "digits.onnx", "--macs", "40%", "--criterion", "l1", "--reconstruct", "none", "--allocation", "uniform",
+        "--finetune", CALIBRATION, "--epochs", "4", "--batch", "50", "--evaluate", TEST,
+        "--no-latency", "--plan", "p.json", "--json",
+    )  # fmt: skip
+    result = json.loads(out)
+    assert code == 0, err
+    assert result["accuracy"][1] > 0.5
+    assert "epoch 4" in err
+    assert files() == ["digits.onnx", "digits.pruned.onnx", "p.json"]
+    onnx.checker.check_model("digits.pruned.onnx", full_check=True)
+
+
+def test_fine_tune_a_pruned_model(run, files):
+    run("digits.onnx", "--macs", "40%", "--criterion", "l1", "--no-latency")
+    lessons = ["--teacher", "digits.onnx", "--train", CALIBRATION, "--evaluate", TEST, *QUICK]
+    code, out, err = run("finetune", "digits.pruned.onnx", *lessons)
+    assert code == 0, err
+    assert "top-1" in out
+    assert "wrote digits.pruned.tuned.onnx" in out
+    assert files() == ["digits.onnx", "digits.pruned.onnx", "digits.pruned.tuned.onnx"]
+    shown = json.loads(run("finetune", "digits.pruned.onnx", *lessons, "--json")[1])
+    assert {"epochs", "best", "agreement", "accuracy", "output"} <= set(shown)
+
+
+def test_a_stopped_run_says_how_to_go_on_and_goes_on(run, files, monkeypatch):
+    lessons = ["finetune", "digits.onnx", "--train", CALIBRATION, "--epochs", "2", "--batch", "100", "-o", "out.onnx"]
+    tell = training._tell
+
+    def stop(row):
+        tell(row)
+        if row.number == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(training, "_tell", stop)
+    code, _, err = run(*lessons)
+    assert code == 130
+    assert "--resume" in err
+    assert files() == ["digits.onnx", "out.onnx.finetune"]
+    monkeypatch.setattr(training, "_tell", tell)
+    code, _, err = run(*lessons)
+    assert code == 2
+    assert "not finished" in err
+    code, _, err = run(*lessons, "--resume")
+    assert code == 0, err
+    assert "epoch 1" not in err
+    assert files() == ["digits.onnx", "out.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["finetune", "digits.onnx", "--train", "nowhere"], 3, "there are no such data"),
+        (["finetune", "digits.onnx", "--train", CALIBRATION, "--augment", "spin"], 2, "there is no 'spin'"),
+        (["finetune", "digits.onnx", "--train", CALIBRATION, "--epochs", "0"], 2, "epochs is 0"),
+        (["finetune", "digits.onnx", "--train", CALIBRATION, "-o", "digits.onnx"], 2, "the output is the input"),
+        (["digits.onnx", "--epochs", "3"], 2, "--epochs is for fine-tuning"),
+        (["digits.onnx", "--finetune", CALIBRATION, "--schedule", "soft", "--steps", "2"], 2, "2 steps of 'soft'"),
+    ],
+)
+def test_what_is_wrong_is_said_before_the_work(run, files, arguments, code, said):
+    found, out, err = run(*arguments)
+    assert (found, out) == (code, "")
+    assert said in err
+    assert files() == ["digits.onnx"]
+
+
+def test_without_torch_the_extra_is_named(run, monkeypatch):
+    for name in [n for n in sys.modules if n.startswith("onnx_prune.runtime.torch")]:
+        monkeypatch.delitem(sys.modules, name)
+    real = __import__("importlib.util").util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *a: None if name == "torch" else real(name, *a))
+    code, _, err = run("finetune", "digits.onnx", "--train", CALIBRATION)
+    assert code == 2
+    assert "pip install onnx-prune[torch]" in err

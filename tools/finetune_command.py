@@ -1,0 +1,224 @@
+"""Fine-tuning on the command line: its flags, the command, and what it says on the way."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .endings import print_json, progress_shown
+from .options import DEVICE, IMAGES, JSON, SEED, check_outputs, options, preprocessing
+
+if TYPE_CHECKING:
+    import onnx
+
+    from ..passes.selection.budget import Budget
+    from ..pipeline.prune import Result
+    from ..runtime.data.preprocess import Preprocessing
+    from ..runtime.session import Device
+    from ..runtime.torch.training.finetune import FineTuned, Keeping, Watch
+    from ..runtime.torch.training.loop import Epoch
+    from ..runtime.torch.training.recipe import Recipe
+
+# Flag -> field of the recipe.
+_NUMBERS = {
+    "epochs": (int, "Passes over the training data. Default: 5."),
+    "batch": (int, "Samples a step, over all processes. Default: 128."),
+    "rate": (float, "The highest learning rate. Default: 0.004."),
+    "temperature": (float, "Of the teacher's soft targets. Default: 4."),
+    "labels": (float, "Weight of the labels; the teacher has the rest. Default: 0.1."),
+    "features": (float, "Weight of the difference from the teacher's inner tensors. Default: 0."),
+    "average": (float, "Decay of a moving average of the weights that is kept instead, such as 0.999."),
+    "clip": (float, "Largest norm of the gradient, 0 for any. Default: 5."),
+}
+RECIPE = options(
+    *(click.option(f"--{name}", type=kind, help=text) for name, (kind, text) in _NUMBERS.items()),
+    click.option("--augment", help="Of crop,flip,cutout,mixup; none. Default: crop,flip for images."),
+    click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="Default: what pays here."),
+    click.option("--frozen-batch-norm", is_flag=True, help="Put no BatchNormalization back for the training."),
+    click.option("--resume", is_flag=True, help="Continue a run of the same output that was stopped or killed."),
+)
+
+
+IN_TURNS = options(
+    click.option("--finetune", "train", help="Training data: fine-tune the result, taught by MODEL; labels help."),
+    *(click.option(f"--{n}", type=_NUMBERS[n][0], help=_NUMBERS[n][1]) for n in ("epochs", "batch", "rate")),
+    click.option(
+        "--schedule",
+        type=click.Choice(["once", "steps", "layers", "trim", "soft"]),
+        help="Cuts and trainings: one cut; --steps of them; layer by layer; trimming; zeroing softly while training.",
+    ),
+    click.option("--steps", type=int, help="How many cuts, each followed by a training of --epochs."),
+    click.option("--resume", is_flag=True, help="Continue a fine-tuning that was stopped or killed."),
+)
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--teacher", type=click.Path(path_type=Path), help="The model before pruning: its outputs are learned.")
+@click.option("--train", required=True, help="Folder or zip of images, .npz, .npy, or module:function; labels help.")
+@click.option("--evaluate", "evaluation", help="Data to measure on after each epoch: the best epoch is kept.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: MODEL's name with .tuned.onnx.")
+@RECIPE
+@IMAGES
+@SEED
+@DEVICE
+@JSON
+def finetune(model: Path, teacher: Path | None, output: Path | None, as_json: bool, **given: Any) -> None:  # noqa: ANN401
+    """Train the weights of MODEL further, such as a pruned one with the original as --teacher.
+
+    The same graph comes back with other values. A run that is stopped or killed is continued with --resume; its state
+    is in OUTPUT.finetune until it is done. Several GPUs or processes: torchrun -m onnx_prune.tools.cli finetune ...
+    """
+    from ..passes.graph.model import load
+    from ..runtime.torch.training.finetune import Examples
+    from ..runtime.torch.training.finetune import finetune as run
+
+    target = output or model.with_name(f"{model.stem}.tuned.onnx")
+    check_outputs([model, *([teacher] if teacher else [])], target)
+    student = load(model)
+    lessons = Examples(
+        given["train"], given["evaluation"], preprocessing(given), None if teacher is None else load(teacher).source
+    )
+    with watched(as_json, target) as watch:
+        tuned = run(
+            student.source,
+            lessons,
+            make_recipe(given),
+            keeping=keeping(target, resume=given["resume"]),
+            device=given["device"],
+            watch=watch,
+        )
+    if not tuned.first:
+        return
+    accuracy = _top1(student.source, tuned, given["evaluation"], lessons.preprocessing, given["device"])
+    save(tuned, target, external=student.external)
+    shown = {**tuned.as_dict(), "accuracy": accuracy, "output": str(target)}
+    print_json(shown) if as_json else _print(tuned, accuracy, target)
+
+
+def make_recipe(given: dict[str, Any]) -> Recipe:
+    """What the flags say, and the defaults."""
+    from ..runtime.torch.training.recipe import Recipe
+
+    chosen = {name: given[name] for name in (*_NUMBERS, "precision") if given.get(name) is not None}
+    if given.get("augment") is not None:
+        chosen["augment"] = tuple(word for word in given["augment"].split(",") if word not in ("", "none"))
+    return Recipe(**chosen, seed=given["seed"], batch_norm=not given.get("frozen_batch_norm"))
+
+
+def check_in_turns(given: dict[str, Any]) -> None:
+    """Raise UsageError where flags of the training are given without it, or more processes than cuts can share."""
+    from ..passes.errors import UsageError
+
+    if given["train"] is None:
+        for name in ("epochs", "batch", "rate", "schedule", "steps", "resume"):
+            if given[name]:
+                raise UsageError(f"--{name} is for fine-tuning", fix="give --finetune DATA as well")
+    elif int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("several processes cannot share a cut", fix="prune, then torchrun onnx-prune finetune")
+
+
+def run_in_turns(
+    model: Path, target: Path, quiet: bool, budget: Budget | None, given: dict[str, Any], settings: dict[str, Any]
+) -> Result:
+    """Prune and fine-tune as the flags say. The state is kept until `forget_run`."""
+    from ..pipeline.in_turns import Schedule, prune_and_finetune
+    from ..runtime.torch.training.finetune import Examples
+
+    steps = given["steps"] or 1
+    schedule = Schedule(given["schedule"] or ("steps" if steps > 1 else "once"), steps)
+    lessons = Examples(given["train"], given["evaluation"], preprocessing(given))
+    with watched(quiet, target) as watch:
+        return prune_and_finetune(
+            model,
+            lessons,
+            make_recipe(given),
+            schedule=schedule,
+            budget=budget,
+            keeping=keeping(target, resume=given["resume"]),
+            watch=watch,
+            **settings,
+        ).result
+
+
+def forget_run(target: Path) -> None:
+    """Remove the state of a run whose result is written."""
+    from ..pipeline.in_turns import forget
+
+    forget(_state_of(target))
+
+
+def keeping(target: Path, *, resume: bool) -> Keeping:
+    """Where a run that makes `target` keeps its state."""
+    from ..runtime.torch.training.finetune import Keeping
+
+    return Keeping(_state_of(target), resume=resume)
+
+
+def _state_of(target: Path) -> Path:
+    return target.with_name(f"{target.name}.finetune")
+
+
+def save(tuned: FineTuned, target: Path, *, external: bool) -> None:
+    """Write the model, then forget the state of the run."""
+    from ..passes.graph.files import save_model
+    from ..runtime.torch.training.checkpoint import Checkpoint
+
+    save_model(tuned.model, target, external=external)
+    Checkpoint(_state_of(target), "").remove()
+
+
+@contextmanager
+def watched(quiet: bool, target: Path) -> Generator[Watch]:
+    """Progress on standard error: a line that changes, on a terminal, and one an epoch; what to do after a stop."""
+    from ..runtime.torch.training.finetune import Watch
+
+    with progress_shown(quiet) as progress:
+        try:
+            yield Watch(progress, _tell)
+        except KeyboardInterrupt:
+            if _state_of(target).is_dir():
+                click.echo(f"onnx-prune: stopped; --resume goes on from {target}.finetune", err=True)
+            raise
+
+
+def _tell(row: Epoch) -> None:
+    parts = [
+        f"epoch {row.number}" if row.number else "before",
+        f"loss {row.loss:.4f}" if row.loss is not None else None,
+        f"training {row.right:.2%}" if row.right is not None else None,
+        f"evaluation {row.score:.2%}" if row.score is not None and row.score >= 0 else None,
+        f"{row.seconds:.0f} s" if row.number else None,
+    ]
+    if len([part for part in parts if part]) > 1:
+        click.echo("  ".join(part for part in parts if part), err=True)
+
+
+def _top1(
+    before: onnx.ModelProto,
+    tuned: FineTuned,
+    evaluation: str | None,
+    images: Preprocessing | None,
+    device: Device,
+) -> list[float] | None:
+    """Top-1 of the two files in ONNX Runtime, where there are labels."""
+    from .scores import has_labels, top1_of
+
+    if evaluation is None or not has_labels(before, evaluation, images):
+        return None
+    return list(top1_of((before, tuned.model), evaluation, images, device))
+
+
+def _print(tuned: FineTuned, accuracy: list[float] | None, target: Path) -> None:
+    if accuracy is not None:
+        click.echo(f"top-1 {accuracy[0]:.2%} before, {accuracy[1]:.2%} after {len(tuned.epochs) - 1} epochs")
+    click.echo(
+        f"weights of epoch {tuned.best}; ONNX Runtime and the trained network differ by {tuned.agreement:.1e}; "
+        f"{tuned.seconds:.0f} s"
+    )
+    click.echo(f"wrote {target}")
