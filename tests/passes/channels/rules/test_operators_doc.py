@@ -14,7 +14,7 @@ from onnx_prune.passes.channels.silence import silence
 from onnx_prune.passes.graph.export import to_model
 from onnx_prune.tools.lab.operators_doc import document
 
-DOCS = Path(__file__).resolve().parents[3] / "docs"
+DOCS = Path(__file__).resolve().parents[4] / "docs"
 
 
 def test_operators_md_is_what_the_rules_say():
