@@ -88,7 +88,7 @@ def prune_and_finetune(
     source, schedule, recipe = load(model), schedule or Schedule(), recipe or Recipe()
     settings = {"calibration": examples.train, "preprocessing": examples.preprocessing, **settings}
     if schedule.kind != "once" and settings.get("replace_head"):
-        raise UsageError("the head is replaced in one cut", where="--replace-head", fix="leave --schedule away")
+        raise UsageError("the head is replaced in one cut", where="--replace-head", fix="leave --schedule out")
     words = {name: str(value) for name, value in settings.items()}
     run = _Run(
         model=model,
@@ -174,7 +174,11 @@ class _Run:
         """Budgets of which each keeps the same share of what the one before has left."""
         budget = self.budget or Budget()
         if budget.kind not in _RELATIVE:
-            raise UsageError(f"--{budget.kind} is not approached in steps", fix="give --macs, --params or --size")
+            raise UsageError(
+                f"--{budget.kind} is not approached in steps",
+                where="--schedule steps",
+                fix="give --macs, --params or --size",
+            )
         whole = self._whole(budget.kind)
         share = budget.limit(whole) / whole
         limits = [whole * share ** ((step + 1) / steps) for step in range(steps)]

@@ -60,7 +60,9 @@ def make_settings(given: Mapping[str, object]) -> Settings:
     unknown = set(given) - set(Settings.__dataclass_fields__)
     if unknown:
         raise UsageError(
-            f"unknown setting: {', '.join(sorted(unknown))}", fix=f"one of {', '.join(Settings.__dataclass_fields__)}"
+            f"unknown setting: {', '.join(sorted(unknown))}",
+            where="the call",
+            fix=f"one of {', '.join(Settings.__dataclass_fields__)}",
         )
     chosen = Settings(**given)  # type: ignore[arg-type]
     if chosen.replace_head not in (None, "gap"):

@@ -163,10 +163,11 @@ def _inference_session(
 
 def _providers(device: Device, *, exact: bool) -> list[Any]:
     if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"there is no device {device!r}", fix="take one of auto, cpu, cuda")
+        raise UsageError(f"there is no device {device!r}", where="--device", fix="choose one of auto, cpu, cuda")
     if device == "cuda" and not cuda_available():
         raise UsageError(
             "CUDA was asked for and does not work here",
+            where="--device cuda",
             fix="install onnxruntime-gpu with the CUDA and cuDNN it was built for, or leave --device at auto",
         )
     if device == "cpu" or not cuda_available():

@@ -118,9 +118,13 @@ def check_in_turns(given: dict[str, Any]) -> None:
     if given["train"] is None:
         for name in ("epochs", "batch", "rate", "schedule", "steps", "resume"):
             if given[name]:
-                raise UsageError(f"--{name} is for fine-tuning", fix="give --finetune DATA as well")
+                raise UsageError(
+                    f"--{name} is for fine-tuning", where="the main command", fix="give --finetune DATA as well"
+                )
     elif int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError("several processes cannot share a cut", fix="prune, then torchrun onnx-prune finetune")
+        raise UsageError(
+            "several processes cannot share a cut", where="WORLD_SIZE", fix="prune, then torchrun onnx-prune finetune"
+        )
 
 
 def run_in_turns(

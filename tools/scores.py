@@ -40,7 +40,7 @@ def allowed_drop(max_drop: str | None, evaluation: str | None) -> float:
     if max_drop is None:
         return math.inf
     if evaluation is None:
-        raise UsageError("--max-drop needs labelled data", fix="give --evaluate")
+        raise UsageError("--max-drop needs labelled data", where="--max-drop", fix="give --evaluate")
     return share(max_drop)
 
 
@@ -110,4 +110,4 @@ def share(text: str) -> float:
     try:
         return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
-        raise UsageError("this is no share", where=f"--max-drop {text}", fix="for example 1%") from None
+        raise UsageError("this is not a share", where=f"--max-drop {text}", fix="for example 1%") from None

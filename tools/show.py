@@ -61,7 +61,7 @@ def print_result(
     )
     if report.head is not None:
         console.print(
-            "the head was replaced by pooling and one linear layer: that is no cut and not proved; fine-tune it"
+            "the head was replaced by pooling and one linear layer: this is not a cut and is not proved; fine-tune it"
         )
     console.print()
     console.print(Text.assemble("wrote ", (str(target), "bold"), f" and {plan_file}" if plan_file else ""))

@@ -135,9 +135,9 @@ def load_moments(path: str | os.PathLike[str], graph_sha256: str) -> MomentsSet:
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ReadError("the moments cannot be read", where=f"{path}: {error}", fix=_AGAIN) from error
     if (header.get("format"), header.get("version")) != (_FORMAT, _VERSION):
-        raise ReadError("these are no moments that this version can read", where=str(path), fix=_AGAIN)
+        raise ReadError("these are not moments that this version can read", where=str(path), fix=_AGAIN)
     if header["graph_sha256"] != graph_sha256:
-        raise ReadError("the moments are those of another graph", where=str(path), fix=_AGAIN)
+        raise ReadError("the moments belong to another graph", where=str(path), fix=_AGAIN)
 
     def get(prefix: str) -> dict[str, Array]:
         return {key[len(prefix) :]: array for key, array in arrays.items() if key.startswith(prefix)}

@@ -80,5 +80,7 @@ def publish(path: Path, write: Callable[[Path], object]) -> Path:
                     os.fsync(handle.fileno())
                 written.replace(path.parent / written.name)
     except OSError as error:
-        raise UsageError(f"the output cannot be written ({error.strerror})", where=str(path)) from error
+        raise UsageError(
+            f"the output cannot be written ({error.strerror})", where=str(path), fix="name a place that can be written"
+        ) from error
     return path

@@ -57,7 +57,7 @@ def locate(tensor: TensorProto, folder: Path) -> None:
     location = said.get("location", "")
     path = Path(os.path.normpath(location))
     if not location or path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"'{location}' of '{tensor.name}' is no file beside the model")
+        raise ValueError(f"'{location}' of '{tensor.name}' is not a file beside the model")
     path = folder.resolve() / path
     offset, needed = int(said.get("offset", 0)), stored_bytes(tensor)
     if int(said.get("length", needed)) != needed:

@@ -31,7 +31,7 @@ def read_model(source: Source, *, mapped: bool = False) -> tuple[onnx.ModelProto
     where = str(source) if isinstance(source, str | os.PathLike) else f"a {type(source).__name__} object"
     model = _parse(source, where)
     if not model.graph.output:
-        raise ReadError("this is not an ONNX model, or one without outputs", where=where)
+        raise ReadError("this is not an ONNX model, or it has no outputs", where=where, fix=_CHECK)
     _check_opset(model, where)
     _check_names(model.graph, where)
     tensors = list(_tensors(model.graph))
@@ -47,17 +47,17 @@ def _parse(source: Source, where: str) -> onnx.ModelProto:
     if isinstance(source, onnx.ModelProto):
         return source
     if not isinstance(source, bytes | str | os.PathLike):
-        raise UsageError("a model is a path, bytes or an onnx.ModelProto", where=where)
+        raise UsageError("a model is a path, bytes or an onnx.ModelProto", where=where, fix="give one of these")
     try:
         if isinstance(source, bytes):
             return onnx.load_model_from_string(source)
         return onnx.load(source, load_external_data=False)
     except FileNotFoundError:
-        raise ReadError("the model file does not exist", where=where) from None
+        raise ReadError("the model file does not exist", where=where, fix="check the path") from None
     except IsADirectoryError:
-        raise ReadError("this is a folder, not a model file", where=where) from None
+        raise ReadError("this is a folder, not a model file", where=where, fix="name the .onnx file in it") from None
     except Exception as error:  # protobuf's DecodeError has no public base that onnx re-exports
-        raise ReadError(f"the file cannot be read as ONNX ({type(error).__name__})", where=where) from error
+        raise ReadError(f"the file cannot be read as ONNX ({type(error).__name__})", where=where, fix=_CHECK) from error
 
 
 def _check_opset(model: onnx.ModelProto, where: str) -> None:
@@ -108,7 +108,9 @@ def _check_sizes(tensors: Iterable[TensorProto], where: str) -> None:
     """Stored bytes are as many as type and shape say."""
     for tensor in tensors:
         if tensor.data_type not in _TYPES:
-            raise ReadError(f"'{tensor.name}' has type {tensor.data_type}, which ONNX does not have", where=where)
+            raise ReadError(
+                f"'{tensor.name}' has type {tensor.data_type}, which ONNX does not have", where=where, fix=_CHECK
+            )
         if tensor.HasField("raw_data") and not is_external(tensor):
             held, needed = len(tensor.raw_data), stored_bytes(tensor)
             if held != needed:

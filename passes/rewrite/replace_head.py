@@ -1,7 +1,7 @@
 """The fully connected layers at the end of a classifier, and one linear layer on pooled maps in their place.
 
 Source: Luo et al., ThiNet, ICCV 2017: in VGG-16 they hold most of the parameters and are swapped for global average
-pooling. What the network computes changes: this is no cut, and nothing is proved of it.
+pooling. What the network computes changes: this is not a cut, and nothing is proved of it.
 """
 
 from __future__ import annotations

@@ -135,7 +135,11 @@ def _matches(pattern: str, names: tuple[str, ...], option: str) -> Array:
     try:
         found = np.array([re.fullmatch(pattern, name) is not None for name in names], bool)
     except re.error as error:
-        raise UsageError(f"'{pattern}' is no regular expression ({error})", where=option) from None
+        raise UsageError(
+            f"'{pattern}' is not a valid regular expression ({error})",
+            where=option,
+            fix="escape special characters with a backslash",
+        ) from None
     if not found.any():
         raise UsageError(
             f"no group's name matches '{pattern}'",

@@ -97,7 +97,7 @@ class Budget:
     def from_json(data: object) -> Budget:
         """The inverse of `to_json`. Raises UsageError."""
         if not isinstance(data, dict) or len(data) != 1 or not set(data) <= set(KINDS):
-            raise UsageError("this is no budget", where=repr(data), fix=f"give one of {', '.join(KINDS)}")
+            raise UsageError("this is not a budget", where=repr(data), fix=f"give one of {', '.join(KINDS)}")
         return Budget(**data)
 
 
@@ -123,7 +123,11 @@ def _share(pattern: str, value: object) -> float:
     try:
         re.compile(pattern)
     except re.error as error:
-        raise UsageError(f"'{pattern}' is no regular expression ({error})", where="--channels") from None
+        raise UsageError(
+            f"'{pattern}' is not a valid regular expression ({error})",
+            where="--channels",
+            fix="escape special characters with a backslash",
+        ) from None
     amount = _amount("channels", value)
     if not isinstance(amount, float):
         raise UsageError(
@@ -159,4 +163,4 @@ def _amount(kind: str, value: object) -> float | int | str:
 
 
 def _error(kind: str, value: object) -> UsageError:
-    return UsageError(f"this is no budget: {value!r}", where=f"--{kind}", fix=f"say for example {_EXAMPLES[kind]}")
+    return UsageError(f"this is not a budget: {value!r}", where=f"--{kind}", fix=f"say for example {_EXAMPLES[kind]}")

@@ -21,6 +21,8 @@ from .plan_json import MalformedError, expect, layout, members, numbers, pair
 
 Array = np.ndarray
 FORMAT, VERSION = "onnx-prune plan", 1
+_WRITTEN = "give a file that --plan wrote"
+_SAME_GRAPH = "apply the plan to the graph that it was made for"
 Slices = Mapping[str, Mapping[str, tuple[int, ...]]]  # constant of the cut model -> axis -> removed indices
 
 
@@ -85,16 +87,16 @@ class Plan:
         try:
             data = json.loads(text)
         except ValueError as error:
-            raise ReadError(f"the plan is no JSON ({error})", where=where) from None
+            raise ReadError(f"the plan is not valid JSON ({error})", where=where, fix=_WRITTEN) from None
         if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise ReadError("this is no plan of onnx-prune", where=where)
+            raise ReadError("this is not a plan of onnx-prune", where=where, fix=_WRITTEN)
         if data.get("version") != VERSION:
             version = f"the plan has version {data.get('version')!r}, this program reads {VERSION}"
             raise ReadError(version, where=where, fix="make the plan anew with this program")
         try:
             return _plan(data)
         except (UsageError, MalformedError) as error:
-            raise ReadError(f"the plan is malformed: {error.args[0]}", where=where) from None
+            raise ReadError(f"the plan is malformed: {error.args[0]}", where=where, fix=_WRITTEN) from None
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the JSON; the file appears whole or not at all. Raises UsageError where it cannot be written."""
@@ -106,8 +108,8 @@ class Plan:
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is no text"
-            raise ReadError(f"the plan cannot be read ({reason})", where=str(path)) from None
+            reason = error.strerror if isinstance(error, OSError) else "it is not text"
+            raise ReadError(f"the plan cannot be read ({reason})", where=str(path), fix="check the path") from None
         return Plan.from_json(text, str(path))
 
 
@@ -205,7 +207,11 @@ def _check_group(groups: ChannelGroups, planned: PlannedGroup) -> None:
     group = next((g for g in groups.groups if g.name == planned.name), None)
     if group is None or group.units != planned.units:
         has = "no such group" if group is None else f"{group.units} units"
-        raise UsageError(f"the model has {has}, the plan says {planned.units}", where=f"group '{planned.name}'")
+        raise UsageError(
+            f"the model has {has}, and the plan has {planned.units} units",
+            where=f"group '{planned.name}'",
+            fix=_SAME_GRAPH,
+        )
     if not planned.removed:
         return
     problem = None

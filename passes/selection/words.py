@@ -47,7 +47,9 @@ def _parsed(chosen: type, text: str, where: str) -> dict[str, Any]:
         try:
             found[key] = _value(kinds[key], value if has_value else "yes")
         except (ValueError, KeyError):
-            raise UsageError(f"'{part}' is no value of it", where=where, fix=_wanted(key, kinds[key])) from None
+            raise UsageError(
+                f"'{part}' is not a value of this option", where=where, fix=_wanted(key, kinds[key])
+            ) from None
     return found
 
 

@@ -62,7 +62,7 @@ def check_feeds(feeds: Mapping[str, object], inputs: Sequence[ModelInput], where
         raise UsageError(
             "the data do not have the model's inputs",
             where=f"{where} gives {_words(sorted(feeds))}; the model asks for {_words(names)}",
-            fix="name the arrays like the model's inputs",
+            fix="give the arrays the names of the model's inputs",
         )
     return {i.name: _checked(feeds[i.name], i, where, whole) for i in inputs}
 

@@ -63,7 +63,9 @@ def open_data(
     Raises UsageError or ReadError where the data are not what the model asks for, before anything runs.
     """
     if samples is not None and samples < 1:
-        raise UsageError(f"--samples {samples}: at least one is needed", fix="leave it away to use all")
+        raise UsageError(
+            f"--samples {samples}: at least one is needed", where="--samples", fix="leave it out to use all"
+        )
     function = _function(source)
     if function is not None:
         _no_images(preprocessing, source)
@@ -140,12 +142,12 @@ def _samples(
     assert isinstance(source, str | Path)
     path = Path(source)
     if not path.exists():
-        raise ReadError("there are no such data", where=str(source), fix=f"give {_KINDS}")
+        raise ReadError("there is no such file or folder", where=str(source), fix=f"give {_KINDS}")
     if path.suffix.lower() in (".npz", ".npy"):
         _no_images(preprocessing, path)
         return array_samples(load_arrays(path, inputs), inputs, str(path))
     if path.is_file() and path.suffix.lower() != ".zip":
-        raise UsageError("this is no kind of data that can be read", where=str(path), fix=f"give {_KINDS}")
+        raise UsageError("this kind of data cannot be read", where=str(path), fix=f"give {_KINDS}")
     if len(inputs) != 1:
         raise UsageError(
             f"images feed one input, and the model has {len(inputs)}",
@@ -160,7 +162,7 @@ def _samples(
 
 def _no_images(preprocessing: Preprocessing | None, source: object) -> None:
     if preprocessing not in (None, Preprocessing()):
-        raise UsageError("only images are preprocessed", where=str(source), fix="leave --mean, --std and the like away")
+        raise UsageError("only images are preprocessed", where=str(source), fix="leave --mean, --std and the like out")
 
 
 def _batch_size(found: Samples, inputs: Sequence[ModelInput], asked: int | None) -> int:

@@ -84,6 +84,7 @@ class ImageReader:
         if image.height < height or image.width < width:
             raise UsageError(
                 f"an image of {image.height} x {image.width} pixels has no part of {height} x {width}",
+                where="--crop, or the size that the model fixes",
                 fix="give a larger --resize, or none",
             )
         left, top, _, _ = (round(v) for v in _middle(image.height, image.width, height, width))
@@ -127,7 +128,7 @@ def image_reader(wanted: ModelInput, how: Preprocessing) -> ImageReader:
     factor, offset = (scale / std).astype(np.float32), (mean / std).astype(np.float32)
     if wanted.dtype.kind != "f" and ((factor != 1).any() or offset.any()):
         raise UsageError(
-            "--mean, --std and --scale make no sense for integers", where=str(wanted), fix="leave them away"
+            "--mean, --std and --scale make no sense for integers", where=str(wanted), fix="leave them out"
         )
     return ImageReader(mode, layout, how.resize, size, factor, offset, wanted.dtype)
 
@@ -136,7 +137,7 @@ def _size(how: Preprocessing, height: int | None, width: int | None, wanted: Mod
     """The size after everything: the crop, else the model's, else that of the resize."""
     size, resized = _square(how.crop), _square(how.resize)
     if size is not None and (size[0] != (height or size[0]) or size[1] != (width or size[1])):
-        raise UsageError(f"--crop {size} is not the model's size", where=str(wanted), fix="leave --crop away")
+        raise UsageError(f"--crop {size} is not the model's size", where=str(wanted), fix="leave --crop out")
     if size is None and height is not None and width is not None:
         size = (height, width)
     return size or resized

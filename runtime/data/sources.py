@@ -48,7 +48,7 @@ def image_samples(path: Path, name: str, reader: ImageReader) -> Samples:
     """
     files, opened = _archive(path) if path.is_file() else _folder(path)
     if not files:
-        raise ReadError("there is no image", where=str(path), fix=_LAYOUT)
+        raise ReadError("there are no images", where=str(path), fix=_LAYOUT)
     labels, classes = _classes(files, path)
 
     def read(indices: np.ndarray) -> Batch:
@@ -71,7 +71,7 @@ def _archive(path: Path) -> tuple[list[str], Callable[[str], IO[bytes]]]:
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError) as error:
-        raise ReadError("this is no zip archive", where=f"{path}: {error}", fix=_LAYOUT) from error
+        raise ReadError("this is not a zip archive", where=f"{path}: {error}", fix=_LAYOUT) from error
     return _pictures(archive.namelist()), archive.open
 
 

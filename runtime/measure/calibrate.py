@@ -63,7 +63,7 @@ def calibrate(
         images += count
         progress(images)
     if not images:
-        raise UsageError("there is no image to calibrate on", fix="give data")
+        raise UsageError("there are no samples to calibrate on", where="the calibration data", fix="give at least one")
     return sums.result(labels.graph.sha256())
 
 

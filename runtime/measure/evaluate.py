@@ -56,13 +56,15 @@ def accuracy(
     hits, done = np.zeros(2), 0
     for batch in data:
         if batch.labels is None:
-            raise UsageError("accuracy needs labels", fix="put the images in one folder a class, or compare models")
+            raise UsageError(
+                "accuracy needs labels", where="the data", fix="put the images in one folder a class, or compare models"
+            )
         ranks = _ranks(_logits(session.run(batch.feeds), len(batch.labels)), batch.labels)
         hits += np.count_nonzero(ranks < 1), np.count_nonzero(ranks < 5)
         done += len(ranks)
         progress(done)
     if not done:
-        raise UsageError("there is no sample to evaluate", fix="give data")
+        raise UsageError("there are no samples to evaluate", where="the evaluation data", fix="give at least one")
     return Accuracy(float(hits[0] / done), float(hits[1] / done), done)
 
 
@@ -110,7 +112,11 @@ def compare_outputs(
         done += count
         progress(done)
     if not sums:
-        raise UsageError("the models have no output that can be compared", fix="compare models of the same interface")
+        raise UsageError(
+            "the models have no output that can be compared",
+            where="their outputs",
+            fix="compare models of one interface",
+        )
     kind = "kl" if classifies else "relative mse"
     values = {n: float(s[0] / done if classifies else s[1] / (s[2] or 1.0)) for n, s in sums.items()}
     return Divergence(float(np.mean(list(values.values()))), values, kind, done)
@@ -163,6 +169,7 @@ def _ranks(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     if labels.min() < 0 or labels.max() >= logits.shape[1]:
         raise UsageError(
             f"a label is {labels.max()}, and the model has {logits.shape[1]} classes",
+            where="the evaluation data",
             fix="give labels from 0, in the order of the model's outputs",
         )
     right = logits[np.arange(len(labels)), labels][:, None]

@@ -5,4 +5,6 @@ import importlib.util
 from ...passes.errors import UsageError
 
 if importlib.util.find_spec("torch") is None:
-    raise UsageError("this needs torch, which is not installed", fix="pip install onnx-prune[torch]")
+    raise UsageError(
+        "this needs torch, which is not installed", where="this environment", fix="pip install onnx-prune[torch]"
+    )

@@ -80,7 +80,11 @@ class GraphModule(nn.Module):
         edits: ONNX name -> what is done to that tensor as soon as it is computed; the graph goes on with the result.
         """
         if len(inputs) != len(self._input_slots):
-            raise UsageError(f"{len(inputs)} inputs were given", fix=f"give {', '.join(self.input_names)}")
+            raise UsageError(
+                f"{len(inputs)} inputs were given",
+                where="the call of a GraphModule",
+                fix=f"give {', '.join(self.input_names)}",
+            )
         values = list(self._values)
         parameters, buffers = self._parameters, self._buffers
         for slot, name in self._parameter_slots:
@@ -119,7 +123,9 @@ class GraphModule(nn.Module):
         computed = set(self.tensor_names)
         for name in edits:
             if name not in computed:
-                raise UsageError(f"the graph computes no tensor '{name}'", fix="name an output of one of its nodes")
+                raise UsageError(
+                    f"there is no tensor '{name}'", where="the graph", fix="name an output of one of its nodes"
+                )
         return {self._slots[name]: edit for name, edit in edits.items()}
 
     def to_model(self) -> onnx.ModelProto:
@@ -150,7 +156,11 @@ def _read(model: onnx.ModelProto | Graph | str | Path) -> onnx.ModelProto:
     if isinstance(model, Graph):
         return to_model(model)
     if not isinstance(model, onnx.ModelProto | str | os.PathLike):
-        raise UsageError("a GraphModule is made from a path, an onnx.ModelProto or a Graph")
+        raise UsageError(
+            "a GraphModule is made from a path, an onnx.ModelProto or a Graph",
+            where=f"a {type(model).__name__}",
+            fix="give one of these",
+        )
     proto, _ = read_model(model)
     if proto.functions:
         from onnx import inliner

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ...passes.errors import ReadError
 from ...passes.graph.values import FOLDABLE, fold
-from .operators import Function, Site
+from .operators import FIX, Function, Site
 
 # What makes many elements of few: worth a tensor, unless somebody needs the numbers.
 GROWING = frozenset(["ConstantOfShape", "Expand", "Range", "Tile", "OneHot", "NonZero"])
@@ -45,7 +45,7 @@ def _general(site: Site) -> Function:
     def run(*args: Any) -> Any:  # noqa: ANN401 - numbers, nested
         results = fold(op, attrs, [None if a is None else _array(a) for a in args])
         if results is None:
-            raise ReadError(f"{op} cannot be computed of {args}", where=f"node '{site.node.name}'")
+            raise ReadError(f"{op} cannot be computed of {args}", where=f"node '{site.node.name}'", fix=FIX)
         lists = [r.tolist() for r in results]
         return lists[0] if len(lists) == 1 else lists
 

@@ -144,7 +144,7 @@ def test_calibrated_runs_protect_accuracy(run):
 @pytest.mark.parametrize(
     ("arguments", "code", "what"),
     [
-        (["digits.onnx", "--macs", "many"], 2, "this is no budget"),
+        (["digits.onnx", "--macs", "many"], 2, "this is not a budget"),
         (["digits.onnx", "--macs", "50%", "--params", "50%"], 2, "more than one budget"),
         (["digits.onnx", "--criterion", "best"], 2, "best"),
         (["digits.onnx", "--allocation", "fair"], 2, "fair"),
@@ -154,7 +154,7 @@ def test_calibrated_runs_protect_accuracy(run):
         (["digits.onnx", "--replace-head", "gap"], 2, "no fully connected layers"),
         (["sensitivity", "missing.onnx", "--calibration", DATA[1]], 3, "does not exist"),
         (["bench", "missing.onnx"], 3, "cannot be read"),
-        (["digits.onnx", "--exclude", "("], 2, "no regular expression"),
+        (["digits.onnx", "--exclude", "("], 2, "not a valid regular expression"),
         (["digits.onnx", "--exclude", "nobody"], 2, "no group's name matches"),
         (["digits.onnx", "--size-of", "height"], 2, "--size-of wants NAME=N"),
         (["digits.onnx", "-o", "digits.onnx"], 2, "the output is the input"),
@@ -171,7 +171,7 @@ def test_calibrated_runs_protect_accuracy(run):
         (["junk.onnx"], 3, "cannot be read as ONNX"),
         (["inspect", "junk.onnx"], 3, "cannot be read as ONNX"),
         (["apply", "digits.onnx", "missing.json"], 3, "the plan cannot be read"),
-        (["apply", "digits.onnx", "junk.onnx"], 3, "the plan is no JSON"),
+        (["apply", "digits.onnx", "junk.onnx"], 3, "the plan is not valid JSON"),
         (["digits.onnx", "--calibration", "missing.npz"], 3, "missing.npz"),
         (["digits.onnx", "--macs", "0.01%"], 4, "the budget cannot be met"),
         (["digits.onnx", "--align", "64", "--macs", "50%"], 4, "the budget cannot be met"),
@@ -277,6 +277,6 @@ def test_the_version_is_the_packages(run):
 def test_data_to_evaluate_on_are_looked_at_before_the_work(run, tmp_path):
     code, out, err = run("digits.onnx", "--evaluate", "none.npz", "-o", "x.onnx")
     assert code == 3
-    assert "there are no such data" in err
+    assert "there is no such file or folder" in err
     assert out == ""
     assert not (tmp_path / "x.onnx").exists()

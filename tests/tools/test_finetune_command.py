@@ -67,7 +67,7 @@ def test_a_stopped_run_says_how_to_go_on_and_goes_on(run, files, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["finetune", "digits.onnx", "--train", "nowhere"], 3, "there are no such data"),
+        (["finetune", "digits.onnx", "--train", "nowhere"], 3, "there is no such file or folder"),
         (["finetune", "digits.onnx", "--train", CALIBRATION, "--augment", "spin"], 2, "there is no 'spin'"),
         (["finetune", "digits.onnx", "--train", CALIBRATION, "--epochs", "0"], 2, "epochs is 0"),
         (["finetune", "digits.onnx", "--train", CALIBRATION, "-o", "digits.onnx"], 2, "the output is the input"),

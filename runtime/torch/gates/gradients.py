@@ -69,10 +69,14 @@ def gate_gradients(
         rows.append(found.cpu().numpy())
         progress(sum(map(len, rows)))
     if not rows:
-        raise UsageError("there is no sample to take gradients on", fix="give data")
+        raise UsageError(
+            "there are no samples to take gradients on", where="the calibration data", fix="give at least one"
+        )
     U = np.concatenate(rows)
     if not np.isfinite(U).all():
-        raise ReadError("the gradients are not finite on these data", fix="check the data and their preprocessing")
+        raise ReadError(
+            "the gradients are not finite", where="the calibration data", fix="check the data and their preprocessing"
+        )
     return {name: U[:, found] for name, found in gated.columns.items()}
 
 

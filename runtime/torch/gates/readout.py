@@ -61,5 +61,6 @@ def check_labels(labels: Tensor, logits: Tensor) -> None:
     if least < 0 or most >= logits.shape[1]:
         raise UsageError(
             f"a label is {most if least >= 0 else least}, and the model has {logits.shape[1]} classes",
+            where="the labels of the data",
             fix="give labels from 0, in the order of the model's outputs",
         )

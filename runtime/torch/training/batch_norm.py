@@ -43,7 +43,7 @@ def channel_statistics(
         for batch in data:
             module(*(torch.from_numpy(batch.feeds[name]).to(device) for name in module.input_names), edits=edits)
     if any(not found.count for found in sums.values()):
-        raise UsageError("there is no image to measure on", fix="give data")
+        raise UsageError("there are no samples to measure on", where="the training data", fix="give at least one")
     return {name: found.statistics() for name, found in sums.items()}
 
 

@@ -58,7 +58,7 @@ class Checkpoint:
             ) from None
         if state.get("version") != _VERSION or state.get("key") != self.key:
             raise UsageError(
-                "the checkpoint is of another run: models, data or options differ",
+                "the checkpoint belongs to another run: models, data or options differ",
                 where=str(self.folder),
                 fix="give the same as before, or remove that folder",
             )

@@ -124,7 +124,7 @@ def training_data(
         raise UsageError(
             "only images are augmented: one input of four axes (batch, channels, height, width)",
             where=str(inputs[0]),
-            fix="leave --augment away",
+            fix="leave --augment out",
         )
     image = len(inputs) == 1 and len(shape) == 4
     last = reader.layout == "NHWC" if reader else preprocessing is not None and preprocessing.layout == "NHWC"

@@ -139,7 +139,7 @@ def _words(examples: Examples) -> list[object]:
 
 def _device(device: Device) -> torch.device:
     if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("torch finds no CUDA device", where="--device cuda", fix="leave it away, or say cpu")
+        raise UsageError("torch finds no CUDA device", where="--device cuda", fix="leave it out, or say cpu")
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
@@ -149,7 +149,9 @@ def _fitting(model: onnx.ModelProto, recipe: Recipe, processes: Processes) -> Re
     if fixed:
         return replace(recipe, batch=fixed * processes.count)
     if recipe.batch < processes.count:
-        raise UsageError(f"a batch of {recipe.batch} for {processes.count} processes", fix="give a larger --batch")
+        raise UsageError(
+            f"a batch of {recipe.batch} for {processes.count} processes", where="--batch", fix="give a larger --batch"
+        )
     return recipe
 
 
@@ -189,7 +191,9 @@ def _trainable(student: GraphModule) -> GraphModule:
             fix="fine-tune the float32 model, and convert the result",
         )
     if not student.parameter_names:
-        raise UsageError("the model has no weights that could be trained")
+        raise UsageError(
+            "the model has no weights that could be trained", where="the model", fix="give a model of float32 weights"
+        )
     return student
 
 

@@ -92,7 +92,7 @@ class Training:
                 raise UsageError(
                     "the two models have no inner tensor of the same name and shape",
                     where="--features",
-                    fix="leave it away, or keep the channels of the residual sums (--exclude)",
+                    fix="leave it out, or keep the channels of the residual sums (--exclude)",
                 )
         return objective, names
 
@@ -181,7 +181,7 @@ class Training:
         loss, right, samples = self.processes.sum(self.sums.clone()).tolist()
         if not math.isfinite(loss):
             raise AccuracyError(
-                "the training has diverged: the loss is no number",
+                "the training has diverged: the loss is not a number",
                 where=f"epoch {self.epoch + 1}",
                 fix="give a lower --rate; nothing was written",
             )

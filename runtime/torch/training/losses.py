@@ -91,6 +91,7 @@ def make_objective(
     if not taught and not labelled:
         raise UsageError(
             "there is nothing to learn from: no teacher, and no labels for an output of the form (samples, classes)",
+            where="--train",
             fix="give --teacher, the model before pruning",
         )
     if labelled and classes is not None:
@@ -98,6 +99,7 @@ def make_objective(
         if classes > offered:
             raise UsageError(
                 f"a label is {classes - 1}, and the model has {offered} classes",
+                where="the labels of the training data",
                 fix="give labels from 0, in the order of the model's outputs",
             )
     return Objective(recipe, classifies, probabilities, taught, labelled)

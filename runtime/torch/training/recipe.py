@@ -48,7 +48,7 @@ class Recipe:
                 raise UsageError(f"{name} is {getattr(self, name)}", where="the recipe", fix=f"from {low} to {high}")
         for word in self.augment or ():
             if word not in WORDS:
-                raise UsageError(f"there is no '{word}'", where="--augment", fix=f"choose of {', '.join(WORDS)}")
+                raise UsageError(f"there is no '{word}'", where="--augment", fix=f"choose among {', '.join(WORDS)}")
 
     def rate_at(self, step: int, steps: int) -> float:
         """The learning rate of a step: linear up to `rate`, then rate * (1 + cos(pi * progress)) / 2."""

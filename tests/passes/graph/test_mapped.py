@@ -129,7 +129,7 @@ def say_another_length(path, model):
     ("spoil", "words"),
     [
         (spoil_length, "ends before"),
-        (point_outside, "no file beside"),
+        (point_outside, "not a file beside"),
         (say_another_length, "takes .* bytes and has 4"),
     ],
 )

@@ -379,7 +379,7 @@ def test_the_same_model_gives_the_same_bytes(tmp_path):
 
 JUNK = {
     "nothing": b"",
-    "text": b"this is no model",
+    "text": b"this is not a model",
     "zeros": bytes(100),
     "json": json.dumps({"ir_version": 8}).encode(),
     "an empty proto": onnx.ModelProto(),
@@ -447,7 +447,7 @@ def _output_from_nowhere(model):
         (_reads_nothing, "reads 'nowhere'"),
         (_twice, "makes 'a' twice"),
         (_unsorted, "reads 'b', which nothing before it makes"),
-        (_no_output, "without outputs"),
+        (_no_output, "no outputs"),
         (_no_opset, "does not say its opset"),
         (_old, "opset 6 is too old"),
         (_output_from_nowhere, "nothing makes the graph output 'nowhere'"),

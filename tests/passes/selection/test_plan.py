@@ -170,13 +170,13 @@ def test_what_cannot_go_is_refused_with_the_reason(plan, groups):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda d: d.update(format="recipe"), "no plan of onnx-prune"),
+        (lambda d: d.update(format="recipe"), "not a plan of onnx-prune"),
         (lambda d: d.update(version=2), "version 2"),
         (lambda d: d.pop("seed"), '"seed" is missing'),
         (lambda d: d.update(sede=1), '"sede" is unknown'),
         (lambda d: d.update(macs=[1]), '"macs" is no pair'),
         (lambda d: d.update(seed=True), '"seed" is true'),
-        (lambda d: d.update(budget={"macs": -1}), "no budget"),
+        (lambda d: d.update(budget={"macs": -1}), "not a budget"),
         (lambda d: d["groups"][0].update(removed=["a"]), '"removed" is "a"'),
         (lambda d: d["groups"].append(d["groups"][0]), "twice"),
         (lambda d: d["groups"][0].pop("removed"), '"removed" is missing'),
@@ -194,12 +194,12 @@ def test_a_malformed_plan_is_refused_with_the_key(plan, change, problem, tmp_pat
 
 
 def test_what_cannot_be_read_or_written_says_why(plan, tmp_path):
-    with pytest.raises(ReadError, match="no JSON"):
+    with pytest.raises(ReadError, match="not valid JSON"):
         Plan.from_json("{")
     with pytest.raises(ReadError, match="No such file"):
         Plan.load(tmp_path / "missing.json")
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
-    with pytest.raises(ReadError, match="no text"):
+    with pytest.raises(ReadError, match="not text"):
         Plan.load(tmp_path / "binary")
     with pytest.raises(UsageError, match="folder does not exist"):
         plan.save(tmp_path / "nowhere" / "plan.json")

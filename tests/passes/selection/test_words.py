@@ -51,9 +51,9 @@ def test_what_is_no_text_is_no_option():
     [
         ("best", "there is no 'best'", "l1"),
         ("obs:swap=3", "there is no option 'swap'", "ridge, swaps"),
-        ("obs:swaps=many", "'swaps=many' is no value of it", "swaps= and a whole number"),
-        ("obs:ridge", "'ridge' is no value of it", "ridge= and a number"),
-        ("l1:residual=x", "'residual=x' is no value of it", "sum or shortcut"),
+        ("obs:swaps=many", "'swaps=many' is not a value of this option", "swaps= and a whole number"),
+        ("obs:ridge", "'ridge' is not a value of this option", "ridge= and a number"),
+        ("l1:residual=x", "'residual=x' is not a value of this option", "sum or shortcut"),
         ("random:x=1", "there is no option 'x'", "leave out"),
     ],
 )
