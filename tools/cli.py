@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,9 +39,23 @@ class _Commands(click.Group):
     """`onnx-prune MODEL` is `onnx-prune prune MODEL`: the main job needs no word."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and not (args[0].startswith("-") and len(args) == 1):
+        if args[:1] == ["help"] and not Path("help").exists():
+            args = [*args[1:2], "--help"]
+        elif args and args[0] not in self.commands and not (args[0].startswith("-") and len(args) == 1):
+            _refuse_mistyped(args[0], self.commands)
             args = ["prune", *args]
         return super().parse_args(ctx, args)
+
+
+def _refuse_mistyped(word: str, commands: Iterable[str]) -> None:
+    """Raise UsageError where a word is no file and looks like a command."""
+    near = difflib.get_close_matches(word, commands, n=1)
+    if near and not Path(word).suffix and not Path(word).exists():
+        from ..passes.errors import UsageError
+
+        raise UsageError(
+            f"there is no command '{word}', and no such file", where="onnx-prune", fix=f"did you mean '{near[0]}'?"
+        )
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)
@@ -59,7 +75,7 @@ def cli() -> None:
 @BUDGETS
 @click.option("--preset", help="The strategy of a paper (thinet, li, apoz): sets the next three, and what stays whole.")
 @click.option(
-    "--criterion", help="Which channels go; options behind it: obs:swaps=20. Default: obs with data, else l2."
+    "--criterion", help="Which channels go; options follow it: obs:swaps=20. Default: obs with data, else l2."
 )
 @click.option("--allocation", help="How many go where. Default: sensitivity with data, else uniform.")
 @click.option("--reconstruct", help="How what stays is refitted. Default: sequential with data, else none.")
@@ -68,7 +84,9 @@ def cli() -> None:
     help="Folder or zip of images, .npz, .npy, or module:function; no labels are needed. synthetic: drawn images, the "
     "default for models of images up to 1 G MACs; none: the weights decide alone.",
 )
-@click.option("--samples", type=int, default=1024, show_default=True, help="Calibration samples to use.")
+@click.option(
+    "--samples", type=click.IntRange(min=1), default=1024, show_default=True, help="Calibration samples to use."
+)
 @click.option("--moments", type=click.Path(path_type=Path), help="Use measured moments instead of data.")
 @click.option("--save-moments", type=click.Path(path_type=Path), help="Keep the measured moments (.npz).")
 @click.option("--evaluate", "evaluation", help="Labelled data: print top-1 before and after.")
@@ -148,6 +166,8 @@ _DATA_DRIVEN = ("preset", "criterion", "allocation", "reconstruct", "calibration
 
 for command in (*COMMANDS, finetune):
     cli.add_command(command)
+for command in cli.commands.values():  # whole first sentences in the list of commands: click would cut them
+    command.short_help = " ".join((command.help or "").split("\n\n")[0].split())
 
 
 def main() -> None:

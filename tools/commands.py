@@ -27,7 +27,7 @@ from .options import (
 @MODEL
 @click.argument("data")
 @click.option("--reference", type=click.Path(path_type=Path), help="Compare outputs with this model: no labels needed.")
-@click.option("--samples", type=int, help="Use so many. Default: all.")
+@click.option("--samples", type=click.IntRange(min=1), help="Use so many. Default: all.")
 @IMAGES
 @SEED
 @DEVICE
@@ -110,7 +110,9 @@ def demo(output: Path | None, no_latency: bool, as_json: bool) -> None:
 @click.command()
 @MODEL
 @click.option("--calibration", required=True, help="Folder or zip of images, .npz, .npy, or module:function.")
-@click.option("--samples", type=int, default=1024, show_default=True, help="Calibration samples to use.")
+@click.option(
+    "--samples", type=click.IntRange(min=1), default=1024, show_default=True, help="Calibration samples to use."
+)
 @IMAGES
 @click.option("--criterion", help="Which channels go. Default: obs.")
 @click.option("--reconstruct", help="none: what is left of the next layers is not refitted.")
@@ -136,7 +138,9 @@ def sensitivity(model: Path, as_json: bool, **options: Any) -> None:  # noqa: AN
 
 @click.command()
 @click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--seconds", type=float, default=5, show_default=True, help="To measure for, all models together.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0), default=5, show_default=True, help="To measure for, all models together."
+)
 @click.option("--threads", type=int, help="Of one operator. Default: all cores.")
 @DEVICE
 @SIZES

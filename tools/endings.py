@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -16,7 +17,15 @@ if TYPE_CHECKING:
     from ..pipeline.prune import Result
 
 
+_EVERY = 10.0  # seconds between two lines of progress where standard error is not a terminal
+
+
 def target_of(model: Path, output: Path | None) -> Path:
+    """Raises UsageError for a model without a name, such as "." or "/"."""
+    if not model.name:
+        from ..passes.errors import UsageError
+
+        raise UsageError("this is a folder, not a model file", where=str(model), fix="name the .onnx file in it")
     return output or model.with_name(f"{model.stem}.pruned.onnx")
 
 
@@ -49,10 +58,23 @@ def print_json(value: dict[str, Any]) -> None:
 
 
 def progress_shown(quiet: bool) -> AbstractContextManager[Callable[[str], None]]:
-    """A spinner with the stage on standard error, where that is a terminal."""
-    if quiet or not sys.stderr.isatty():
+    """The stage on standard error: a spinner on a terminal, else a line now and then."""
+    if quiet:
         return nullcontext(lambda stage: None)
-    return _spinner()
+    return _spinner() if sys.stderr.isatty() else nullcontext(_Lines())
+
+
+class _Lines:
+    """A line with the stage where the last one is ten seconds old; quick runs stay silent."""
+
+    def __init__(self) -> None:
+        self._start = self._last = time.monotonic()
+
+    def __call__(self, stage: str) -> None:
+        now = time.monotonic()
+        if now - self._last >= _EVERY:
+            self._last = now
+            click.echo(f"onnx-prune: {now - self._start:.0f} s: {stage}", err=True)
 
 
 @contextmanager

@@ -35,7 +35,9 @@ DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), de
 JSON = click.option(
     "--json", "as_json", is_flag=True, help="The result as JSON on standard output, nothing else there."
 )
-SEED = click.option("--seed", type=int, default=0, show_default=True, help="Of everything that is drawn at random.")
+SEED = click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything that is drawn at random."
+)
 SIZES = click.option(
     "--size-of",
     "sizes",

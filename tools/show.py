@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from ..runtime.measure.sensitivity import Sensitivities
 
 _MANY = 40  # group rows shown in full; more are summed up
-_WIDE = 240  # columns
+_WIDE = 100  # columns of a file or a pipe
 _KINDS = {"kl": "KL divergence of the outputs, nats a sample", "relative mse": "relative squared error of the outputs"}
 
 
 def _console() -> Console:
-    """Lines fold at the terminal's edge; in a file or a pipe there is none."""
+    """Lines fold at the terminal's edge; a file or a pipe has a fixed one."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -280,3 +281,47 @@ def test_data_to_evaluate_on_are_looked_at_before_the_work(run, tmp_path):
     assert "there is no such file or folder" in err
     assert out == ""
     assert not (tmp_path / "x.onnx").exists()
+
+
+# --- what is typed by mistake -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("word", "meant"), [("inspekt", "inspect"), ("evalute", "evaluate"), ("aply", "apply")])
+def test_a_mistyped_command_is_answered_with_the_right_one(run, word, meant):
+    code, out, err = run(word, "digits.onnx")
+    assert (code, out) == (2, "")
+    assert f"did you mean '{meant}'?" in err
+
+
+def test_a_file_that_looks_like_a_command_is_a_model(run):
+    shutil.copy("digits.onnx", "inspekt")
+    assert run("inspekt", "--no-latency", "--calibration", "none")[0] == 0
+
+
+def test_help_is_a_word_too(run):
+    code, out, _ = run("help")
+    assert code == 0
+    assert "Usage" in out
+    assert "--members" in run("help", "inspect")[1]
+
+
+def test_the_list_of_commands_cuts_no_sentence(run):
+    out = run("--help")[1]
+    assert "..." not in out.split("Commands:")[1]
+
+
+@pytest.mark.parametrize("arguments", [["--seed", "-1"], ["--samples", "0"], ["--samples", "-3"]])
+def test_numbers_out_of_range_are_wrong_usage(run, arguments):
+    code, _, err = run("digits.onnx", *arguments)
+    assert code == 2
+    assert arguments[0] in err
+
+
+def test_a_folder_is_no_model(run):
+    code, _, err = run(".")
+    assert code in (2, 3)
+    assert "folder" in err
+
+
+def test_tables_in_a_pipe_are_a_hundred_columns_wide_at_most(run):
+    assert max(map(len, run("inspect", "digits.onnx", "--members")[1].splitlines())) <= 100

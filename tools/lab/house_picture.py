@@ -15,12 +15,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = ROOT / "docs" / "house.svg"
 FLOORS = ("tools", "pipeline", "runtime", "passes", "models")  # from the top
-_LEFT, _STEP, _WIDE, _HIGH, _GAP = 110, 152, 128, 40, 34
+_LEFT, _STEP, _WIDE, _HIGH, _GAP = 110, 152, 128, 36, 34
 _STYLE = """\
-text { font: 13px system-ui, sans-serif; fill: #1b2430; } .small { font-size: 11px; fill: #5a6675; }
+text { font: 13px system-ui, sans-serif; fill: #1b2430; }
 .room { fill: #eef4fb; stroke: #3b6ea5; } .floor { stroke: #c9d3de; stroke-dasharray: 3 4; }
 .arrow { fill: none; stroke: #7d8b9a; stroke-width: 1.1; opacity: 0.75; }
-@media (prefers-color-scheme: dark) { text { fill: #e4e9ef; } .small { fill: #9aa7b5; }
+@media (prefers-color-scheme: dark) { text { fill: #e4e9ef; }
 .room { fill: #22303f; stroke: #7fb0e0; } .floor { stroke: #445261; } svg { background: #12171d; } }"""
 
 
@@ -116,12 +116,9 @@ def _arrow(start: tuple[int, int], end: tuple[int, int]) -> str:
 
 
 def _box(room: str, x: int, y: int) -> str:
-    name = room.rsplit("/", maxsplit=1)[-1]
-    count = sum(1 for file in _sources(room.split("/", maxsplit=1)[0]) if _room(file.relative_to(ROOT)) == room)
     return (
         f'<rect class="room" x="{x}" y="{y}" width="{_WIDE}" height="{_HIGH}" rx="6"/>'
-        f'<text x="{x + 10}" y="{y + 17}">{escape(name)}</text>'
-        f'<text class="small" x="{x + 10}" y="{y + 32}">{count} file{"s" * (count > 1)}</text>'
+        f'<text x="{x + 10}" y="{y + 23}">{escape(room.split("/")[-1])}</text>'
     )
 
 
