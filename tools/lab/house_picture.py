@@ -118,7 +118,7 @@ def _arrow(start: tuple[int, int], end: tuple[int, int]) -> str:
 def _box(room: str, x: int, y: int) -> str:
     return (
         f'<rect class="room" x="{x}" y="{y}" width="{_WIDE}" height="{_HIGH}" rx="6"/>'
-        f'<text x="{x + 10}" y="{y + 23}">{escape(room.split("/")[-1])}</text>'
+        f'<text x="{x + 10}" y="{y + 23}">{escape(room.rsplit("/", maxsplit=1)[-1])}</text>'
     )
 
 
