@@ -9,6 +9,7 @@ scales have the statistics of natural images. That layers can be refitted on dat
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -73,26 +74,43 @@ def _leaves(rng: np.random.Generator, n: int, shape: tuple[int, int, int]) -> Ar
     count = rng.integers(_FEWEST, _MOST, n)
     for number in range(_MOST):
         radius = np.minimum(side * _SMALLEST / np.sqrt(1 - rng.random(n) * 0.998), side)
-        along, across = _coordinates(rng, n, height, width)
-        inside = np.where(
-            rng.random((n, 1, 1)) < 0.6,
-            along**2 + across**2 < radius[:, None, None] ** 2,
-            np.maximum(abs(along), abs(across)) < radius[:, None, None],
-        )
-        inside &= (number < count)[:, None, None]
+        top, left = rng.uniform(0, height, n), rng.uniform(0, width, n)
+        angle, elongation = rng.uniform(0, np.pi, n), np.exp(0.4 * rng.standard_normal(n))
+        round_ = rng.random(n) < 0.6
         colour = rng.standard_normal((n, 1)) + _COLOUR * rng.standard_normal((n, channels))
-        slope = _SHADE * rng.standard_normal((2, n, 1, 1)) / radius[:, None, None]
-        leaf = colour[:, :, None, None] + (slope[0] * along + slope[1] * across)[:, None]
-        np.copyto(images, leaf, where=inside[:, None], casting="same_kind")
+        slope = _SHADE * rng.standard_normal((2, n)) / radius
+        for i in np.flatnonzero(number < count).tolist():
+            leaf = _Leaf(radius[i], top[i], left[i], angle[i], elongation[i], bool(round_[i]))
+            leaf.cover(images[i], colour[i], slope[:, i])
     return images + _GRAIN * _texture(rng, (n, channels, height, width))
 
 
-def _coordinates(rng: np.random.Generator, n: int, height: int, width: int) -> tuple[Array, Array]:
-    """Coordinates along and across the axis of a leaf with random place, direction and elongation, (n, H, W) each."""
-    top, left = rng.uniform(0, height, (n, 1, 1)), rng.uniform(0, width, (n, 1, 1))
-    angle, elongation = rng.uniform(0, np.pi, (n, 1, 1)), np.exp(0.4 * rng.standard_normal((n, 1, 1)))
-    y, x = np.arange(height)[:, None] - top, np.arange(width) - left
-    return (x * np.cos(angle) + y * np.sin(angle)) / elongation, (y * np.cos(angle) - x * np.sin(angle)) * elongation
+@dataclass(frozen=True, slots=True)
+class _Leaf:
+    """A disc or a square, stretched along its axis. radius, top, left: pixels; angle: of the axis, radians."""
+
+    radius: float
+    top: float
+    left: float
+    angle: float
+    elongation: float
+    round: bool
+
+    def cover(self, image: Array, colour: Array, slope: Array) -> None:
+        """Draw it on image (channels, H, W): colour (channels,), and slope (2,) along and across its axis."""
+        cosine, sine, stretch = np.cos(self.angle), np.sin(self.angle), self.elongation
+        high = self.radius * (stretch * abs(sine) + abs(cosine) / stretch)  # half the box around it
+        wide = self.radius * (stretch * abs(cosine) + abs(sine) / stretch)
+        rows = slice(max(0, int(self.top - high)), max(0, int(self.top + high) + 2))
+        columns = slice(max(0, int(self.left - wide)), max(0, int(self.left + wide) + 2))
+        height, width = image[0, rows, columns].shape
+        y = np.arange(rows.start, rows.start + height)[:, None] - self.top
+        x = np.arange(columns.start, columns.start + width) - self.left
+        along, across = (x * cosine + y * sine) / stretch, (y * cosine - x * sine) * stretch
+        distance = along**2 + across**2 if self.round else np.maximum(abs(along), abs(across))
+        inside = distance < (self.radius**2 if self.round else self.radius)
+        shaded = colour[:, None, None] + (slope[0] * along + slope[1] * across)
+        np.copyto(image[:, rows, columns], shaded, where=inside, casting="same_kind")
 
 
 def _texture(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
