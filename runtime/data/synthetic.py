@@ -79,8 +79,9 @@ def _leaves(rng: np.random.Generator, n: int, shape: tuple[int, int, int]) -> Ar
         round_ = rng.random(n) < 0.6
         colour = rng.standard_normal((n, 1)) + _COLOUR * rng.standard_normal((n, channels))
         slope = _SHADE * rng.standard_normal((2, n)) / radius
+        shapes = np.stack([radius, top, left, angle, elongation], axis=1)
         for i in np.flatnonzero(number < count).tolist():
-            leaf = _Leaf(radius[i], top[i], left[i], angle[i], elongation[i], bool(round_[i]))
+            leaf = _Leaf(*shapes[i].tolist(), round=bool(round_[i]))
             leaf.cover(images[i], colour[i], slope[:, i])
     return images + _GRAIN * _texture(rng, (n, channels, height, width))
 
