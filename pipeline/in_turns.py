@@ -248,7 +248,8 @@ class _Run:
         model = infer_shapes(model)
         params = (proven.report.params[0], proven.report.params[1] + added_elements(proven.model, model))
         size = (proven.report.size[0], file_bytes(model))
-        return Result(model, plan, replace(proven.report, params=params, size=size))
+        report = replace(proven.report, params=params, size=size)
+        return replace(proven, model=model, plan=plan, report=report)
 
     # ---- soft filter pruning
 

@@ -37,6 +37,7 @@ from ..runtime.measure.latency import compare
 from ..runtime.measure.sensitivity import Sensitivities
 from ..runtime.proof.prove import prove_cut
 from ..runtime.reconstruct import refit_sequentially
+from ..runtime.soundness import check_anything_free, check_opens, check_weights
 from .decide import Decision, untouched
 from .report import GroupRow, Report
 from .settings import NONE, SYNTHETIC, SYNTHETIC_IF_IMAGES, Settings, filled, make_settings
@@ -52,10 +53,11 @@ class Result:
     plan: Plan
     report: Report
     external: bool = False
+    original: onnx.ModelProto | None = None
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the model so that the file appears whole or not at all."""
-        return save_model(self.model, path, external=self.external)
+        return save_model(self.model, path, external=self.external, original=self.original)
 
 
 inspect = analyse
@@ -77,6 +79,8 @@ def prune(
     run = _read(model, make_settings(settings), progress, sizes)
     if run.settings.replace_head is not None:
         find_head(run.analysis.groups.labels)  # before the work
+    else:
+        check_anything_free(run.analysis.groups)
     moments = run.measure()
     progress("choosing channels")
     return run.write(run.decision.plan(budget, moments), moments)
@@ -106,10 +110,12 @@ def _read(model: Source, settings: Settings, progress: Progress, sizes: Mapping[
     start = time.perf_counter()
     progress("reading the model")
     graph = load(model)
+    check_opens(graph, settings.device)
     data = _given_data(graph, settings)
     example = None if data is None else {name: array[:1] for name, array in next(iter(data)).feeds.items()}
     read = {"device": settings.device, "seed": settings.seed, "inexact": settings.inexact}
     analysis = analyse(graph, sizes=sizes, example=example, **read)
+    check_weights(analysis.groups)
     untouched(analysis.groups, settings)  # what matches nothing is said before the work
     if data is None:
         data = _synthetic_data(analysis, settings)
@@ -230,7 +236,7 @@ class _Run:
             seconds=seconds,
             head=settings.replace_head,
         )
-        return Result(model, plan, report, analysis.graph.external)
+        return Result(model, plan, report, analysis.graph.external, analysis.graph.source)
 
     def _described(self) -> str | None:
         """What channels were chosen and refitted on."""
@@ -269,7 +275,12 @@ def apply(
     start = time.perf_counter()
     loaded = plan if isinstance(plan, Plan) else Plan.load(plan)
     progress("reading the model")
-    analysis = analyse(model, device=chosen.device, seed=chosen.seed, inexact=chosen.inexact)
+    graph = load(model)
+    check_opens(graph, chosen.device)
+    analysis = replace(
+        analyse(graph, device=chosen.device, seed=chosen.seed, inexact=chosen.inexact), name=_name(model, graph)
+    )
+    check_weights(analysis.groups)
     return _Run(analysis, chosen, progress, start).write(replace(loaded, model=analysis.name, reconstruct="none"))
 
 

@@ -21,6 +21,7 @@ from .data.random_feeds import Feeds, runnable_feeds, sample_feeds
 from .folding import fold_weights
 from .session import Device
 from .shapes import tensor_shapes
+from .soundness import check_nodes
 
 Source = str | os.PathLike[str] | bytes | onnx.ModelProto | Graph
 
@@ -51,7 +52,9 @@ def analyse(
     inexact: normalisation layers lose channels too, and normalise by what is left. Raises ReadError where it is no
     model that can be read.
     """
-    graph = fold_weights(load(model), device=device)
+    graph = load(model)
+    check_nodes(graph, device)
+    graph = fold_weights(graph, device=device)
     feeds = _feeds(graph, device, seed, sizes) if example is None else example
     shapes = {name: tuple(array.shape) for name, array in feeds.items()}
     facts = tensor_facts(graph, shapes)

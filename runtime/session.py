@@ -7,9 +7,9 @@ import ctypes
 import functools
 import importlib
 import io
+import os
 import re
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,10 +20,14 @@ from onnx import TensorProto, helper
 
 from ..passes.errors import ReadError, UsageError
 from ..passes.graph.mapped import is_mapped
+from ..passes.graph.scratch import scratch_folder
 from ..passes.graph.spill import SPILL_BYTES, beside_folder, spill, weight_bytes
 
 if TYPE_CHECKING:
     import onnxruntime
+
+# Before it is imported: else ONNX Runtime writes a device id and a database of its use into the user's cache.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 Source = onnx.ModelProto | str | Path
 Device = Literal["auto", "cpu", "cuda"]
@@ -95,9 +99,9 @@ def open_session(
     """
     name = str(model) if isinstance(model, str | Path) else model.graph.name or "the model"
     providers = _providers(device, exact=not optimise)
-    with tempfile.TemporaryDirectory(prefix="onnx-prune-", ignore_cleanup_errors=True) as scratch:
+    with scratch_folder() as scratch:
         try:
-            source, data_dir = _source(model, base_dir, additions, Path(scratch))
+            source, data_dir = _source(model, base_dir, additions, scratch)
             session = _inference_session(source, _session_options(optimise, threads, data_dir), providers)
         except (OSError, *_failures()) as error:
             raise ReadError(

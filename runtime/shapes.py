@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, shape_inference
+from onnx import TensorProto, helper
 
+from ..passes.graph.inference import inferred
 from ..passes.graph.spill import without_weights
 from .session import Device, Source, open_session
 
@@ -39,10 +40,10 @@ def tensor_shapes(
 
 def _computed_tensors(model: onnx.ModelProto) -> list[str]:
     """Outputs of the main graph's nodes, in order, less those that are known to be no tensors."""
-    inferred = shape_inference.infer_shapes(without_weights(model)).graph
+    graph = inferred(without_weights(model)).graph
     others = {
         value.name
-        for value in (*inferred.value_info, *inferred.output)
+        for value in (*graph.value_info, *graph.output)
         if value.type.WhichOneof("value") not in (None, "tensor_type")
     }
     return [name for node in model.graph.node for name in node.output if name and name not in others]

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from ..passes.selection.presets import most_sensitive
 from ..runtime.measure.sensitivity import LEVELS
+from ..runtime.soundness import why_nothing
 
 if TYPE_CHECKING:
     from ..passes.channels.groups import ChannelGroup
@@ -156,10 +157,13 @@ def print_inspection(analysis: Analysis, *, members: bool) -> None:
     console.print(table)
     free = analysis.groups.free
     least = cost.macs(np.where(cost.free, 1, cost.units))
-    console.print(
-        f"{len(free)} of {len(analysis.groups.groups)} groups can be pruned; "
-        f"at most {1 - least / max(whole, 1):.0%} of the MACs can go"
-    )
+    if any(group.units > 1 for group in free):
+        console.print(
+            f"{len(free)} of {len(analysis.groups.groups)} groups can be pruned; "
+            f"at most {1 - least / max(whole, 1):.0%} of the MACs can go"
+        )
+    else:
+        console.print(Text(f"nothing in this graph can be removed: {why_nothing(analysis.groups)}"))
     for reason, count in Counter(g.pinned for g in analysis.groups.groups if g.pinned).most_common():
         console.print(Text(f"  {count} pinned: {reason}", style="dim"))
 

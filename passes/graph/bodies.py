@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import onnx
 import onnx_graphsurgeon as gs
+from onnx import AttributeProto
 
 
 def captured_names(node: gs.Node) -> set[str]:
@@ -16,4 +20,23 @@ def captured_names(node: gs.Node) -> set[str]:
                 read |= captured_names(inner)
             names |= read - made
     names.discard("")
+    return names
+
+
+def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs in the attributes of a node."""
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            yield attribute.g
+        elif attribute.type == AttributeProto.GRAPHS:
+            yield from attribute.graphs
+
+
+def read_names(node: onnx.NodeProto) -> set[str]:
+    """Names of tensors of the graph around a node that it reads, those that its bodies capture included."""
+    names = {name for name in node.input if name}
+    for body in bodies(node):
+        made = {t.name for t in [*body.input, *body.initializer]} | {o for n in body.node for o in n.output}
+        read = {value.name for value in body.output}.union(*(read_names(inner) for inner in body.node))
+        names |= read - made
     return names

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
 
+from .inference import inferred
 from .mapped import is_external, is_mapped, locate, tensor_array
 from .model import Graph, quiet
 from .spill import WEIGHTS, is_small, refer, without_weights
@@ -225,11 +226,11 @@ def _dims(value: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimension]:
 def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with the shapes of its intermediate tensors inferred anew; the weights are not serialised for it."""
     skeleton = without_weights(model)
-    inferred = {v.name: v for v in onnx.shape_inference.infer_shapes(skeleton, data_prop=True).graph.value_info}
+    fresh = {v.name: v for v in inferred(skeleton, data_prop=True).graph.value_info}
     for value in model.graph.value_info:
-        found = inferred.pop(value.name, value)
+        found = fresh.pop(value.name, value)
         if _sizes(value) is None:
             value.type.CopyFrom(found.type)
     have = {v.name for v in [*model.graph.input, *model.graph.output]} | {t.name for t in model.graph.initializer}
-    model.graph.value_info.extend(value for name, value in inferred.items() if name not in have)
+    model.graph.value_info.extend(value for name, value in fresh.items() if name not in have)
     return model

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import glob
+import hashlib
 import os
-import tempfile
+import re
+import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import onnx
 
-from ..errors import ProofError, UsageError
-from .spill import file_bytes, spill
+from ..errors import ProofError, ReadError, UsageError
+from .mapped import entries, is_external
+from .scratch import scratch_folder, sweep
+from .spill import WEIGHTS, file_bytes, spill, without_weights
 
 PROTOBUF_LIMIT = 2**31 - 2**20  # bytes; protobuf refuses 2 GiB, a margin for the graph itself
 
@@ -23,64 +30,150 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
     return publish(Path(path), lambda file: file.write_bytes(text.encode()))
 
 
-def save_model(model: onnx.ModelProto, path: str | os.PathLike[str], *, external: bool = False) -> Path:
+def save_model(
+    model: onnx.ModelProto,
+    path: str | os.PathLike[str],
+    *,
+    external: bool = False,
+    original: onnx.ModelProto | None = None,
+) -> Path:
     """Check the model and write it; the model itself is not changed. Returns the path.
 
-    external: write the weights to `<name>.data` beside it, as for every model that protobuf cannot hold (2 GiB).
-    Raises UsageError where the folder does not exist or cannot be written, or where that .data file is another
-    model's; ProofError where the result is no valid model.
+    external: write the weights beside it, as for every model that protobuf cannot hold (2 GiB), into a file
+    `<name>.<digest>.data`: whatever stops the run, a model and the weights of another are never taken for a pair.
+    original: what it was made from: where that fails onnx.checker, the model need not pass it either.
+    Raises UsageError where the folder does not exist or cannot be written; ProofError where the result is no valid
+    model.
     """
-    path = Path(path)
-    data = f"{path.name}.data"
+    path = _target(Path(path))
+    before = _weights_of(path)
 
     def write(file: Path) -> None:
         if external or file_bytes(model) > PROTOBUF_LIMIT:
-            light = spill(model, file.parent, name=data)
-            file.write_bytes(light.SerializeToString())
-            _keep_if_used(file.with_name(data), path)
+            file.write_bytes(_spilled(model, file).SerializeToString())
         else:
             file.write_bytes(model.SerializeToString())
-        _check(file, path)
+        _check(file, path, original)
 
-    return publish(path, write)
-
-
-def _keep_if_used(data: Path, path: Path) -> None:
-    """Drop the file if the weights are in Constant nodes, which stay in the model; else it must not hide another's."""
-    if not data.stat().st_size:
-        data.unlink()
-    elif not path.exists() and path.with_name(data.name).exists():
-        raise UsageError(
-            "the output's weights would overwrite a file that is not the output's",
-            where=str(path.with_name(data.name)),
-            fix="choose another name for the output, or remove that file",
-        )
+    publish(path, write)
+    for name in before - _weights_of(path):
+        path.with_name(name).unlink(missing_ok=True)
+    return path
 
 
-def _check(file: Path, path: Path) -> None:
+def _spilled(model: onnx.ModelProto, file: Path) -> onnx.ModelProto:
+    """The model without its weights, which are in a file beside it that is named by its digest."""
+    light = spill(model, file.parent)
+    weights = file.with_name(WEIGHTS)
+    if not weights.stat().st_size:  # they are in Constant nodes, which stay in the model
+        weights.unlink()
+        return light
+    with weights.open("rb") as content:
+        name = f"{file.name}.{_digest(content)[:16]}.data"
+    weights.rename(file.with_name(name))
+    for tensor in filter(is_external, light.graph.initializer):
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = name
+    return light
+
+
+def _digest(content: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while block := content.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _weights_of(path: Path) -> set[str]:
+    """Names of the files with weights that `save_model` wrote for the model that is there."""
+    if not path.is_file() or not any(path.parent.glob(f"{glob.escape(path.name)}.*.data")):
+        return set()
     try:
-        onnx.checker.check_model(file, full_check=True)
+        model = onnx.load(path, load_external_data=False)
+    except Exception:  # noqa: BLE001 - protobuf's DecodeError has no public base; what is no model has no weights
+        return set()
+    ours = re.compile(rf"{re.escape(path.name)}\.[0-9a-f]{{16}}\.data")
+    names = {entries(tensor).get("location", "") for tensor in model.graph.initializer if is_external(tensor)}
+    return {name for name in names if ours.fullmatch(name)}
+
+
+def _check(file: Path, path: Path, original: onnx.ModelProto | None) -> None:
+    for full in (True, False):
+        complaint = _complaint(file, full=full)
+        if complaint is None:
+            return
+        if original is None or _passes(original, full=full):
+            raise ProofError(
+                "the result does not pass onnx.checker",
+                where=f"{path}: {complaint[:400]}",
+                fix="nothing was written; if the original does pass, please report it with the graph",
+            )
+
+
+def _complaint(file: Path, *, full: bool) -> str | None:
+    """What onnx.checker says of a model; full: shapes are inferred and compared as well."""
+    try:
+        onnx.checker.check_model(file, full_check=full)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ProofError(
-            "the result does not pass onnx.checker",
-            where=f"{path}: {' '.join(str(error).split())[:400]}",
-            fix="nothing was written; if the original does pass, with full_check=True, please report it with the graph",
-        ) from error
+        return " ".join(str(error).split())
+    return None
+
+
+def _passes(model: onnx.ModelProto, *, full: bool) -> bool:
+    """Whether onnx.checker has nothing against the model; its weights are not looked at."""
+    with scratch_folder() as folder:
+        (folder / WEIGHTS).touch()
+        (folder / "model.onnx").write_bytes(without_weights(model).SerializeToString())
+        return _complaint(folder / "model.onnx", full=full) is None
 
 
 def publish(path: Path, write: Callable[[Path], object]) -> Path:
-    """Call `write` with a file of that name in a temporary folder, then move what it wrote, the named file last."""
-    if not path.parent.is_dir():
-        raise UsageError("the output folder does not exist", where=str(path.parent), fix="make it first")
+    """Call `write` with a file of that name in a temporary folder, then move what it wrote, the named file last.
+
+    A file that is replaced leaves its mode to the new one, and a link stays: what it names is replaced. What killed
+    runs left in the folder goes.
+    """
+    path = _target(path)
+    sweep(path.parent)
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            write(Path(folder) / path.name)
-            for written in sorted(Path(folder).iterdir(), key=lambda p: p.name == path.name):
+        with scratch_folder(path.parent) as folder:
+            write(folder / path.name)
+            if path.exists():
+                (folder / path.name).chmod(stat.S_IMODE(path.stat().st_mode))
+            for written in sorted(folder.iterdir(), key=lambda p: p.name == path.name):
                 with written.open("rb") as handle:
                     os.fsync(handle.fileno())
                 written.replace(path.parent / written.name)
     except OSError as error:
-        raise UsageError(
-            f"the output cannot be written ({error.strerror})", where=str(path), fix="name a place that can be written"
-        ) from error
+        raise _unwritable(error, path) from error
     return path
+
+
+def _target(path: Path) -> Path:
+    """The file to write: what a link names. Raises UsageError where it is no regular file, or its folder is missing."""
+    try:
+        path = Path(os.path.realpath(path))
+        if not path.parent.is_dir():
+            raise UsageError("the output folder does not exist", where=str(path.parent), fix="make it first")
+        if path.is_dir():
+            raise UsageError("the output is a folder", where=str(path), fix="name a file in it")
+        if path.exists() and not path.is_file():
+            raise UsageError(
+                "the output is a device or a pipe, which cannot be replaced as a whole",
+                where=str(path),
+                fix="name a regular file",
+            )
+    except OSError as error:
+        raise _unwritable(error, path) from error
+    return path
+
+
+def _unwritable(error: OSError, path: Path) -> UsageError | ReadError:
+    if error.errno == errno.ENAMETOOLONG:
+        return ReadError("the name of the output is too long", where=f"{str(path)[:200]} ...", fix="take a shorter one")
+    return UsageError(
+        f"the output cannot be written ({error.strerror})",
+        where=str(path),
+        fix="make room and give yourself the right to write there, or choose another folder",
+    )

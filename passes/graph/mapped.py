@@ -48,10 +48,11 @@ def set_entries(tensor: TensorProto, location: str, offset: int, length: int) ->
         tensor.external_data.add(key=key, value=value)
 
 
-def locate(tensor: TensorProto, folder: Path) -> None:
+def locate(tensor: TensorProto, folder: Path, beside: Path | None = None) -> None:
     """Make the location of a tensor of a model in that folder absolute.
 
-    Raises OSError where the file is missing, ValueError where it is too short or lies outside of the folder.
+    beside: where links may lead as well: models and weights in a cache are links into one folder of it. Raises OSError
+    where the file is missing, ValueError where it is too short or lies outside of the folder.
     """
     said = entries(tensor)
     location = said.get("location", "")
@@ -59,6 +60,10 @@ def locate(tensor: TensorProto, folder: Path) -> None:
     if not location or path.is_absolute() or ".." in path.parts:
         raise ValueError(f"'{location}' of '{tensor.name}' is not a file beside the model")
     path = folder.resolve() / path
+    if not any(path.resolve().is_relative_to(root.resolve()) for root in (folder, beside or folder)):
+        raise ValueError(f"'{location}' of '{tensor.name}' is a link that leads out of the model's folder")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"'{location}' of '{tensor.name}' is no regular file")
     offset, needed = int(said.get("offset", 0)), stored_bytes(tensor)
     if int(said.get("length", needed)) != needed:
         raise ValueError(f"'{tensor.name}' takes {needed} bytes and has {said['length']} in {path}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from onnx import TensorProto, numpy_helper
 
 from ..errors import ReadError, UsageError
 from .mapped import is_external, is_mapped, locate, stored_bytes, tensor_array
+from .tidy import tidied
 
 OLDEST_OPSET = 7
 _CHECK = "onnx.checker.check_model says what else is wrong with the file"
@@ -33,9 +36,10 @@ def read_model(source: Source, *, mapped: bool = False) -> tuple[onnx.ModelProto
     if not model.graph.output:
         raise ReadError("this is not an ONNX model, or it has no outputs", where=where, fix=_CHECK)
     _check_opset(model, where)
+    _check_sizes(_tensors(model.graph), where)
+    model = tidied(model, where)
     _check_names(model.graph, where)
     tensors = list(_tensors(model.graph))
-    _check_sizes(tensors, where)
     external = any(is_external(tensor) for tensor in tensors)
     known = isinstance(source, onnx.ModelProto) and mapped and all(is_mapped(t) for t in tensors if is_external(t))
     if external and not known:
@@ -48,6 +52,8 @@ def _parse(source: Source, where: str) -> onnx.ModelProto:
         return source
     if not isinstance(source, bytes | str | os.PathLike):
         raise UsageError("a model is a path, bytes or an onnx.ModelProto", where=where, fix="give one of these")
+    if not isinstance(source, bytes):
+        check_regular(source)
     try:
         if isinstance(source, bytes):
             return onnx.load_model_from_string(source)
@@ -58,6 +64,19 @@ def _parse(source: Source, where: str) -> onnx.ModelProto:
         raise ReadError("this is a folder, not a model file", where=where, fix="name the .onnx file in it") from None
     except Exception as error:  # protobuf's DecodeError has no public base that onnx re-exports
         raise ReadError(f"the file cannot be read as ONNX ({type(error).__name__})", where=where, fix=_CHECK) from error
+
+
+def check_regular(path: str | os.PathLike[str]) -> None:
+    """Raise ReadError for a device or a pipe, which may never end; what is not there is for its reader to say."""
+    try:
+        mode = Path(path).stat().st_mode
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        where = f"{str(path)[:200]}: {getattr(error, 'strerror', None) or error}"
+        raise ReadError("the file cannot be read", where=where, fix="check the path") from None
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise ReadError("this is a device or a pipe, not a file", where=str(path), fix="give a regular file")
 
 
 def _check_opset(model: onnx.ModelProto, where: str) -> None:
@@ -74,6 +93,9 @@ def _check_opset(model: onnx.ModelProto, where: str) -> None:
 
 def _check_names(graph: onnx.GraphProto, where: str) -> None:
     """Each name is made once, and before it is read."""
+    for name, count in Counter(value.name for value in graph.input).items():
+        if count > 1:
+            raise ReadError(f"the model declares the input '{name}' twice", where=where, fix=_CHECK)
     known = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
     known |= {tensor.values.name for tensor in graph.sparse_initializer}
     for node in graph.node:
@@ -107,6 +129,8 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
 def _check_sizes(tensors: Iterable[TensorProto], where: str) -> None:
     """Stored bytes are as many as type and shape say."""
     for tensor in tensors:
+        if any(n < 0 for n in tensor.dims):
+            raise ReadError(f"'{tensor.name}' has a negative size: {list(tensor.dims)}", where=where, fix=_CHECK)
         if tensor.data_type not in _TYPES:
             raise ReadError(
                 f"'{tensor.name}' has type {tensor.data_type}, which ONNX does not have", where=where, fix=_CHECK
@@ -119,6 +143,20 @@ def _check_sizes(tensors: Iterable[TensorProto], where: str) -> None:
                     where=where,
                     fix=_CHECK,
                 )
+        elif not is_external(tensor) and tensor.data_type != TensorProto.UNDEFINED:
+            _check_values(tensor, where)
+
+
+def _check_values(tensor: TensorProto, where: str) -> None:
+    """Values that are stored one by one are as many as the shape says."""
+    try:
+        numpy_helper.to_array(tensor)
+    except (ValueError, TypeError, MemoryError) as error:
+        raise ReadError(
+            f"'{tensor.name}' does not hold as many values as its shape {list(tensor.dims)} says",
+            where=f"{where}: {error}",
+            fix=_CHECK,
+        ) from error
 
 
 def _fetch(model: onnx.ModelProto, tensors: list[TensorProto], source: Source, where: str, *, mapped: bool) -> None:
@@ -131,7 +169,7 @@ def _fetch(model: onnx.ModelProto, tensors: list[TensorProto], source: Source, w
         )
     try:
         for tensor in filter(is_external, tensors):
-            locate(tensor, Path(source).parent)
+            locate(tensor, Path(source).parent, Path(source).resolve().parent)
         main = len(model.graph.initializer)
         stay = mapped and sum(stored_bytes(t) for t in tensors[:main] if is_external(t)) > MAPPED_BYTES
         for tensor in filter(is_external, tensors[main if stay else 0 :]):

@@ -7,6 +7,7 @@ one run of the model: `runtime/` provides it as `known`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -15,11 +16,15 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import helper, numpy_helper
 
+from ..errors import ReadError
+from .inference import inferred
 from .model import Graph, constant_values
 from .spill import without_weights
 from .values import FOLDABLE, LIMIT, fold
 
 Shape = tuple[int, ...]
+MOST_ELEMENTS = 1 << 33  # of a tensor: 32 GiB in float32
+MOST_ENTRIES = 1 << 27  # of an axis: its labels take 1 GiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +47,13 @@ def tensor_facts(
     """Infer shapes and shape arithmetic.
 
     sizes: concrete shapes of the graph inputs (free dimensions default to 1); known: shapes that a run has shown.
+    Raises ReadError for a tensor of more than MOST_ELEMENTS elements, or MOST_ENTRIES along one axis.
     """
     dynamic, model = _concrete(graph, sizes or {})
-    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    found = inferred(model, data_prop=True)
     shapes: dict[str, Shape] = {}
     types: dict[str, onnx.TypeProto] = {}
-    for value in [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]:
+    for value in [*found.graph.input, *found.graph.value_info, *found.graph.output]:
         types[value.name] = value.type
         shape = _static(value.type)
         if shape is not None:
@@ -65,9 +71,21 @@ def tensor_facts(
         sweep.declared = {v.name: v.type for v in [*graph.source.graph.value_info, *graph.source.graph.output]}
     for node, proto in zip(graph.gs.nodes, graph.source.graph.node, strict=True):
         sweep.visit(node, proto)
+    _check_bounds(graph, shapes)
     unknown = tuple(o.name for n in graph.gs.nodes for o in n.outputs if o.name and o.name not in shapes)
     dtypes = {n: t.tensor_type.elem_type for n, t in types.items() if t.HasField("tensor_type")}
     return Facts(shapes, values, unknown, dynamic, dtypes)
+
+
+def _check_bounds(graph: Graph, shapes: Mapping[str, Shape]) -> None:
+    """Raise ReadError for a tensor that nothing could hold, before anything runs."""
+    for name, shape in shapes.items():
+        if math.prod(shape) > MOST_ELEMENTS or max(shape, default=0) > MOST_ENTRIES:
+            raise ReadError(
+                f"the model asks for a tensor of {math.prod(shape):.3g} elements",
+                where=f"{graph.source.graph.name}: '{name}' has the shape {list(shape)}",
+                fix="prune a model of smaller inputs, or correct the sizes that it is given (--size-of)",
+            )
 
 
 def input_shapes(graph: Graph) -> dict[str, tuple[int | str | None, ...]]:
@@ -106,7 +124,8 @@ def _static(type_proto: onnx.TypeProto) -> Shape | None:
     if not type_proto.HasField("tensor_type") or not type_proto.tensor_type.HasField("shape"):
         return None
     dims = type_proto.tensor_type.shape.dim
-    return tuple(d.dim_value for d in dims) if all(d.HasField("dim_value") for d in dims) else None
+    known = all(d.HasField("dim_value") and d.dim_value >= 0 for d in dims)
+    return tuple(d.dim_value for d in dims) if known else None
 
 
 class _Sweep:

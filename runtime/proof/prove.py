@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -15,6 +13,7 @@ from ...passes.channels.silence import silence
 from ...passes.errors import ProofError, ReadError
 from ...passes.graph.export import to_model
 from ...passes.graph.model import Graph
+from ...passes.graph.scratch import scratch_folder
 from ...passes.graph.shapes import input_shapes
 from ...passes.graph.spill import SPILL_BYTES, weight_bytes
 from ...passes.rewrite.unsigned import with_unsigned_weights
@@ -52,8 +51,8 @@ def _written(graph: Graph) -> Generator[onnx.ModelProto]:
     if weight_bytes(graph.source, mapped=True) <= SPILL_BYTES:
         yield to_model(graph)
         return
-    with tempfile.TemporaryDirectory(prefix="onnx-prune-", ignore_cleanup_errors=True) as folder:
-        yield to_model(graph, Path(folder))
+    with scratch_folder() as folder:
+        yield to_model(graph, folder)
 
 
 def _prove(

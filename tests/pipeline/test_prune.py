@@ -152,7 +152,7 @@ def test_no_group_loses_its_last_unit():
 
 
 def test_a_model_that_cannot_be_cut_says_so(graphs_text):
-    with pytest.raises(BudgetError, match="0 % of the MACs can go"):
+    with pytest.raises(BudgetError, match="nothing in this graph can be removed: "):
         prune(graphs_text)
 
 
@@ -319,7 +319,7 @@ def test_a_plan_of_another_graph_is_refused():
 
 def test_a_file_that_is_no_plan_is_refused(tmp_path):
     (tmp_path / "plan.json").write_text("{}")
-    with pytest.raises(ReadError, match="no plan"):
+    with pytest.raises(ReadError, match="not a plan"):
         onnx_prune.apply(digits(), tmp_path / "plan.json", measure=False)
 
 

@@ -177,7 +177,8 @@ def test_external_weights_stay_external_and_the_source_is_not_touched(tmp_path):
     for name in ("once", "twice"):
         result.save(tmp_path / f"{name}.onnx")
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
-    assert (tmp_path / "once.onnx.data").stat().st_size > 100 * (tmp_path / "once.onnx").stat().st_size
+    (data,) = tmp_path.glob("once.onnx.*.data")
+    assert data.stat().st_size > 100 * (tmp_path / "once.onnx").stat().st_size
     once, twice = (onnx.load(tmp_path / f"{name}.onnx") for name in ("once", "twice"))
     assert once.graph == twice.graph
     assert all(t.data_location == TensorProto.DEFAULT for t in result.model.graph.initializer)  # still whole in memory
@@ -193,7 +194,7 @@ def test_external_weights_of_constant_nodes_are_read(tmp_path):
     result = prune(source, budget=HALF, measure=False)
     result.save(tmp_path / "cut.onnx")
     assert result.report.macs == prune(lenet5(), budget=HALF, measure=False).report.macs
-    assert not (tmp_path / "cut.onnx.data").exists()  # they stay in their nodes
+    assert not list(tmp_path.glob("cut.onnx.*"))  # they stay in their nodes
 
 
 def test_external_weights_that_are_gone_or_nowhere_are_named(tmp_path):
@@ -204,16 +205,6 @@ def test_external_weights_that_are_gone_or_nowhere_are_named(tmp_path):
     (tmp_path / "weights.bin").unlink()
     with pytest.raises(ReadError, match=r"external weights cannot be read(.|\n)*weights\.bin"):
         load(source)
-
-
-def test_the_weights_of_another_model_are_not_overwritten(tmp_path):
-    other = tmp_path / "cut.onnx.data"
-    other.write_bytes(b"the weights of another model")
-    result = prune(saved_apart(lenet5(), tmp_path), budget=HALF, measure=False)
-    with pytest.raises(UsageError, match="would overwrite"):
-        result.save(tmp_path / "cut.onnx")
-    assert other.read_bytes() == b"the weights of another model"
-    assert not (tmp_path / "cut.onnx").exists()
 
 
 # --- nothing is lost --------------------------------------------------------------------------------------------------
@@ -419,12 +410,6 @@ def _twice(model):
     model.graph.node[1].output[0] = "a"
 
 
-def _unsorted(model):
-    nodes = list(model.graph.node)[::-1]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-
-
 def _no_output(model):
     del model.graph.output[:]
 
@@ -446,7 +431,6 @@ def _output_from_nowhere(model):
     [
         (_reads_nothing, "reads 'nowhere'"),
         (_twice, "makes 'a' twice"),
-        (_unsorted, "reads 'b', which nothing before it makes"),
         (_no_output, "no outputs"),
         (_no_opset, "does not say its opset"),
         (_old, "opset 6 is too old"),

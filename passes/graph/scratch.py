@@ -1,0 +1,48 @@
+"""Temporary folders whose names say which process made them, so that the next run removes what a killed one left."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+_PREFIX = ".onnx-prune-"
+_HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:32] or "host"
+_OURS = re.compile(rf"{re.escape(_PREFIX)}{_HOST}-(\d+)-")
+
+
+@contextmanager
+def scratch_folder(parent: str | os.PathLike[str] | None = None) -> Generator[Path]:
+    """A new folder in `parent`, by default where temporary files go, for as long as the context lasts."""
+    prefix = f"{_PREFIX}{_HOST}-{os.getpid()}-"
+    with tempfile.TemporaryDirectory(dir=parent, prefix=prefix, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def sweep(parent: str | os.PathLike[str] | None = None) -> None:
+    """Remove the scratch folders of processes of this machine that are no more."""
+    try:
+        found = [entry for entry in os.scandir(parent or tempfile.gettempdir()) if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return
+    for entry in found:
+        made = _OURS.match(entry.name)
+        if made and not _alive(int(made[1])):
+            shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    if os.name != "posix":
+        return True  # there is no harmless question
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -1,0 +1,117 @@
+"""Whether a model is one, before any work: its nodes are what their operators ask for, and ONNX Runtime opens it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import onnx
+
+from ..passes.channels.groups import ChannelGroups
+from ..passes.errors import BudgetError, ReadError
+from ..passes.graph.inference import with_all_domains
+from ..passes.graph.model import Graph, constant_values
+from ..passes.graph.spill import without_weights
+from .session import Device, open_session
+
+_OF_ONE_MACHINE = "com.microsoft.nchwc"  # the domain of convolutions in a processor's own memory layout
+
+
+def check_nodes(graph: Graph, device: Device = "auto") -> None:
+    """Raise ReadError where a node is not what its operator asks for and ONNX Runtime does not open the model either.
+
+    Operators that ONNX does not know are passed over: what they ask for is not known.
+    """
+    wrong = _wrong_node(graph.source)
+    if wrong is None:
+        return
+    try:
+        open_session(graph.source, device=device, optimise=False)
+    except ReadError as error:
+        raise ReadError(
+            "the model is not valid",
+            where=f"{graph.source.graph.name}: {wrong}",
+            fix="export it again; onnx.checker.check_model(path, full_check=True) says what else is wrong with it",
+        ) from error
+
+
+def _wrong_node(model: onnx.ModelProto) -> str | None:
+    """What ONNX says of the first node that is malformed, or whose inputs do not fit."""
+    context = onnx.checker.C.CheckerContext()
+    context.ir_version = min(model.ir_version or onnx.IR_VERSION, onnx.IR_VERSION)
+    context.opset_imports = {o.domain: o.version for o in model.opset_import}
+    for node in model.graph.node:
+        if not _known(node, context.opset_imports) or any(a.HasField("t") for a in node.attribute):
+            continue
+        try:
+            onnx.checker.check_node(node, context)
+        except onnx.checker.ValidationError as error:
+            return " ".join(str(error).split())[:300]
+    try:
+        onnx.shape_inference.infer_shapes(with_all_domains(without_weights(model)), strict_mode=True)
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError) as error:
+        return " ".join(str(error).split())[:300]
+    return None
+
+
+def _known(node: onnx.NodeProto, opsets: dict[str, int]) -> bool:
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    return onnx.defs.has(node.op_type, opsets.get(domain, 1), domain)
+
+
+def check_opens(graph: Graph, device: Device = "auto") -> None:
+    """Raise ReadError where ONNX Runtime does not know an operator: such a model can be looked at, but not proved."""
+    opsets = {o.domain: o.version for o in graph.source.opset_import}
+    foreign = [node for node in graph.source.graph.node if not _known(node, opsets)]
+    blocked = next((node for node in foreign if node.domain == _OF_ONE_MACHINE), None)
+    if blocked is not None:
+        raise ReadError(
+            "the model was saved by ONNX Runtime's optimiser, for one machine",
+            where=f"{graph.source.graph.name}: {blocked.op_type} '{blocked.output[0]}' of {_OF_ONE_MACHINE}",
+            fix="give the model as it was before, or save it at the level ORT_ENABLE_EXTENDED",
+        )
+    if not foreign:
+        return
+    try:
+        open_session(graph.source, device=device, optimise=False)
+    except ReadError as error:
+        names = ", ".join(sorted({f"{n.domain or 'ai.onnx'}.{n.op_type}" for n in foreign})[:5])
+        raise ReadError(
+            "ONNX Runtime does not know all operators of the model, so that no cut of it could be proved",
+            where=f"{graph.source.graph.name}: {names}",
+            fix="convert them to standard operators; onnx-prune inspect shows the channels without running it",
+        ) from error
+
+
+def check_weights(groups: ChannelGroups) -> None:
+    """Raise ReadError where a weight that may be cut is NaN or infinite: nothing can be chosen, nothing compared."""
+    tensors = groups.labels.graph.gs.tensors()
+    owner = {name: group.name for group in groups.free for name, _, _ in (*group.produced, *group.consumed)}
+    for name, group in owner.items():
+        values = constant_values(tensors[name]) if name in tensors else None
+        if values is not None and values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise ReadError(
+                "a weight is NaN or infinite",
+                where=f"'{name}', group '{group}'",
+                fix="export the model again, from a checkpoint of a training that did not diverge",
+            )
+
+
+def check_anything_free(groups: ChannelGroups) -> None:
+    """Raise BudgetError where no channel may be removed."""
+    if any(group.units > 1 for group in groups.free):
+        return
+    raise BudgetError(
+        f"nothing in this graph can be removed: {why_nothing(groups)}",
+        where=f"{groups.labels.graph.source.graph.name}: {len(groups.groups)} groups of channels",
+        fix="onnx-prune inspect says of each group why it stays",
+    )
+
+
+def why_nothing(groups: ChannelGroups) -> str:
+    """Why no channel may be removed, in a few words."""
+    if not groups.groups:
+        return "it has no weights that make or read channels"
+    reasons = Counter(group.pinned or "it has one unit" for group in groups.groups)
+    (reason, count), *others = reasons.most_common()
+    return f"of {len(groups.groups)} groups {count} stay, because of {reason}" if others else f"all stay: {reason}"

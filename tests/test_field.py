@@ -1,0 +1,321 @@
+"""Graphs as they are met in the field: unclean, cut short, of foreign operators, too large; each ends as it should."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx_prune.passes.errors import BudgetError, ReadError
+from onnx_prune.passes.graph.model import load
+from onnx_prune.passes.selection.budget import Budget
+from onnx_prune.pipeline.prune import inspect, prune
+
+node, value = helper.make_node, helper.make_tensor_value_info
+
+
+def random(*shape):
+    return (np.random.default_rng(sum(shape)).standard_normal(shape) * 0.3).astype(np.float32)
+
+
+def model_of(nodes, inputs, outputs, weights, opset=13, imports=(), ir=8):
+    graph = helper.make_graph(
+        nodes, "field", inputs, outputs, [numpy_helper.from_array(np.asarray(v), k) for k, v in weights.items()]
+    )
+    opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(name, 1) for name in imports)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=ir)
+
+
+def net(*middle, weights=(), x=("n", 3, 8, 8), y=("n", 5), **options):
+    """conv, `middle` from a to b (a relu by default), conv, pool, linear."""
+    nodes = [
+        node("Conv", ["x", "w0"], ["a"], name="first", pads=[1] * 4),
+        *(middle or [node("Relu", ["a"], ["b"])]),
+        node("Conv", ["b", "w1"], ["c"], name="second", pads=[1] * 4),
+        node("Relu", ["c"], ["d"]),
+        node("GlobalAveragePool", ["d"], ["p"]),
+        node("Flatten", ["p"], ["q"]),
+        node("MatMul", ["q", "w2"], ["y"]),
+    ]
+    own = {"w0": random(8, 3, 3, 3), "w1": random(12, 8, 3, 3), "w2": random(12, 5)}
+    return model_of(nodes, [value("x", 1, x)], [value("y", 1, y)], {**own, **dict(weights)}, **options)
+
+
+def pruned(model, **settings):
+    return prune(model, calibration="none", measure=False, **settings)
+
+
+def same_interface_and_smaller(model, tmp_path):
+    """Prune, write with the checks of every run, and run the file beside the original."""
+    result = pruned(model)
+    before = model.SerializeToString()
+    result.save(tmp_path / "cut.onnx")
+    assert model.SerializeToString() == before
+    assert result.report.macs[1] < result.report.macs[0]
+    assert result.report.proof < 1e-5
+    session = onnxruntime.InferenceSession(tmp_path / "cut.onnx")
+    return session.run(None, {i.name: random(2, 3, 8, 8) for i in session.get_inputs()})
+
+
+# --- nothing can be cut -----------------------------------------------------------------------------------------------
+
+NOTHING = {
+    "no weights": model_of([node("Relu", ["x"], ["y"])], [value("x", 1, [1, 4])], [value("y", 1, [1, 4])], {}),
+    "no nodes": model_of([], [value("x", 1, [1, 4])], [value("x", 1, [1, 4])], {}),
+    "integers": model_of(
+        [node("Add", ["x", "w"], ["y"])], [value("x", 7, [3])], [value("y", 7, [3])], {"w": np.arange(3)}
+    ),
+    "all pinned": model_of(
+        [node("Conv", ["x", "w"], ["y"])],
+        [value("x", 1, [1, 3, 8, 8])],
+        [value("y", 1, None)],
+        {"w": random(4, 3, 1, 1)},
+    ),
+    "only detections": model_of(
+        [node("NonMaxSuppression", ["b", "s", "m"], ["y"])],
+        [value("b", 1, [1, 9, 4]), value("s", 1, [1, 3, 9])],
+        [value("y", 7, None)],
+        {"m": np.array([5])},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", NOTHING)
+def test_a_graph_in_which_nothing_can_be_cut_is_no_bug(kind):
+    assert all(group.pinned for group in inspect(NOTHING[kind]).groups.groups)
+    with pytest.raises(BudgetError, match="nothing in this graph can be removed: "):
+        pruned(NOTHING[kind], budget=Budget(params=0.9))
+
+
+# --- foreign operators ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("imports", [(), ("my.own",)])
+def test_an_operator_that_nobody_knows_can_be_looked_at_and_not_pruned(imports):
+    model = net(node("Threshold", ["a"], ["b"], domain="my.own"), imports=imports)
+    assert {group.pinned for group in inspect(model).groups.groups} != {None}
+    with pytest.raises(ReadError, match=r"does not know all operators(.|\n)*my\.own\.Threshold"):
+        pruned(model)
+
+
+def optimised(model, level, tmp_path):
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level, options.log_severity_level = level, 4
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return onnx.load(tmp_path / "optimised.onnx")
+
+
+def test_a_model_optimised_for_one_machine_is_refused_with_its_reason():
+    model = net(node("Relu", ["a"], ["b"]), imports=("com.microsoft.nchwc",), x=(1, 3, 8, 8))
+    model.graph.node[0].domain = "com.microsoft.nchwc"
+    with pytest.raises(ReadError, match="one machine"):
+        pruned(model)
+
+
+def test_a_model_optimised_for_all_machines_is_pruned(tmp_path):
+    """LayerNormalization in opset 14 passes ONNX Runtime and no checker: the original does not either."""
+    nodes = [
+        node("MatMul", ["x", "w0"], ["a"]),
+        node("LayerNormalization", ["a", "s", "s"], ["l"], axis=-1),
+        node("MatMul", ["l", "w1"], ["b"]),
+        node("Relu", ["b"], ["c"]),
+        node("MatMul", ["c", "w2"], ["y"]),
+    ]
+    weights = {"w0": random(8, 12), "s": np.ones(12, np.float32), "w1": random(12, 32), "w2": random(32, 8)}
+    model = model_of(nodes, [value("x", 1, ["n", 5, 8])], [value("y", 1, ["n", 5, 8])], weights, 14)
+    extended = optimised(model, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED, tmp_path)
+    for proto in (model, extended):
+        result = pruned(proto)
+        result.save(tmp_path / "cut.onnx")
+        assert result.report.macs[1] < result.report.macs[0]
+
+
+# --- unclean, and run by ONNX Runtime all the same --------------------------------------------------------------------
+
+
+def _named_alike(model):
+    for each in model.graph.node:
+        each.name = "same"
+
+
+def _out_of_order(model):
+    nodes = list(model.graph.node)[::-1]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _listed(model, dims, kind=TensorProto.FLOAT):
+    model.graph.input.extend(
+        value(t.name, kind if t.name == "w1" else t.data_type, dims if t.name == "w1" else list(t.dims))
+        for t in model.graph.initializer
+    )
+
+
+def _declares(model, name, *declared):
+    model.graph.value_info.append(value(name, *declared))
+
+
+def _output(model, *declared):
+    model.graph.output[0].CopyFrom(value("y", *declared))
+
+
+UNCLEAN = {
+    "duplicate node names": _named_alike,
+    "nodes out of order": _out_of_order,
+    "no graph name": lambda m: m.graph.ClearField("name"),
+    "weights listed as inputs": lambda m: _listed(m, [12, 8, 3, 3]),
+    "listed with another size": lambda m: _listed(m, [7, 8, 3, 3]),
+    "listed with another rank": lambda m: _listed(m, [7]),
+    "listed with another type": lambda m: _listed(m, [12, 8, 3, 3], TensorProto.FLOAT16),
+    "listed without shape": lambda m: _listed(m, None),
+    "output without shape": lambda m: _output(m, 1, None),
+    "output without type": lambda m: m.graph.output[0].ClearField("type"),
+    "output of rank 0": lambda m: _output(m, 1, []),
+    "output of a stale size": lambda m: _output(m, 1, ["n", 99]),
+    "wrong value_info": lambda m: _declares(m, "a", 1, [1, 99, 8, 8]),
+    "value_info of another rank": lambda m: _declares(m, "a", 1, [1, 99]),
+    "negative value_info": lambda m: _declares(m, "a", 1, [-1, 8, 8, 8]),
+    "value_info without shape": lambda m: _declares(m, "c", 1, None),
+    "value_info of nothing": lambda m: _declares(m, "nobody", 1, [3]),
+    "input passed on": lambda m: m.graph.output.append(m.graph.input[0]),
+    "negative input": lambda m: m.graph.input[0].CopyFrom(value("x", 1, [-1, 3, 8, 8])),
+}
+
+
+@pytest.mark.parametrize("kind", UNCLEAN)
+def test_what_onnx_runtime_puts_up_with_is_pruned(kind, tmp_path):
+    model = net()
+    UNCLEAN[kind](model)
+    same_interface_and_smaller(model, tmp_path)
+    assert [v.name for v in onnx.load(tmp_path / "cut.onnx").graph.output] == [v.name for v in model.graph.output]
+
+
+def test_outputs_that_are_left_out_are_no_stumbling_block(tmp_path):
+    top = [
+        node("TopK", ["a", "k"], ["", "i"], axis=1),
+        node("Cast", ["i"], ["j"], to=1),
+        node("ReduceSum", ["j"], ["s"]),
+        node("Add", ["a", "s"], ["b"]),
+    ]
+    same_interface_and_smaller(net(*top, weights={"k": np.array([3])}), tmp_path)
+    split = [node("Split", ["a", "k"], ["", "s"], axis=1), node("Concat", ["s", "s"], ["b"], axis=1)]
+    same_interface_and_smaller(net(*split, weights={"k": np.array([4, 4])}), tmp_path)
+
+
+def test_the_same_name_inside_two_bodies_and_behind_them_is_three_tensors(tmp_path):
+    def body(factor):
+        return helper.make_graph([node("Mul", ["r", factor], ["c"])], "body", [], [value("c", 1, None)])
+
+    middle = [
+        node("Relu", ["a"], ["r"]),
+        node("If", ["yes"], ["b"], then_branch=body("two"), else_branch=body("three")),
+    ]
+    weights = {"yes": np.array(True), "two": np.float32(2), "three": np.float32(3)}
+    same_interface_and_smaller(net(*middle, weights=weights), tmp_path)
+
+
+def test_a_sparse_weight_is_cut_as_a_dense_one(tmp_path):
+    dense, model = net(), net()
+    values = numpy_helper.to_array(model.graph.initializer[1]).ravel()
+    kept = np.sort(np.random.default_rng(0).choice(values.size, values.size // 3, replace=False))
+    sparse = helper.make_sparse_tensor(
+        numpy_helper.from_array(values[kept], "w1"), numpy_helper.from_array(kept, "at"), [12, 8, 3, 3]
+    )
+    model.graph.sparse_initializer.append(sparse)
+    del model.graph.initializer[1]
+    thinned = np.zeros_like(values)
+    thinned[kept] = values[kept]
+    dense.graph.initializer[1].CopyFrom(numpy_helper.from_array(thinned.reshape(12, 8, 3, 3), "w1"))
+    assert np.array_equal(same_interface_and_smaller(model, tmp_path), same_interface_and_smaller(dense, tmp_path))
+    sparse.dims[:] = [1 << 21, 1 << 20]
+    model.graph.sparse_initializer[0].CopyFrom(sparse)
+    with pytest.raises(ReadError, match="would take"):
+        load(model)
+
+
+# --- broken -----------------------------------------------------------------------------------------------------------
+
+
+def _without_pads(model):
+    model.graph.node[2].op_type = "Cast"
+
+
+def _values(model, change):
+    array = numpy_helper.to_array(model.graph.initializer[1]).copy()
+    change(array)
+    model.graph.initializer[1].CopyFrom(numpy_helper.from_array(array, "w1"))
+
+
+def _short(model, count):
+    tensor = model.graph.initializer[1]
+    tensor.ClearField("raw_data")
+    tensor.float_data.extend([1.0] * count)
+
+
+BROKEN = {
+    "a required attribute is missing": _without_pads,
+    "an input is missing": lambda m: m.graph.node[2].input.pop(),
+    "too many inputs": lambda m: m.graph.node[2].input.extend("bbb"),
+    "a node without outputs": lambda m: m.graph.node.append(node("Relu", ["a"], [])),
+    "an attribute of another type": lambda m: m.graph.node[2].attribute[0].CopyFrom(helper.make_attribute("pads", "x")),
+    "a circle": lambda m: m.graph.node[1].input.__setitem__(0, "c"),
+    "an input declared twice": lambda m: m.graph.input.append(m.graph.input[0]),
+    "a tensor of negative size": lambda m: m.graph.initializer[1].dims.__setitem__(0, -12),
+    "too few values": lambda m: _short(m, 2),
+    "too many values": lambda m: _short(m, 10000),
+    "no values": lambda m: _short(m, 0),
+    "NaN": lambda m: _values(m, lambda w: w.__setitem__((0, 0, 0, 0), np.nan)),
+    "infinity": lambda m: _values(m, lambda w: w.__setitem__((0, 0, 0, 0), np.inf)),
+    "a future opset": lambda m: setattr(m.opset_import[0], "version", 99),
+    "a future format": lambda m: setattr(m, "ir_version", 99),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_model_is_refused_as_unreadable(kind):
+    model = net()
+    BROKEN[kind](model)
+    with pytest.raises(ReadError) as error:
+        pruned(model)
+    assert error.value.where
+    assert error.value.fix
+
+
+# --- bombs ------------------------------------------------------------------------------------------------------------
+
+
+def _doubled(times):
+    names = ["s", *(f"d{i}" for i in range(times - 1)), "z"]
+    return [node("Concat", [a, a], [b], axis=0) for a, b in itertools.pairwise(names)]
+
+
+BOMBS = {
+    "ConstantOfShape": [node("ConstantOfShape", ["large"], ["z"])],
+    "Range": [node("Range", ["zero", "far", "one"], ["i"]), node("Cast", ["i"], ["z"], to=1)],
+    "Concat": _doubled(40),
+    "Tile": [node("Tile", ["s", "far1"], ["z"])],
+    "Expand": [node("Expand", ["s", "far1"], ["z"])],
+    "Pad": [node("Pad", ["a", "pads"], ["z"])],
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_a_tensor_that_nothing_could_hold_is_refused_before_anything_runs(kind):
+    weights = {
+        "large": np.array([100, 1 << 10, 1 << 10, 1 << 8]),
+        "zero": np.int64(0),
+        "one": np.int64(1),
+        "far": np.int64(1 << 40),
+        "far1": np.array([1 << 36]),
+        "s": np.ones(1, np.float32),
+        "pads": np.array([0, 10**9, 0, 0, 0, 0, 0, 0]),
+    }
+    model = net(
+        *BOMBS[kind], node("ReduceSum", ["z"], ["t"], keepdims=0), node("Add", ["a", "t"], ["b"]), weights=weights
+    )
+    with pytest.raises(ReadError, match="asks for a tensor of"):
+        inspect(model)
