@@ -31,7 +31,8 @@ class Settings:
     calibration: images or arrays, see `runtime.data.open_data`, or "synthetic" or "none"; where nothing above and no
     moments are given either, small models that read images get synthetic ones; samples: so many are used at most;
     preprocessing: of images; moments: a file that `save_moments` wrote, instead of data;
-    align: kept counts are multiples of it, or "auto", see `allocate.alignment`; exclude: a regular expression of group
+    align: kept counts are multiples of it; "auto": of what the hardware likes (`allocate.menus`);
+    exclude: a regular expression of group
     names that stay; replace_head: "gap" swaps fully connected layers at the end for global average pooling and one
     linear layer, after the cut; inexact: whether LayerNorm and the like lose channels; seed: of all that is drawn;
     device: where models run; measure: whether latency is measured.
@@ -46,7 +47,7 @@ class Settings:
     preprocessing: Preprocessing | None = None
     moments: str | os.PathLike[str] | None = None
     save_moments: str | os.PathLike[str] | None = None
-    align: Align = 1
+    align: Align = "auto"
     exclude: str | None = None
     replace_head: str | None = None
     inexact: bool = False
@@ -80,4 +81,6 @@ def filled(settings: Settings, *, data: bool) -> Settings:
         criterion=settings.criterion or preset.criterion,
         allocation=settings.allocation or preset.allocation,
         reconstruct=settings.reconstruct or preset.reconstruct,
+        # a paper's strategy means its own widths
+        align=1 if settings.preset is not None and settings.align == "auto" else settings.align,
     )

@@ -48,9 +48,9 @@ SIZES = click.option(
 ALIGN = click.option(
     "--align",
     type=_Alignment(),
-    default=1,
+    default="auto",
     show_default=True,
-    help="Kept channel counts are multiples of this; auto: of 8, 16 or 32 in groups that have enough channels.",
+    help="Kept channel counts are multiples of this; auto: of 4, 8, 16 or 32, by the width of the group; 1: any count.",
 )
 OUTPUT = click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Default: MODEL's name with .pruned.onnx."

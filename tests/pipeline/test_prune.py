@@ -110,7 +110,8 @@ def test_an_absolute_budget_is_met():
 
 def test_the_reported_size_is_that_of_the_file(tmp_path):
     result = prune(resnet20())
-    assert result.save(tmp_path / "cut.onnx").stat().st_size == pytest.approx(result.report.size[1], rel=1e-3)
+    lengths = 10 * len(result.model.graph.initializer)  # bytes: how many digits each length takes is not counted
+    assert result.save(tmp_path / "cut.onnx").stat().st_size == pytest.approx(result.report.size[1], abs=lengths)
 
 
 @pytest.mark.parametrize("allocation", WITHOUT_DATA)
@@ -125,7 +126,7 @@ def test_kept_counts_are_aligned():
     cut = [row.after for row in result.report.groups if row.after < row.before]
     assert cut
     assert all(count % 8 == 0 for count in cut)
-    unaligned = kept(prune(models.mobilenet_v2(input_size=32)))
+    unaligned = kept(prune(models.mobilenet_v2(input_size=32), align=1))
     assert any(count % 8 for count in unaligned.values())  # the claim can fail
 
 

@@ -9,7 +9,7 @@ import pytest
 from onnx_prune import models
 from onnx_prune.passes.channels.cost import cost_model
 from onnx_prune.passes.errors import BudgetError, UsageError
-from onnx_prune.passes.selection.allocate import alignment, allocate, select
+from onnx_prune.passes.selection.allocate import allocate, menus, select
 from onnx_prune.passes.selection.budget import Budget
 from onnx_prune.passes.selection.criteria.weights.l1 import L1
 from onnx_prune.passes.selection.criteria.weights.random import Random
@@ -112,19 +112,37 @@ def test_groups_of_fewer_units_than_the_alignment_stay_whole(groups_of):
     assert dict(zip((g.name for g in cost.groups.groups), kept.tolist(), strict=True))["conv1"] == 20
 
 
-def test_auto_aligns_a_group_to_what_it_has_four_times():
-    units = np.array([1, 16, 31, 32, 63, 64, 127, 128, 500])
-    assert alignment(units, "auto").tolist() == [1, 1, 1, 8, 8, 16, 16, 32, 32]
-    assert alignment(units, 8).tolist() == [8] * 9
+def test_auto_aligns_a_group_by_its_width():
+    units = np.array([1, 7, 8, 15, 16, 32, 63, 64, 500])
+    coarse, fine, small, any_count = (menu.tolist() for menu in menus(units, "auto", coarse=True))
+    assert coarse == [1, 7, 4, 4, 8, 16, 16, 32, 32]  # below 8 a group stays whole
+    assert fine == [1, 7, 4, 4, 8, 8, 8, 16, 16]
+    assert small == [1, 4, 4, 4, 4, 4, 4, 4, 4]
+    assert any_count == [1] * 9
+    assert [menu.tolist() for menu in menus(units, "auto")] == [fine, small, any_count]
+    assert [menu.tolist() for menu in menus(units, 8)] == [[8] * 9]
 
 
 @pytest.mark.parametrize("method", [Uniform(), Global()], ids=repr)
 def test_automatically_aligned_counts_are_multiples_of_their_groups_own(cost, rankings, method):
     kept = allocate(cost, rankings, Budget(macs=0.5), method=method, align="auto")
     cut = kept < cost.units
-    assert (kept[cut] % alignment(cost.units, "auto")[cut] == 0).all()
-    assert set(alignment(cost.units, "auto")[cut]) == {1, 8, 16}  # the three stages
-    assert 0.48 < cost.macs(kept) / cost.macs(cost.units) <= 0.5
+    multiple = menus(cost.units, "auto", coarse=isinstance(method, Uniform))[0]
+    assert cut.any()
+    assert (kept[cut] % multiple[cut] == 0).all()
+    assert 0.49 < cost.macs(kept) / cost.macs(cost.units) <= 0.5
+
+
+def test_a_budget_out_of_reach_of_the_aligned_widths_is_met_by_finer_ones(cost, rankings):
+    least = cost.macs(np.where(cost.free, 1, cost.units)) / cost.macs(cost.units)
+    kept = allocate(cost, rankings, Budget(macs=1.5 * least), align="auto")
+    assert (kept[cost.free] % 4 != 0).any()
+    assert cost.macs(kept) <= 1.5 * least * cost.macs(cost.units)
+
+
+def test_shares_by_pattern_are_kept_as_they_are_said(cost):
+    kept = allocate(cost, {}, Budget(channels={".*": 0.7}), align="auto")
+    np.testing.assert_array_equal(kept[cost.free], np.floor(0.7 * cost.units[cost.free] + 1e-9))
 
 
 def test_excluded_groups_stay_whole(cost):
