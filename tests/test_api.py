@@ -17,7 +17,7 @@ FUNCTIONS = {
     "apply": ["model", "plan", "progress", "**settings"],
 }
 FIELDS = {
-    "Result": ["model", "plan", "report", "external"],
+    "Result": ["model", "plan", "report", "external", "original"],
     "Analysis": ["name", "graph", "groups", "cost", "feeds"],
     "Settings": [
         "preset",
