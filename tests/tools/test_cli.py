@@ -117,7 +117,8 @@ def test_the_demo_prints_accuracy_before_and_after(run, files):
 
 
 def test_an_evaluation_is_shown(run):
-    out = run("digits.onnx", "--macs", "80%", "--align", "1", "--evaluate", DATA[0], "--criterion", "l1", "--no-latency", "--json")[1]
+    given = ["digits.onnx", "--macs", "80%", "--align", "1", "--criterion", "l1", "--no-latency", "--json"]
+    out = run(*given, "--evaluate", DATA[0])[1]
     before, after = json.loads(out)["accuracy"]
     assert 0 < after < before
 
