@@ -29,7 +29,7 @@ from ..passes.selection.criteria.activations.apoz import OfActivations
 from ..passes.selection.plan import Plan, recounted, removed_from_plan
 from ..runtime.analysis import Analysis, Source, analyse
 from ..runtime.data.inputs import model_inputs
-from ..runtime.data.open import Data, open_data
+from ..runtime.data.open import Data, example_input, open_data
 from ..runtime.data.synthetic import reads_images, synthetic_data
 from ..runtime.fit_head import fit_head
 from ..runtime.measure.calibrate import Calibration, calibrate
@@ -111,8 +111,10 @@ def _read(model: Source, settings: Settings, progress: Progress, sizes: Mapping[
     progress("reading the model")
     graph = load(model)
     check_opens(graph, settings.device)
-    data = _given_data(graph, settings)
-    example = None if data is None else {name: array[:1] for name, array in next(iter(data)).feeds.items()}
+    example = _example(graph, settings)
+    data = _given_data(graph, settings) if example is None else None
+    if data is not None:
+        example = data.example()
     read = {"device": settings.device, "seed": settings.seed, "inexact": settings.inexact}
     analysis = analyse(graph, sizes=sizes, example=example, **read)
     check_weights(analysis.groups)
@@ -133,6 +135,14 @@ def _given_data(graph: Graph, settings: Settings) -> Data | None:
         return None
     inputs = model_inputs(graph.source)
     return open_data(source, inputs, settings.preprocessing, samples=settings.samples, seed=settings.seed)
+
+
+def _example(graph: Graph, settings: Settings) -> dict[str, np.ndarray] | None:
+    """What is given as calibration data, where it is one input for one run: the model is read for it, no more."""
+    source = settings.calibration
+    if source is None or source in (NONE, SYNTHETIC, SYNTHETIC_IF_IMAGES):
+        return None
+    return example_input(source, model_inputs(graph.source))
 
 
 def _synthetic_data(analysis: Analysis, settings: Settings) -> Data | None:
@@ -243,7 +253,9 @@ class _Run:
         if self.data is None:
             return None if self.settings.moments is None else "moments"
         synthetic = self.settings.calibration in (SYNTHETIC, SYNTHETIC_IF_IMAGES)
-        return f"{self.data.samples or 'given'} {'synthetic images' if synthetic else 'samples'}"
+        broken = self.data.broken()
+        but = f", {broken} of them unreadable and left out" if broken else ""
+        return f"{self.data.samples or 'given'} {'synthetic images' if synthetic else 'samples'}{but}"
 
     def _refit(self, removed: np.ndarray, cut: Graph, moments: MomentsSet, kind: str) -> None:
         labels = self.analysis.groups.labels

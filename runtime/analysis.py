@@ -15,13 +15,13 @@ from ..passes.channels.cost import CostModel, cost_model
 from ..passes.channels.groups import ChannelGroups, channel_groups
 from ..passes.channels.label_channels import label_channels
 from ..passes.errors import ReadError
-from ..passes.graph.model import Graph, load
+from ..passes.graph.model import Graph, constant_values, load
 from ..passes.graph.shapes import input_shapes, tensor_facts
 from .data.random_feeds import Feeds, runnable_feeds, sample_feeds
 from .folding import fold_weights
 from .session import Device
 from .shapes import tensor_shapes
-from .soundness import check_nodes
+from .soundness import check_nodes, knows_all_operators
 
 Source = str | os.PathLike[str] | bytes | onnx.ModelProto | Graph
 
@@ -67,8 +67,26 @@ def analyse(
 
 
 def _feeds(graph: Graph, device: Device, seed: int, sizes: Mapping[str, int] | None) -> Mapping[str, np.ndarray]:
-    """Random input for one run. A model whose batch alone is free is not run to find out."""
-    free = any(not isinstance(d, int) or d <= 0 for dims in input_shapes(graph).values() for d in dims[1:])
-    if free:
+    """Random input for one run. A model of images whose batch alone is free is not run to find out."""
+    shapes = input_shapes(graph)
+    free = any(not isinstance(d, int) or d <= 0 for dims in shapes.values() for d in dims[1:])
+    if not free and not _may_be_no_batch(graph):
+        return sample_feeds(graph.source, seed=seed, batch=1, sizes=sizes)
+    try:
         return runnable_feeds(graph.source, seed=seed, sizes=sizes, device=device)
-    return sample_feeds(graph.source, seed=seed, batch=1)
+    except ReadError:
+        if knows_all_operators(graph):
+            raise
+        return sample_feeds(graph.source, seed=seed, batch=1, sizes=sizes)
+
+
+def _may_be_no_batch(graph: Graph) -> bool:
+    """Whether a free first axis may be frames or clips: no images are read, or a Reshape has sizes written in."""
+    shapes = input_shapes(graph)
+    if all(dims and isinstance(dims[0], int) and dims[0] > 0 for dims in shapes.values()):
+        return False
+    targets = [
+        constant_values(node.inputs[1]) for node in graph.gs.nodes if node.op == "Reshape" and len(node.inputs) > 1
+    ]
+    written = any(t is not None and t.size and t.flat[0] > 1 for t in targets)
+    return written or any(len(dims) != 4 for dims in shapes.values())

@@ -59,6 +59,12 @@ def _known(node: onnx.NodeProto, opsets: dict[str, int]) -> bool:
     return onnx.defs.has(node.op_type, opsets.get(domain, 1), domain)
 
 
+def knows_all_operators(graph: Graph) -> bool:
+    """Whether ONNX knows all operators of the main graph."""
+    opsets = {o.domain: o.version for o in graph.source.opset_import}
+    return all(_known(node, opsets) for node in graph.source.graph.node)
+
+
 def check_opens(graph: Graph, device: Device = "auto") -> None:
     """Raise ReadError where ONNX Runtime does not know an operator: such a model can be looked at, but not proved."""
     opsets = {o.domain: o.version for o in graph.source.opset_import}

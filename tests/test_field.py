@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_prune.passes.errors import BudgetError, ReadError
 from onnx_prune.passes.graph.model import load
 from onnx_prune.passes.selection.budget import Budget
-from onnx_prune.pipeline.prune import inspect, prune
+from onnx_prune.pipeline.prune import inspect, prune, sensitivity
 
 node, value = helper.make_node, helper.make_tensor_value_info
 
@@ -319,3 +319,115 @@ def test_a_tensor_that_nothing_could_hold_is_refused_before_anything_runs(kind):
     )
     with pytest.raises(ReadError, match="asks for a tensor of"):
         inspect(model)
+
+
+# --- sizes ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [3, 4, 10])
+def test_an_export_of_a_fixed_batch_is_pruned_with_data(count, tmp_path):
+    model = net(x=(4, 3, 8, 8), y=(4, 5))
+    result = prune(model, calibration={"x": random(count, 3, 8, 8)}, measure=False)
+    result.save(tmp_path / "cut.onnx")
+    assert result.plan.reconstruct == "sequential"
+    assert result.report.macs[1] < result.report.macs[0]
+    found, groups = sensitivity(model, calibration={"x": random(count, 3, 8, 8)})
+    assert set(groups.values) == {group.name for group in found.groups.free}
+
+
+def frames(nodes, weights):
+    return model_of(nodes, [value("x", 1, ["t", 8])], [value("y", 1, ["k", 6])], weights)
+
+
+FRAMES = {
+    "windows of five frames": frames(
+        [
+            node("Reshape", ["x", "windows"], ["r"]),
+            node("MatMul", ["r", "w0"], ["a"]),
+            node("Relu", ["a"], ["b"]),
+            node("MatMul", ["b", "w1"], ["y"]),
+        ],
+        {"windows": np.array([-1, 40]), "w0": random(40, 32), "w1": random(32, 6)},
+    ),
+    "a time-delay network": frames(
+        [
+            node("Transpose", ["x"], ["t"], perm=[1, 0]),
+            node("Unsqueeze", ["t", "first"], ["u"]),
+            node("Conv", ["u", "w0"], ["a"]),
+            node("Relu", ["a"], ["b"]),
+            node("Conv", ["b", "w1"], ["c"], dilations=[3]),
+            node("Squeeze", ["c", "first"], ["s"]),
+            node("Transpose", ["s"], ["y"], perm=[1, 0]),
+        ],
+        {"first": np.array([0]), "w0": random(24, 8, 5), "w1": random(6, 24, 3)},
+    ),
+    "a batch that is written in": model_of(
+        [
+            node("Conv", ["x", "w0"], ["a"]),
+            node("Relu", ["a"], ["b"]),
+            node("GlobalAveragePool", ["b"], ["p"]),
+            node("Reshape", ["p", "clips"], ["q"]),
+            node("MatMul", ["q", "w1"], ["y"]),
+        ],
+        [value("x", 1, ["t", 3, 8, 8])],
+        [value("y", 1, None)],
+        {"clips": np.array([3, 4, 16]), "w0": random(16, 3, 3, 3), "w1": random(16, 6)},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FRAMES)
+def test_a_first_axis_that_is_no_batch_gets_a_size_on_which_the_model_runs(kind, tmp_path):
+    result = pruned(FRAMES[kind])
+    result.save(tmp_path / "cut.onnx")
+    assert result.report.macs[1] < result.report.macs[0]
+
+
+def test_the_size_of_a_first_axis_can_be_said():
+    analysis = inspect(FRAMES["a time-delay network"], sizes={"t": 24})
+    assert analysis.feeds["x"].shape == (24, 8)
+
+
+def test_one_example_input_is_enough_where_none_can_be_guessed(tmp_path):
+    """States beside the data: the first axis of each is something else, and one size of them fits."""
+    nodes = [
+        node("MatMul", ["x", "w0"], ["a"]),
+        node("Relu", ["a"], ["b"]),
+        node("Unsqueeze", ["b", "first"], ["u"]),
+        node("LSTM", ["u", "W", "R", "", "", "h", "h"], ["", "hn"], hidden_size=7),
+        node("Squeeze", ["hn", "first"], ["s"]),
+        node("MatMul", ["s", "w1"], ["t"]),
+        node("Mul", ["t", "rate"], ["y"]),
+    ]
+    inputs = [value("x", 1, ["n", 6]), value("h", 1, ["layers", "m", "k"]), value("rate", 1, [])]
+    weights = {"first": np.array([0]), "w0": random(6, 20), "W": random(1, 28, 20), "R": random(1, 28, 7)}
+    model = model_of(nodes, inputs, [value("y", 1, None)], {**weights, "w1": random(7, 5)})
+    example = {"x": random(3, 6), "h": random(1, 3, 7), "rate": np.float32(2) * np.ones((), np.float32)}
+    result = prune(model, calibration=example, measure=False)
+    result.save(tmp_path / "cut.onnx")
+    assert result.report.macs[1] < result.report.macs[0]
+
+
+def test_the_computed_one_of_an_expand_is_not_scaled(tmp_path):
+    """What torch writes for x.expand(-1, -1, h, h) with a free h: -1 becomes 1 by Where, and 1 is no channel count."""
+    nodes = [
+        node("Conv", ["x", "w0"], ["a"], pads=[1] * 4),
+        node("Relu", ["a"], ["b"]),
+        node("ReduceMean", ["b"], ["m"], axes=[2, 3], keepdims=1),
+        node("Shape", ["x"], ["sizes"]),
+        node("Gather", ["sizes", "two"], ["h"], axis=0),
+        node("Unsqueeze", ["h", "first"], ["h1"]),
+        node("Concat", ["minus", "minus", "h1", "h1"], ["target"], axis=0),
+        node("Shape", ["target"], ["rank"]),
+        node("ConstantOfShape", ["rank"], ["ones"], value=helper.make_tensor("v", TensorProto.INT64, [1], [1])),
+        node("Mul", ["ones", "minus"], ["minuses"]),
+        node("Equal", ["target", "minuses"], ["free"]),
+        node("Where", ["free", "ones", "target"], ["shape"]),
+        node("Expand", ["m", "shape"], ["e"]),
+        node("Add", ["e", "b"], ["s"]),
+        node("Conv", ["s", "w1"], ["y"], pads=[1] * 4),
+    ]
+    weights = {"w0": random(8, 3, 3, 3), "w1": random(6, 8, 3, 3), "two": np.int64(2)}
+    weights |= {"first": np.array([0]), "minus": np.array([-1])}
+    model = model_of(nodes, [value("x", 1, ["n", 3, "h", "h"])], [value("y", 1, ["n", 6, "h", "h"])], weights)
+    same_interface_and_smaller(model, tmp_path)

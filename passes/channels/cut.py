@@ -118,7 +118,8 @@ class Cut:
         scaled: dict[int, tuple[int, int]] = {}
         for i, labels in axes.items():
             if bits[i] & DYNAMIC:
-                if self.touched(labels):
+                # A computed 1 of Expand (torch writes -1 as such), or a -1, names no channels: it stays.
+                if self.touched(labels) and flat[i] not in (-1, unless):
                     scaled[i] = (self.size(labels), len(labels))
             elif flat[i] not in (-1, unless) and not (flat[i] == 0 and self._same_as_input(i, labels)):
                 fixed[i] = self.size(labels)

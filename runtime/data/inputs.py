@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from ...passes.errors import UsageError
+from ...passes.errors import ReadError, UsageError
 from .random_feeds import Feeds, required_inputs
 
 
@@ -53,13 +53,13 @@ _NO_DATA = "run without data"
 
 
 def check_feeds(feeds: Mapping[str, object], inputs: Sequence[ModelInput], where: str, *, whole: bool = False) -> Feeds:
-    """Return the feeds as arrays if they are what the model asks for. Raises UsageError where they are not.
+    """Return the feeds as arrays if they are what the model asks for. Raises ReadError where they are not.
 
     whole: they hold all samples, not one batch, so that a fixed batch size says nothing of their first axis.
     """
     names = [i.name for i in inputs]
     if set(feeds) != set(names):
-        raise UsageError(
+        raise ReadError(
             "the data do not have the model's inputs",
             where=f"{where} gives {_words(sorted(feeds))}; the model asks for {_words(names)}",
             fix="give the arrays the names of the model's inputs",
@@ -69,17 +69,17 @@ def check_feeds(feeds: Mapping[str, object], inputs: Sequence[ModelInput], where
 
 def _checked(value: object, wanted: ModelInput, where: str, whole: bool) -> np.ndarray:
     if not isinstance(value, np.ndarray):
-        raise UsageError(
+        raise ReadError(
             f"the data are a {type(value).__name__}, not a numpy array", where=f"{where}, {wanted}", fix="yield arrays"
         )
     if value.dtype != wanted.dtype:
-        raise UsageError(
+        raise ReadError(
             f"the data are {value.dtype.name} where the model asks for {wanted.dtype.name}",
             where=f"{where}, {wanted}",
             fix=f"convert them: array.astype({wanted.dtype.name!r})",
         )
-    if wanted.dims is not None and not _fits(value.shape, wanted.dims, whole):
-        raise UsageError(
+    if wanted.dims is not None and not _fits(value.shape, wanted.dims, whole=whole):
+        raise ReadError(
             f"the data have the shape {value.shape}, which the model does not take",
             where=f"{where}, {wanted}",
             fix="give the samples along the first axis, in the size that the model fixes",
@@ -87,7 +87,15 @@ def _checked(value: object, wanted: ModelInput, where: str, whole: bool) -> np.n
     return value
 
 
-def _fits(shape: tuple[int, ...], dims: tuple[int | None, ...], whole: bool) -> bool:
+def fits(feeds: Mapping[str, np.ndarray], inputs: Sequence[ModelInput]) -> bool:
+    """Whether these arrays are, as they are, an input for one run."""
+    return all(
+        feeds[i.name].dtype == i.dtype and (i.dims is None or _fits(feeds[i.name].shape, i.dims, whole=False))
+        for i in inputs
+    )
+
+
+def _fits(shape: tuple[int, ...], dims: tuple[int | None, ...], *, whole: bool) -> bool:
     if whole and dims:
         dims = (None, *dims[1:])
     return len(shape) == len(dims) and all(want in (None, have) for have, want in zip(shape, dims, strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,9 +14,10 @@ from typing import cast
 
 import numpy as np
 
-from ...passes.errors import ReadError, UsageError
-from .inputs import ModelInput, check_feeds
+from ...passes.errors import OnnxPruneError, ReadError, UsageError
+from .inputs import ModelInput, check_feeds, fits
 from .preprocess import ImageReader, Preprocessing, image_reader
+from .random_feeds import Feeds
 from .sources import Batch, Samples, array_samples, class_numbers, image_samples, load_arrays
 
 Source = str | Path | Mapping[str, np.ndarray] | Callable[[], Iterable[object]]
@@ -32,13 +34,22 @@ class Data:
     """Batches for a model, the same ones in every iteration.
 
     samples: how many there are, None where only iterating can tell; classes: their names where folders give them;
-    labelled: whether batches come with labels. At most three batches are held in memory beside the one in use.
+    labelled: whether batches come with labels; fixed: whether the model fixes how many samples a batch has; broken: how
+    many images could not be read so far and were left out. At most three batches are held in memory beside the one in
+    use.
     """
 
     samples: int | None
     classes: tuple[str, ...]
     labelled: bool
     batches: Callable[[], Iterator[Batch]]
+    fixed: bool = False
+    broken: Callable[[], int] = lambda: 0
+
+    def example(self) -> Feeds:
+        """Input for one run: a sample, or as many as the model fixes."""
+        feeds = next(iter(self)).feeds
+        return feeds if self.fixed else {name: array[:1] for name, array in feeds.items()}
 
     def __iter__(self) -> Iterator[Batch]:
         return self.batches()
@@ -73,15 +84,22 @@ def open_data(
     found = _samples(source, inputs, preprocessing)
     order = choose(found.count, found.labels, samples, seed)
     size = _batch_size(found, inputs, batch)
+    if inputs[0].batch and len(order) < size and found.labels is None:
+        order = np.resize(order, size)  # nothing is counted that comes twice: moments are means
     cut = len(order) - (len(order) % size if inputs[0].batch else 0)
     if not cut:
-        raise UsageError(
-            f"{len(order)} samples do not fill one batch of {size}, which the model fixes",
+        raise ReadError(
+            f"{len(order)} labelled samples do not fill one batch of {size}, which the model fixes",
             where=str(inputs[0]),
             fix="give more samples",
         )
-    parts = [order[start : min(start + size, cut)] for start in range(0, cut, size)]
-    return Data(cut, found.classes, found.labels is not None, lambda: in_background(found.read, parts))
+    parts = [order[start : start + size] for start in range(0, len(order), size)]
+
+    def batches() -> Iterator[Batch]:
+        whole = (batch for batch in in_background(found.read, parts) if _count(batch))
+        return _of_size(whole, inputs[0].batch) if inputs[0].batch else whole
+
+    return Data(cut, found.classes, found.labels is not None, batches, bool(inputs[0].batch), found.broken)
 
 
 def choose(count: int, labels: np.ndarray | None, samples: int | None, seed: int) -> np.ndarray:
@@ -121,6 +139,22 @@ def open_samples(
     return found, image_reader(inputs[0], preprocessing or Preprocessing()) if pixels else None
 
 
+def example_input(source: Source, inputs: Sequence[ModelInput]) -> Feeds | None:
+    """Arrays that are one input of the model and no samples: their first axes differ, or some have none.
+
+    Of a model that reads states or a sample rate beside its data this is the only form of them. None for other data.
+    """
+    if not isinstance(source, Mapping):
+        if not isinstance(source, str | Path) or Path(source).suffix.lower() != ".npz" or not Path(source).is_file():
+            return None
+        source = load_arrays(Path(source), inputs)
+    arrays = {str(name): np.asarray(array) for name, array in source.items()}
+    if set(arrays) != {i.name for i in inputs}:
+        return None
+    lengths = {array.shape[0] if array.ndim else None for array in arrays.values()}
+    return {i.name: arrays[i.name] for i in inputs} if len(lengths) > 1 and fits(arrays, inputs) else None
+
+
 def _held(data: Data) -> Samples:
     batches = list(data)
     feeds = {name: np.concatenate([b.feeds[name] for b in batches]) for name in batches[0].feeds}
@@ -157,7 +191,7 @@ def _samples(
     reader = image_reader(inputs[0], preprocessing or Preprocessing())
     if pixels and reader.dtype.kind == "f":
         reader = replace(reader, dtype=np.dtype(np.uint8))
-    return image_samples(path, inputs[0].name, reader)
+    return image_samples(path, inputs[0].name, reader, skip=not pixels)
 
 
 def _no_images(preprocessing: Preprocessing | None, source: object) -> None:
@@ -204,7 +238,9 @@ def _function(source: Source) -> Callable[[], Iterable[object]] | None:
     module, name = source.split(":")
     try:
         function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except (SystemExit, Exception) as error:
+        if not isinstance(error, ImportError | AttributeError):
+            raise _failed(error, source) from error
         raise ReadError(
             "the function that yields data cannot be imported",
             where=f"{source}: {error}",
@@ -218,30 +254,76 @@ def _function(source: Source) -> Callable[[], Iterable[object]] | None:
 def _stream(
     function: Callable[[], Iterable[object]], inputs: Sequence[ModelInput], samples: int | None, where: str
 ) -> Data:
-    first = next(iter(function()), None)
+    first = next(_called(function, where), None)
     if first is None:
-        raise UsageError("the function yields nothing", where=where, fix="yield a batch of feeds")
+        raise ReadError("the function yields nothing", where=where, fix="yield a batch of feeds")
     labelled = _batch(first, inputs, where).labels is not None
+    fixed = inputs[0].batch
 
     def batches() -> Iterator[Batch]:
         seen = 0
-        for item in function():
-            batch = _batch(item, inputs, where)
+        found = (_batch(item, inputs, where) for item in _called(function, where))
+        for batch in _of_size(found, fixed) if fixed else found:
             yield batch
             seen += len(next(iter(batch.feeds.values())))
             if samples is not None and seen >= samples:
                 return
 
-    return Data(None, (), labelled, batches)
+    return Data(None, (), labelled, batches, fixed=bool(fixed))
+
+
+def _called(function: Callable[[], Iterable[object]], where: str) -> Iterator[object]:
+    """What the user's function yields; raises ReadError with the last line of their traceback where it fails."""
+    try:
+        yield from function()
+    except OnnxPruneError:
+        raise
+    except Exception as error:
+        raise _failed(error, where) from error
+
+
+def _failed(error: BaseException, where: str) -> ReadError:
+    last = traceback.format_exception_only(error)[-1].strip()
+    return ReadError("the function that yields data fails", where=f"{where}: {last}", fix="call it in python to see")
+
+
+def _of_size(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
+    """The same samples in batches of the size that a model fixes; a rest is left out, unless it is all there is."""
+    waiting: Batch | None = None
+    full = False
+    for batch in batches:
+        waiting = batch if waiting is None else _joined(waiting, batch)
+        while _count(waiting) >= size:
+            yield _part(waiting, np.arange(size))
+            full, waiting = True, _part(waiting, np.arange(size, _count(waiting)))
+    if waiting is not None and _count(waiting) and not full:
+        yield _part(waiting, np.resize(np.arange(_count(waiting)), size))
+
+
+def _count(batch: Batch) -> int:
+    return len(next(iter(batch.feeds.values())))
+
+
+def _joined(first: Batch, second: Batch) -> Batch:
+    feeds = {name: np.concatenate([array, second.feeds[name]]) for name, array in first.feeds.items()}
+    both = first.labels is not None and second.labels is not None
+    return Batch(feeds, np.concatenate([first.labels, second.labels]) if both else None)  # type: ignore[list-item]
+
+
+def _part(batch: Batch, at: np.ndarray) -> Batch:
+    return Batch({n: a[at] for n, a in batch.feeds.items()}, None if batch.labels is None else batch.labels[at])
 
 
 def _batch(item: object, inputs: Sequence[ModelInput], where: str) -> Batch:
     """What the function yielded: feeds, or (feeds, labels)."""
     feeds, labels = item if isinstance(item, tuple) and len(item) == 2 else (item, None)
     if not isinstance(feeds, Mapping):
-        raise UsageError(
+        raise ReadError(
             f"the function yields a {type(feeds).__name__}",
             where=where,
             fix="yield {input name: array}, or that and labels",
         )
-    return Batch(check_feeds(feeds, inputs, where), None if labels is None else class_numbers(labels, where))
+    arrays = check_feeds(feeds, inputs, where, whole=bool(inputs[0].batch))
+    if any(array.ndim and not len(array) for array in arrays.values()):
+        raise ReadError("the function yields an empty batch", where=where, fix="yield at least one sample")
+    return Batch(arrays, None if labels is None else class_numbers(labels, where))

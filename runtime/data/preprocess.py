@@ -13,6 +13,7 @@ from .inputs import ModelInput
 
 Layout = Literal["NCHW", "NHWC"]
 Size = tuple[int, int]
+_MOST_PIXELS = 1 << 27  # 134 million; a decoded one takes 400 MB
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels -> pillow's name
 
 
@@ -56,8 +57,17 @@ class ImageReader:
 
         try:
             with Image.open(file) as image:
+                _check_pixels(image.width, image.height)
                 pixels = np.asarray(self._sized(image.convert(self.mode)))
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:  # SyntaxError: pillow on broken PNG files
+        except (
+            UnidentifiedImageError,
+            Image.DecompressionBombError,
+            OSError,
+            SyntaxError,  # pillow on broken PNG files
+            ValueError,  # on text chunks that unpack to more than they may
+            OverflowError,
+            MemoryError,
+        ) as error:
             name = getattr(file, "name", file)
             raise ReadError(
                 "an image cannot be read", where=f"{name}: {error}", fix="remove it, or repair it"
@@ -102,6 +112,11 @@ def _middle(height: int, width: int, part_height: float, part_width: float) -> t
     """The box (left, top, right, bottom) of the part in the middle."""
     left, top = (width - part_width) / 2, (height - part_height) / 2
     return left, top, left + part_width, top + part_height
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > _MOST_PIXELS:
+        raise ValueError(f"{width} x {height} pixels are more than an image for a network has")
 
 
 def image_reader(wanted: ModelInput, how: Preprocessing) -> ImageReader:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import operator
 import re
 import zlib
 from collections.abc import Iterator, Mapping
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from ...passes.errors import ReadError
 from ..session import Device, Session, Source, open_session
@@ -20,6 +22,7 @@ Feeds = dict[str, np.ndarray]
 # Sizes to try where a model leaves them free: what classifiers and detectors are trained on, then what small nets take.
 _EXTENTS = (64, 224, 256, 32, 16, 320, 384, 512, 640, 8, 1)
 _BATCHES = (1, 2)
+_LENGTHS, _LONGEST = (4, 8, 16, 32, 64, 128, 256), 1024  # of a first axis that is no batch
 _BATCH_NAME = re.compile(r"n|b|bs|batch.*", re.IGNORECASE)
 _CHANNEL_NAME = re.compile(r"c|ch|channels?|num_channels", re.IGNORECASE)
 
@@ -106,12 +109,33 @@ def _load(model: Source) -> onnx.ModelProto:
 def _distinct(model: onnx.ModelProto, seed: int, batch: int | None, sizes: Mapping[str, int] | None) -> Iterator[Feeds]:
     """Feeds for every pair of a batch and an extent, those with sizes seen before left out."""
     seen = set()
-    for batch_size, extent in itertools.product(_BATCHES if batch is None else (batch,), _EXTENTS):
+    batches = (batch,) if batch is not None else dict.fromkeys((*_BATCHES, *_leading_sizes(model)))
+    for batch_size, extent in itertools.product(batches, _EXTENTS):
         feeds = sample_feeds(model, seed=seed, batch=batch_size, sizes=sizes, extent=extent)
         shapes = tuple(array.shape for array in feeds.values())
         if shapes not in seen:
             seen.add(shapes)
             yield feeds
+
+
+def _leading_sizes(model: onnx.ModelProto) -> Iterator[int]:
+    """What a free first axis may have to be where it is no batch but frames or clips: what Reshapes ask, powers of 2.
+
+    A target (k, l, ...) asks for k, or k * l, one of (-1, r) for r / (the elements of a frame).
+    """
+    held = {tensor.name: tensor for tensor in model.graph.initializer}
+    held |= {n.output[0]: n.attribute[0].t for n in model.graph.node if n.op_type == "Constant" and n.attribute}
+    frames = [
+        math.prod(d.dim_value for d in value.type.tensor_type.shape.dim[1:]) for value in required_inputs(model.graph)
+    ]
+    for node in model.graph.node:
+        if node.op_type == "Reshape" and node.input[1] in held and held[node.input[1]].data_type == TensorProto.INT64:
+            target = numpy_helper.to_array(held[node.input[1]]).ravel().tolist()
+            asked = [*itertools.accumulate(target, operator.mul)]
+            asked += [math.prod(target[1:]) // frame for frame in frames if frame > 0]
+            yield from (n for n in asked if 1 < n <= _LONGEST)
+    if all(d.dim_value > 0 for v in required_inputs(model.graph) for d in v.type.tensor_type.shape.dim[1:]):
+        yield from _LENGTHS
 
 
 def _conv_channels(graph: onnx.GraphProto) -> dict[str, int]:

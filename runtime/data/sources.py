@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 import numpy as np
 
 from ...passes.errors import ReadError, UsageError
+from ...passes.graph.reading import check_regular
 from .inputs import ModelInput, check_feeds
 from .preprocess import ImageReader
 from .random_feeds import Feeds
 
+# Of zipfile, on what is no archive, encrypted (RuntimeError), or compressed in a way that it does not know.
+ZIP_FAILURES = (zipfile.BadZipFile, zipfile.LargeZipFile, RuntimeError, NotImplementedError, zlib.error, KeyError)
+_NPY_FAILURES = (OSError, EOFError, ValueError, TypeError, OverflowError, MemoryError, SyntaxError, tokenize.TokenError)
 LABELS = ("label", "labels")  # keys of an .npz that hold the classes
 _IMAGES = frozenset([".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"])
 _LAYOUT = "put images in one folder a class, or all in one folder where classes are not needed"
@@ -29,48 +36,84 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Samples that can be read in any order: `read(indices)` is the batch of those; labels: int64 (count,) or None."""
+    """Samples that can be read in any order: `read(indices)` is the batch of those; labels: int64 (count,) or None.
+
+    broken: how many could not be read so far, and were left out.
+    """
 
     count: int
     labels: np.ndarray | None
     classes: tuple[str, ...]
     read: Callable[[np.ndarray], Batch]
+    broken: Callable[[], int] = lambda: 0
 
 
 # ---- images
 
 
-def image_samples(path: Path, name: str, reader: ImageReader) -> Samples:
+def image_samples(path: Path, name: str, reader: ImageReader, *, skip: bool = True) -> Samples:
     """The images of a folder or zip, for the model input `name`; where they lie in several folders, these are classes.
 
-    Classes are the folders in alphabetical order. The first image is read to see that all is well. Raises ReadError or
-    UsageError where there is no image, where it cannot be read, or where some lie in class folders and some do not.
+    Classes are the folders in alphabetical order. skip: one image in ten that cannot be read is left out, and counted;
+    a batch of them is smaller by those. The first ones are read to see that all is well. Raises ReadError or UsageError
+    where there is no image, where more cannot be read, or where some lie in class folders and some do not.
     """
     files, opened = _archive(path) if path.is_file() else _folder(path)
     if not files:
-        raise ReadError("there are no images", where=str(path), fix=_LAYOUT)
+        raise ReadError("there is no image", where=str(path), fix=_LAYOUT)
+    broken: dict[str, ReadError] = {}
+    most = max(1, len(files) // _BROKEN) if skip and len(files) > 1 else 0
+
+    def image(file: str) -> np.ndarray | None:
+        try:
+            return _image(file, opened, reader, path)
+        except ReadError as error:
+            broken[file] = error
+            if len(broken) > most:
+                raise
+        return None
+
+    while files and image(files[0]) is None:
+        files = files[1:]
     labels, classes = _classes(files, path)
 
     def read(indices: np.ndarray) -> Batch:
-        images = []
-        for index in indices:
-            with opened(files[index]) as file:
-                images.append(reader(file))
-        return Batch({name: _stack(images, path)}, None if labels is None else labels[indices])
+        found = [(index, pixels) for index in indices.tolist() if (pixels := image(files[index])) is not None]
+        kept, images = [index for index, _ in found], [pixels for _, pixels in found]
+        stacked = _stack(images, path) if images else np.empty((0, 1), reader.dtype)
+        return Batch({name: stacked}, None if labels is None else labels[kept])
 
-    read(np.zeros(1, np.int64))
-    return Samples(len(files), labels, classes, read)
+    return Samples(len(files), labels, classes, read, lambda: len(broken))
+
+
+_BROKEN = 10  # one image in so many may be unreadable
+
+
+def _image(file: str, opened: Callable[[str], IO[bytes]], reader: ImageReader, path: Path) -> np.ndarray:
+    """One image; raises ReadError for what is none, and for what cannot even be opened."""
+    try:
+        with opened(file) as stream:
+            return reader(stream)
+    except (OSError, EOFError, *ZIP_FAILURES) as error:
+        raise ReadError(
+            "an image cannot be read", where=f"{path}, {file}: {error}", fix="remove it, or repair it"
+        ) from error
 
 
 def _folder(path: Path) -> tuple[list[str], Callable[[str], IO[bytes]]]:
-    found = _pictures(file.relative_to(path).as_posix() for file in path.rglob("*"))
-    return found, lambda name: (path / name).open("rb")
+    found = _pictures(file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir())
+    return found, partial(_open_regular, path)
+
+
+def _open_regular(path: Path, name: str) -> IO[bytes]:
+    check_regular(path / name)
+    return (path / name).open("rb")
 
 
 def _archive(path: Path) -> tuple[list[str], Callable[[str], IO[bytes]]]:
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
+    except (OSError, *ZIP_FAILURES) as error:
         raise ReadError("this is not a zip archive", where=f"{path}: {error}", fix=_LAYOUT) from error
     return _pictures(archive.namelist()), archive.open
 
@@ -99,7 +142,7 @@ def _classes(files: Sequence[str], path: Path) -> tuple[np.ndarray | None, tuple
 def _stack(images: list[np.ndarray], path: Path) -> np.ndarray:
     shapes = {image.shape for image in images}
     if len(shapes) > 1:
-        raise UsageError(
+        raise ReadError(
             "the images differ in size, and the model fixes none",
             where=f"{path}: {', '.join(map(str, sorted(shapes)))}",
             fix="give --resize or --crop",
@@ -118,7 +161,7 @@ def array_samples(arrays: Mapping[str, np.ndarray], inputs: Sequence[ModelInput]
     lengths = {k: len(v) if v.ndim else 0 for k, v in arrays.items()}
     if len(set(lengths.values())) != 1 or not min(lengths.values()):
         words = ", ".join(f"{k} has {n}" for k, n in lengths.items())
-        raise UsageError(
+        raise ReadError(
             "the arrays do not hold the same number of samples", where=f"{where}: {words}", fix="one row a sample"
         )
     labels = None if key is None else class_numbers(arrays[key], where)
@@ -130,10 +173,10 @@ def array_samples(arrays: Mapping[str, np.ndarray], inputs: Sequence[ModelInput]
 
 
 def class_numbers(labels: np.ndarray, where: str) -> np.ndarray:
-    """Labels as int64 (n,). Raises UsageError where they are something else."""
+    """Labels as int64 (n,). Raises ReadError where they are something else."""
     labels = np.asarray(labels)
-    if labels.dtype.kind not in "iu" or labels.size != len(labels):
-        raise UsageError(
+    if not labels.ndim or labels.dtype.kind not in "iu" or labels.size != len(labels):
+        raise ReadError(
             f"labels must be one class number a sample, not {labels.dtype.name} {labels.shape}",
             where=where,
             fix="give integers from 0, in the order of the model's outputs",
@@ -143,12 +186,14 @@ def class_numbers(labels: np.ndarray, where: str) -> np.ndarray:
 
 def load_arrays(path: Path, inputs: Sequence[ModelInput]) -> dict[str, np.ndarray]:
     """The arrays of an .npz, or that of an .npy under the name of the only input, mapped into memory."""
+    check_regular(path)
     try:
-        if path.suffix.lower() == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        with np.errstate(all="ignore"):  # sizes that overflow are refused in numpy's next line
+            if path.suffix.lower() == ".npz":
+                with np.load(path, allow_pickle=False) as archive:
+                    return {name: archive[name] for name in archive.files}
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (*_NPY_FAILURES, *ZIP_FAILURES) as error:
         raise ReadError(
             "the arrays cannot be read", where=f"{path}: {error}", fix="write it with numpy.save"
         ) from error

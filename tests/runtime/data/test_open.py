@@ -152,7 +152,7 @@ def test_an_image_without_such_a_part_is_refused(tmp_path):
 def test_images_of_different_sizes_need_a_size(tmp_path):
     for i, size in enumerate([(4, 6), (6, 4)]):
         (tmp_path / f"{i}.png").write_bytes(picture(i, size))
-    with pytest.raises(UsageError, match="differ in size"):
+    with pytest.raises(ReadError, match="differ in size"):
         list(open_data(tmp_path, FREE))
     assert next(iter(open_data(tmp_path, FREE, Preprocessing(resize=5)))).feeds["x"].shape == (2, 3, 5, 5)
 
@@ -193,8 +193,8 @@ def test_a_batch_size_that_the_model_fixes_is_kept():
     fixed = (ModelInput("x", np.dtype(np.float32), (2, 2)),)
     data = open_data({"x": np.zeros((5, 2), np.float32)}, fixed, batch=4)
     assert ([len(b.feeds["x"]) for b in data], data.samples) == ([2, 2], 4)
-    with pytest.raises(UsageError, match="do not fill one batch"):
-        open_data({"x": np.zeros((1, 2), np.float32)}, fixed)
+    with pytest.raises(ReadError, match="do not fill one batch"):
+        open_data({"x": np.zeros((1, 2), np.float32), "label": np.zeros(1, int)}, fixed)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_a_batch_size_that_the_model_fixes_is_kept():
     ],
 )
 def test_arrays_that_do_not_fit_are_refused_at_once(arrays, says):
-    with pytest.raises(UsageError, match=says):
+    with pytest.raises(ReadError, match=says):
         open_data(arrays, FLAT)
 
 
@@ -253,7 +253,7 @@ def test_a_function_yields_feeds_with_or_without_labels(monkeypatch):
 
 @pytest.mark.parametrize("items", [[], [3], [{"y": 1}], [{"x": [1.0, 2.0]}], [{"x": np.zeros((1, 2))}]])
 def test_what_a_function_yields_is_checked_before_anything_runs(items):
-    with pytest.raises(UsageError):
+    with pytest.raises(ReadError):
         open_data(lambda: items, FLAT)
 
 
