@@ -85,6 +85,7 @@ class Labels:
     splits: list[Split] = field(default_factory=list)
     produced: list[tuple[int, Array]] = field(default_factory=list)
     consumed: list[Array] = field(default_factory=list)
+    joined: list[tuple[Array, Array]] = field(default_factory=list)  # one axis of constants that a Concat joins
     masks: list[Mask] = field(default_factory=list)
     coupled: list[tuple[int, Array]] = field(default_factory=list)  # (node, labels): see Sweep.couple
     zeros: dict[str, Array] = field(default_factory=dict)  # constant -> its zero point, where that is not 0

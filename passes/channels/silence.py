@@ -25,6 +25,9 @@ def silence(labels: Labels, removed: Array) -> Graph:
     consumed = np.zeros(labels.count, bool)
     for array in labels.consumed:
         consumed[array[array >= 0]] = True
+    for first, other in reversed(labels.joined):  # the axis of a joined weight goes by its first part's labels
+        both = (first >= 0) & (other >= 0)
+        consumed[other[both]] |= consumed[first[both]]
     silenced = consumed & removed
 
     def zero(constant: ConstantAxes, values: Array) -> Array:

@@ -22,10 +22,13 @@ def concat(s: Sweep, positions: Iterable[int] | None = None) -> None:
 
     positions: the inputs that are operands, by default all.
     """
-    operands = [s.axes(i) for i in (range(len(s.node.inputs)) if positions is None else positions)]
+    positions = list(range(len(s.node.inputs)) if positions is None else positions)
+    operands = [s.axes(i) for i in positions]
     axis = int(s.node.attrs["axis"]) % len(operands[0])
     joined = [o[axis] for o in operands]
     result = [same(s, [o[i] for o in operands]) if i != axis else a for i, a in enumerate(operands[0])]
+    if all(map(s.is_moved_constant, positions)):
+        s.out.joined += [(a, o[i]) for o in operands for i, a in enumerate(result) if i != axis and a is not o[i]]
     result[axis] = joined[0] if len(joined) == 1 else np.concatenate(joined)
     s.set(0, result)
 
