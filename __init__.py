@@ -20,8 +20,13 @@ if TYPE_CHECKING:
     )
     from .passes.selection.budget import Budget
     from .passes.selection.plan import Plan
-    from .pipeline.prune import Analysis, Result, Settings, apply, inspect, prune, sensitivity
+    from .pipeline.evaluate import evaluate
+    from .pipeline.finetune import finetune
+    from .pipeline.prune import apply, inspect, prune, sensitivity
     from .pipeline.report import Report
+    from .pipeline.settings import Settings
+    from .pipeline.write import Result
+    from .runtime.analysis import Analysis
     from .runtime.data.preprocess import Preprocessing
 
 _HOMES = {
@@ -29,8 +34,10 @@ _HOMES = {
     "inspect": "pipeline.prune",
     "sensitivity": "pipeline.prune",
     "apply": "pipeline.prune",
+    "evaluate": "pipeline.evaluate",
+    "finetune": "pipeline.finetune",
     "Analysis": "runtime.analysis",
-    "Result": "pipeline.prune",
+    "Result": "pipeline.write",
     "Settings": "pipeline.settings",
     "Budget": "passes.selection.budget",
     "Plan": "passes.selection.plan",
@@ -58,6 +65,8 @@ __all__ = [
     "Settings",
     "UsageError",
     "apply",
+    "evaluate",
+    "finetune",
     "inspect",
     "prune",
     "sensitivity",
@@ -66,6 +75,10 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """Import what is asked for when it is asked for: the command line answers --help without numpy."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("onnx-prune")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ..passes.algebra.moments import MomentsSet
-from ..passes.channels.apply_removal import apply_removal
 from ..passes.channels.groups import ChannelGroups
 from ..passes.errors import BudgetError, UsageError
-from ..passes.graph.export import to_model
 from ..passes.rewrite.one_shot import KINDS
 from ..passes.selection.allocate import allocate, excluded, select
 from ..passes.selection.budget import Budget
 from ..passes.selection.criteria import make_criterion
 from ..passes.selection.criteria.gradients._of_gradients import OfGradients
-from ..passes.selection.plan import Plan, make_plan, removed_from_plan
+from ..passes.selection.plan import Plan, make_plan
 from ..passes.selection.presets import make_preset, most_sensitive
 from ..passes.selection.ranking import Criterion, Evidence, Ranking, rank_groups
 from ..passes.selection.schedules import Error, Method, Sensitivity, make_method
@@ -29,14 +26,12 @@ from ..passes.selection.tradeoff import savings
 from ..passes.selection.words import word
 from ..runtime.analysis import Analysis
 from ..runtime.data.open import Data
-from ..runtime.measure.latency import compare
 from ..runtime.measure.sensitivity import Sensitivities, measure_sensitivity, scaled_by_network
 from .settings import Settings
+from .within_latency import plan_within_latency
 
 Progress = Callable[[str], None]
-Harms = Callable[[frozenset[str]], Mapping[str, Ranking]]  # groups that stay -> rankings of at least the others
 _SENSITIVITY_BATCHES = 2
-_LEAST_SHARE, _LATENCY_ROUNDS = 0.1, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,60 +45,70 @@ class Decision:
 
     def plan(self, budget: Budget | None, moments: MomentsSet | None) -> Plan:
         """Which units of which groups go. Without a budget half of the MACs, or as few as the allocation ends with."""
-        settings, groups, cost = self.settings, self.analysis.groups, self.analysis.cost
-        assert settings.criterion is not None, "make_settings fills what is not given"
-        assert settings.allocation is not None, "make_settings fills what is not given"
-        criterion, method = make_criterion(settings.criterion), make_method(settings.allocation)
-        reconstruct = self._reconstruction(moments)
-        evidence = Evidence(groups, seed=settings.seed, moments=moments, gradients=self._gradients(criterion))
-        with threadpool_limits(1):  # numpy's idle threads spin: on busy cores two are up to 100 times slower than one
-            rankings = rank_groups(criterion, evidence)
-            exclude = self._excluded(rankings)
+        assert self.settings.allocation is not None, "make_settings fills what is not given"
+        method, reconstruct = make_method(self.settings.allocation), self._reconstruction(moments)
+        choice = self._choice(method, moments)
+        wanted = budget or (None if method.ends else Budget())
+
+        def within(limit: Budget | None) -> Plan:
+            return self._planned(choice, self._widths(choice, limit), wanted, reconstruct)
+
+        if wanted is None or wanted.kind != "latency":
+            return within(wanted)
+        return plan_within_latency(self.analysis, wanted, within, device=self.settings.device, progress=self.progress)
+
+    def evidence(self, criterion: Criterion, moments: MomentsSet | None) -> Evidence:
+        """What the criterion may look at; what it needs and nobody has measured yet is measured."""
+        return Evidence(
+            self.analysis.groups, seed=self.settings.seed, moments=moments, gradients=self._gradients(criterion)
+        )
+
+    def _choice(self, method: Method, moments: MomentsSet | None) -> _Choice:
+        """Every free group ranked, and the groups that stay."""
         if isinstance(method, Sensitivity) and (self.data is None or moments is None):
             raise UsageError(
                 "sensitivity is measured on data", where="--allocation", fix="give --calibration, or take uniform"
             )
-        known: dict[str, Ranking] = {}
+        assert self.settings.criterion is not None, "make_settings fills what is not given"
+        criterion = make_criterion(self.settings.criterion)
+        evidence = self.evidence(criterion, moments)
+        with threadpool_limits(1):  # numpy's idle threads spin: on busy cores two are up to 100 times slower than one
+            rankings = rank_groups(criterion, evidence)
+            exclude = self._excluded(rankings)
+        scaled = (lambda some: self._scaled(some, moments)) if isinstance(method, Sensitivity) else dict
+        return _Choice(criterion, method, evidence, rankings, exclude, scaled)
 
-        def harms(stays: frozenset[str]) -> Mapping[str, Ranking]:
-            """Of the groups that may be cut; what has to be measured for it is measured once."""
-            asked = {name: ranking for name, ranking in rankings.items() if name not in stays | known.keys()}
-            with threadpool_limits(1):
-                known.update(self._scaled(asked, moments) if isinstance(method, Sensitivity) and asked else asked)
-            return known
+    def _planned(self, choice: _Choice, kept: np.ndarray, budget: Budget | None, reconstruct: str) -> Plan:
+        """The plan that keeps so many units of each group. budget: as it was asked for, what is kept where none was."""
+        cost = self.analysis.cost
+        plan = make_plan(
+            cost,
+            select(self.analysis.groups, kept, choice.criterion, choice.evidence, choice.rankings),
+            budget or Budget(macs=cost.macs(kept)),
+            criterion=word(choice.criterion),
+            allocation=word(choice.method),
+            reconstruct=reconstruct,
+            seed=self.settings.seed,
+        )
+        return replace(plan, model=self.analysis.name)
 
-        def within(limit: Budget | None) -> Plan:
-            kind = "macs" if limit is None else limit.kind
-            priced = replace(method, costs=savings(cost, kind)) if isinstance(method, Error) else method
-            kept = self._widths(harms, limit, priced, exclude)
-            made = make_plan(
-                cost,
-                select(groups, kept, criterion, evidence, rankings),
-                budget or Budget(macs=cost.macs(kept)),
-                criterion=word(criterion),
-                allocation=word(method),
-                reconstruct=reconstruct,
-                seed=settings.seed,
-            )
-            return replace(made, model=self.analysis.name)
-
-        budget = budget or (None if method.ends else Budget())
-        return self._within_latency(budget, within) if budget and budget.kind == "latency" else within(budget)
-
-    def _widths(self, harms: Harms, budget: Budget | None, method: Method, exclude: frozenset[str]) -> np.ndarray:
+    def _widths(self, choice: _Choice, budget: Budget | None) -> np.ndarray:
         """Units that each group keeps.
 
         By error or sensitivity channels that several layers make (residual sums) stay where the budget holds without
         them: on ResNet-56 at half of the MACs cutting them as well cost 0.5 points of top-1.
         """
-        cost, align = self.analysis.cost, self.settings.align
+        cost, align, method, exclude = self.analysis.cost, self.settings.align, choice.method, choice.exclude
         if budget and budget.shares:
             return allocate(cost, {}, budget, align=align, exclude=exclude)
+        if not isinstance(method, Error):
+            return allocate(cost, choice.harms(exclude), budget, method=method, align=align, exclude=exclude)
+        priced = replace(method, costs=savings(cost, "macs" if budget is None else budget.kind))
         spared = exclude | {g.name for g in self.analysis.groups.free if len(g.produced) > 1}
-        if isinstance(method, Error) and spared > exclude:
+        if spared > exclude:
             with contextlib.suppress(BudgetError):
-                return allocate(cost, harms(spared), budget, method=method, align=align, exclude=spared)
-        return allocate(cost, harms(exclude), budget, method=method, align=align, exclude=exclude)
+                return allocate(cost, choice.harms(spared), budget, method=priced, align=align, exclude=spared)
+        return allocate(cost, choice.harms(exclude), budget, method=priced, align=align, exclude=exclude)
 
     def _excluded(self, rankings: Mapping[str, Ranking]) -> frozenset[str]:
         """Names of the groups that stay: what the user says, else all that the preset leaves alone."""
@@ -120,38 +125,10 @@ class Decision:
         half = {name: float(np.interp(groups[name].units / 2, *curve[:2])) for name, curve in curves.items()}
         return _some_cut(groups, settings, stays | most_sensitive(half))
 
-    def _within_latency(self, budget: Budget, plan: Callable[[Budget], Plan]) -> Plan:
-        """The plan of the largest share of MACs whose model, measured beside the original, is quick enough."""
-        low, high, best, least = _LEAST_SHARE, 1.0, None, math.inf
-        for share in itertools.chain([low], itertools.repeat(None, _LATENCY_ROUNDS)):
-            asked = (low + high) / 2 if share is None else share
-            self.progress(f"measuring latency at {asked:.0%} of the MACs")
-            tried = plan(Budget(macs=asked))
-            labels = self.analysis.groups.labels
-            model = to_model(apply_removal(labels, removed_from_plan(self.analysis.groups, tried)))
-            models = [self.analysis.graph.source, model]
-            before, after = compare(models, self.analysis.feeds, device=self.settings.device)
-            if after <= budget.limit(before):
-                best, low = tried, asked
-            elif share is not None:
-                least = after
-                break
-            else:
-                high = asked
-        if best is None:
-            raise BudgetError(
-                f"the latency cannot be met: with {_LEAST_SHARE:.0%} of the MACs it is {least:.3g} ms",
-                where=self.analysis.name,
-                fix="ask for more time, or look at what else the model spends it on (onnx-prune inspect)",
-                possible=least,
-            )
-        return best
-
     def sensitivities(self, moments: MomentsSet | None) -> Sensitivities:
         """How far the outputs move when one group alone is cut at a few levels; the data must be there."""
         criterion = make_criterion(self.settings.criterion or "obs")
-        gradients = self._gradients(criterion)
-        evidence = Evidence(self.analysis.groups, seed=self.settings.seed, moments=moments, gradients=gradients)
+        evidence = self.evidence(criterion, moments)
         with threadpool_limits(1):
             refitted = None if self.settings.reconstruct == "none" else moments
             return self._measured(rank_groups(criterion, evidence), refitted)
@@ -198,6 +175,31 @@ class Decision:
         if (kind == "sequential" and self.data is None) or (kind != "none" and moments is None):
             raise UsageError(f"'{kind}' needs calibration data", where="--reconstruct", fix="give --calibration")
         return kind
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Choice:
+    """What widths and units are chosen by.
+
+    rankings: of every free group; exclude: names of the groups that stay; scaled: rankings -> those with the harms that
+    the method goes by, which may have to be measured.
+    """
+
+    criterion: Criterion
+    method: Method
+    evidence: Evidence
+    rankings: Mapping[str, Ranking]
+    exclude: frozenset[str]
+    scaled: Callable[[Mapping[str, Ranking]], Mapping[str, Ranking]]
+    _harms: dict[str, Ranking] = field(default_factory=dict)
+
+    def harms(self, stays: frozenset[str]) -> Mapping[str, Ranking]:
+        """Rankings of at least the groups that may be cut when these stay; what has to be measured is measured once."""
+        missing = {name: rank for name, rank in self.rankings.items() if name not in stays | self._harms.keys()}
+        if missing:
+            with threadpool_limits(1):
+                self._harms.update(self.scaled(missing))
+        return self._harms
 
 
 def untouched(groups: ChannelGroups, settings: Settings) -> frozenset[str]:

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import onnx
 
@@ -19,7 +19,8 @@ from ..passes.graph.spill import file_bytes
 from ..passes.selection.budget import Budget
 from ..passes.selection.plan import Plan, PlannedGroup
 from ..runtime.analysis import Source, analyse
-from .prune import Result, added_elements, apply, prune
+from .prune import apply, prune
+from .write import Result, added_elements
 
 if TYPE_CHECKING:
     from ..runtime.session import Device
@@ -74,7 +75,7 @@ def prune_and_finetune(
     budget: Budget | None = None,
     keeping: Keeping | None = None,
     watch: Watch | None = None,
-    **settings: object,
+    **settings: Any,  # noqa: ANN401 - those of prune
 ) -> Trained:
     """Cut and train in turns; the model itself is the teacher. settings: of `pipeline.prune`.
 
@@ -112,7 +113,7 @@ class _Round:
 
     budget: Budget | None
     epochs: int
-    settings: Mapping[str, object]
+    settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ class _Run:
     budget: Budget | None
     keeping: Keeping
     watch: Watch
-    settings: Mapping[str, object]
+    settings: Mapping[str, Any]
     key: str
 
     def check(self) -> None:
@@ -242,7 +243,7 @@ class _Run:
     def _result(self, model: onnx.ModelProto, plans: list[Plan]) -> Result:
         """The model with the plan and the report of one cut of the original to the same channels."""
         plan = plans[0] if len(plans) == 1 else composed(plans)
-        settings = {name: value for name, value in self.settings.items() if name in _OF_APPLY}
+        settings: dict[str, Any] = {name: value for name, value in self.settings.items() if name in _OF_APPLY}
         proven = apply(self.model, plan, progress=self.watch.stage, **settings)
         plan = replace(proven.plan, budget=self.budget or plan.budget, reconstruct=plan.reconstruct)
         model = infer_shapes(model)

@@ -56,8 +56,15 @@ class Settings:
     measure: bool = True
 
 
-def make_settings(given: Mapping[str, object]) -> Settings:
-    """What is given; raises UsageError for unknown names. The rest is decided when the model is read, see `filled`."""
+def make_settings(given: Settings | Mapping[str, object]) -> Settings:
+    """What is given, checked; the rest is decided when the model is read, see `filled`. Raises UsageError."""
+    chosen = given if isinstance(given, Settings) else _named(given)
+    _check(chosen)
+    said = (chosen.preset, chosen.criterion, chosen.allocation, chosen.reconstruct, chosen.moments, chosen.calibration)
+    return replace(chosen, calibration=SYNTHETIC_IF_IMAGES) if said == (None,) * len(said) else chosen
+
+
+def _named(given: Mapping[str, object]) -> Settings:
     unknown = set(given) - set(Settings.__dataclass_fields__)
     if unknown:
         raise UsageError(
@@ -65,11 +72,32 @@ def make_settings(given: Mapping[str, object]) -> Settings:
             where="the call",
             fix=f"one of {', '.join(Settings.__dataclass_fields__)}",
         )
-    chosen = Settings(**given)  # type: ignore[arg-type]
-    if chosen.replace_head not in (None, "gap"):
-        raise UsageError(f"there is no '{chosen.replace_head}'", where="--replace-head", fix="choose gap")
-    said = (chosen.preset, chosen.criterion, chosen.allocation, chosen.reconstruct, chosen.moments, chosen.calibration)
-    return replace(chosen, calibration=SYNTHETIC_IF_IMAGES) if said == (None,) * len(said) else chosen
+    return Settings(**given)  # type: ignore[arg-type]
+
+
+def _check(settings: Settings) -> None:
+    if settings.replace_head not in (None, "gap"):
+        raise UsageError(f"there is no '{settings.replace_head}'", where="--replace-head", fix="choose gap")
+    for name, least in (("samples", 1), ("seed", 0)):
+        value = getattr(settings, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise UsageError(
+                f"{value!r} is not a whole number from {least} on", where=f"--{name}", fix=f"for example {least + 64}"
+            )
+    for name in ("preset", "reconstruct", "exclude"):
+        value = getattr(settings, name)
+        if not isinstance(value, str | None):
+            raise UsageError(f"a {type(value).__name__} is not a text", where=f"--{name}", fix="give a str, or None")
+    if (
+        settings.criterion is not None
+        and not isinstance(settings.criterion, str)
+        and not hasattr(settings.criterion, "rank")
+    ):
+        raise UsageError(
+            f"a {type(settings.criterion).__name__} is not a criterion",
+            where="--criterion",
+            fix="give a word such as 'obs', or an object with a method rank (docs/methods.md)",
+        )
 
 
 def filled(settings: Settings, *, data: bool) -> Settings:

@@ -27,6 +27,7 @@ FLOORS = {
     "runtime": {"runtime", "passes"},
     "pipeline": {"pipeline", "runtime", "passes"},
     "": {"pipeline", "runtime", "passes"},
+    "__main__": {"tools"},
     "tools": {"", "tools", "pipeline", "runtime", "passes", "models"},
 }
 # Outside package -> the files that may import it.

@@ -30,7 +30,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..pipeline.prune import Result
+    from ..pipeline.write import Result
 
 BUG = 1
 

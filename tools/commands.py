@@ -63,7 +63,7 @@ def apply(
     target = target_of(model, output)
     check_outputs([model, plan], target)
     with progress_shown(as_json) as progress:
-        result = run(model, plan, progress=progress, seed=seed, device=device, measure=not no_latency)
+        result = run(model, plan, progress=progress, seed=seed, device=device, measure=not no_latency)  # type: ignore[arg-type]
     finish(result, target, None, as_json, warning=_NOT_REFITTED)
 
 

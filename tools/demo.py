@@ -9,7 +9,8 @@ import onnx
 
 from ..models import digits_data, digits_model
 from ..passes.selection.budget import Budget
-from ..pipeline.prune import Result, prune
+from ..pipeline.prune import prune
+from ..pipeline.write import Result
 from ..runtime.session import Source, open_session
 
 

@@ -14,7 +14,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from ..pipeline.prune import Result
+    from ..pipeline.write import Result
 
 
 _EVERY = 10.0  # seconds between two lines of progress where standard error is not a terminal

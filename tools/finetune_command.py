@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import onnx
 
     from ..passes.selection.budget import Budget
-    from ..pipeline.prune import Result
+    from ..pipeline.write import Result
     from ..runtime.data.preprocess import Preprocessing
     from ..runtime.session import Device
     from ..runtime.torch.training.finetune import FineTuned, Keeping, Watch

@@ -18,7 +18,8 @@ from ..runtime.soundness import why_nothing
 
 if TYPE_CHECKING:
     from ..passes.channels.groups import ChannelGroup
-    from ..pipeline.prune import Analysis, Result
+    from ..pipeline.write import Result
+    from ..runtime.analysis import Analysis
     from ..runtime.measure.sensitivity import Sensitivities
 
 _MANY = 40  # group rows shown in full; more are summed up

@@ -151,7 +151,7 @@ def menus(units: Array, align: Align, *, coarse: bool = False) -> list[Array]:
 # share of the original's (l2, uniform): coarse / fine / any count: resnet56 0.57 / 0.61 / 0.92, yolox_nano 0.62 / 0.65
 # / 0.88, mobilenet_v2 0.56 / 0.56 / 1.08, resnet50 0.505 / 0.52 / 0.59, YuNet 0.75 / 0.75 / 1.90.
 _COARSE = ((64, 32), (32, 16), (16, 8), (8, 4))
-_FINE = ((64, 16), (16, 8), (8, 4))
+_FINE = ((128, 16), (32, 8), (8, 4))
 _SMALL = 4
 
 

@@ -97,7 +97,7 @@ class Budget:
     def from_json(data: object) -> Budget:
         """The inverse of `to_json`. Raises UsageError."""
         if not isinstance(data, dict) or len(data) != 1 or not set(data) <= set(KINDS):
-            raise UsageError("this is not a budget", where=repr(data), fix=f"give one of {', '.join(KINDS)}")
+            raise UsageError(f"{data!r} is not a budget", where="the plan", fix=f"give one of {', '.join(KINDS)}")
         return Budget(**data)
 
 
@@ -163,4 +163,17 @@ def _amount(kind: str, value: object) -> float | int | str:
 
 
 def _error(kind: str, value: object) -> UsageError:
-    return UsageError(f"this is not a budget: {value!r}", where=f"--{kind}", fix=f"say for example {_EXAMPLES[kind]}")
+    return UsageError(f"{value!r} is not a budget", where=f"--{kind}", fix=f"say for example {_EXAMPLES[kind]}")
+
+
+def as_budget(budget: Budget | float | str | None) -> Budget | None:
+    """A number or a text as a budget of MACs: 0.5, "50%", "300M". Raises UsageError."""
+    if budget is None or isinstance(budget, Budget):
+        return budget
+    if isinstance(budget, bool) or not isinstance(budget, int | float | str):
+        raise UsageError(
+            f"a {type(budget).__name__} is not a budget",
+            where="budget",
+            fix='give 0.5, "50%", or a Budget such as Budget(latency="5ms")',
+        )
+    return Budget(macs=budget)

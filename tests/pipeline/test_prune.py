@@ -176,11 +176,6 @@ def test_a_latency_out_of_reach_says_what_can_be_had():
     assert error.value.values["possible"] > 1e-3
 
 
-def test_an_unknown_setting_is_named():
-    with pytest.raises(UsageError, match="unknown setting: criterium"):
-        prune(digits(), criterium="l1")
-
-
 # --- every choice runs ------------------------------------------------------------------------------------------------
 
 

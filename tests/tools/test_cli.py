@@ -146,7 +146,7 @@ def test_calibrated_runs_protect_accuracy(run):
 @pytest.mark.parametrize(
     ("arguments", "code", "what"),
     [
-        (["digits.onnx", "--macs", "many"], 2, "this is not a budget"),
+        (["digits.onnx", "--macs", "many"], 2, "'many' is not a budget"),
         (["digits.onnx", "--macs", "50%", "--params", "50%"], 2, "more than one budget"),
         (["digits.onnx", "--criterion", "best"], 2, "best"),
         (["digits.onnx", "--allocation", "fair"], 2, "fair"),

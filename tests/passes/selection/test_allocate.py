@@ -116,7 +116,7 @@ def test_auto_aligns_a_group_by_its_width():
     units = np.array([1, 7, 8, 15, 16, 32, 63, 64, 500])
     coarse, fine, small, any_count = (menu.tolist() for menu in menus(units, "auto", coarse=True))
     assert coarse == [1, 7, 4, 4, 8, 16, 16, 32, 32]  # below 8 a group stays whole
-    assert fine == [1, 7, 4, 4, 8, 8, 8, 16, 16]
+    assert fine == [1, 7, 4, 4, 4, 8, 8, 8, 16]
     assert small == [1, 4, 4, 4, 4, 4, 4, 4, 4]
     assert any_count == [1] * 9
     assert [menu.tolist() for menu in menus(units, "auto")] == [fine, small, any_count]

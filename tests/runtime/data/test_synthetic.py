@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import onnx_prune
-import onnx_prune.pipeline.prune
+import onnx_prune.pipeline.read
 import pytest
 from onnx_prune import models
 from onnx_prune.passes.errors import UsageError
@@ -94,7 +94,7 @@ def test_who_names_a_criterion_of_weights_gets_weights_alone():
 
 
 def test_a_large_model_gets_them_only_where_they_are_asked_for(monkeypatch):
-    monkeypatch.setattr(onnx_prune.pipeline.prune, "_SYNTHETIC_MACS", 1 << 20)
+    monkeypatch.setattr(onnx_prune.pipeline.read, "_SYNTHETIC_MACS", 1 << 20)
     model = onnx.load(models.digits_model())
     assert onnx_prune.prune(model, measure=False).report.data is None
     asked = onnx_prune.prune(model, measure=False, calibration="synthetic", allocation="uniform")

@@ -1,0 +1,8 @@
+"""`python -m onnx_prune` is the command line."""
+
+from __future__ import annotations
+
+from .tools.cli import main
+
+if __name__ == "__main__":
+    main()

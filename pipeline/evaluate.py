@@ -1,0 +1,35 @@
+"""How good a model is on data, for users."""
+
+from __future__ import annotations
+
+from ..passes.graph.model import load
+from ..runtime.analysis import Source
+from ..runtime.data.inputs import model_inputs
+from ..runtime.data.open import Source as DataSource
+from ..runtime.data.open import open_data
+from ..runtime.data.preprocess import Preprocessing
+from ..runtime.measure.evaluate import Accuracy, Divergence, accuracy, divergence, outputs
+from ..runtime.session import Device
+
+
+def evaluate(
+    model: Source,
+    data: DataSource,
+    *,
+    reference: Source | None = None,
+    samples: int | None = None,
+    preprocessing: Preprocessing | None = None,
+    seed: int = 0,
+    device: Device = "auto",
+) -> Accuracy | Divergence:
+    """Top-1 and top-5 of `model` on labelled data; with a reference, how far its outputs are from that model's.
+
+    data: a folder or zip of images in class folders, .npz, .npy, arrays or module:function. samples: so many are
+    drawn (all by default), with the seed. Raises UsageError where labels are missing or do not fit, ReadError for what
+    cannot be read.
+    """
+    proto = load(model).source
+    opened = open_data(data, model_inputs(proto), preprocessing, samples=samples, seed=seed)
+    if reference is None:
+        return accuracy(proto, opened, device=device)
+    return divergence(proto, outputs(load(reference).source, opened, device=device), opened, device=device)

@@ -1,0 +1,51 @@
+"""Fine-tuning, for users: the model before pruning teaches the pruned one, and labels help. Needs torch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..passes.graph.model import load
+from ..runtime.analysis import Source
+from ..runtime.data.open import Source as DataSource
+from ..runtime.data.preprocess import Preprocessing
+from ..runtime.session import Device
+from .read import Progress
+
+if TYPE_CHECKING:
+    from ..runtime.torch.training.finetune import FineTuned
+    from ..runtime.torch.training.recipe import Recipe
+
+
+def finetune(  # noqa: PLR0913 - each argument is a flag of the command line
+    model: Source,
+    train: DataSource,
+    *,
+    teacher: Source | None = None,
+    evaluation: DataSource | None = None,
+    recipe: Recipe | None = None,
+    preprocessing: Preprocessing | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    device: Device = "auto",
+    progress: Progress = lambda stage: None,
+) -> FineTuned:
+    """Train the weights of `model` further; the same graph comes back, as `.model`, with other values.
+
+    train: data as for `prune`, labels help; teacher: the model before pruning, whose outputs are learned; evaluation:
+    decides which epoch stays; recipe: a `Recipe`, epochs and rate and the like; folder: where the state of the run is
+    kept, to be continued with resume. Raises UsageError for what makes no sense (torch missing, no teacher and no
+    labels), AccuracyError where the training diverges.
+    """
+    from ..runtime.torch.training.finetune import Examples, Keeping, Watch
+    from ..runtime.torch.training.finetune import finetune as train_weights
+
+    return train_weights(
+        load(model).source,
+        Examples(train, evaluation, preprocessing, None if teacher is None else load(teacher).source),
+        recipe,
+        keeping=Keeping(None if folder is None else Path(folder), resume),
+        device=device,
+        watch=Watch(stage=progress),
+    )

@@ -1,0 +1,159 @@
+"""From a plan to a model: cut, prove, refit, replace the head, report."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from threadpoolctl import threadpool_limits
+
+from ..passes.algebra.moments import MomentsSet
+from ..passes.channels.apply_removal import apply_removal
+from ..passes.channels.groups import ChannelGroups
+from ..passes.graph.export import infer_shapes, to_model
+from ..passes.graph.files import save_model
+from ..passes.graph.model import Graph
+from ..passes.graph.spill import file_bytes
+from ..passes.rewrite.one_shot import refit_once
+from ..passes.selection.plan import Plan, recounted, removed_from_plan
+from ..runtime.fit_head import fit_head
+from ..runtime.measure.calibrate import Calibration
+from ..runtime.measure.latency import compare
+from ..runtime.proof.compare import Proof
+from ..runtime.proof.prove import prove_cut
+from ..runtime.reconstruct import refit_sequentially
+from .read import Run
+from .report import GroupRow, Report
+
+_REFIT_POSITIONS = 32  # an image: the fit itself wants more rows than the choice of channels (docs/methods.md)
+_REFIT_ROWS = 16384  # at least, where there are few images
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A pruned model with how it came about: the plan says what was removed, the report what it brought."""
+
+    model: onnx.ModelProto
+    plan: Plan
+    report: Report
+    external: bool = False
+    original: onnx.ModelProto | None = None
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the model so that the file appears whole or not at all."""
+        return save_model(self.model, path, external=self.external, original=self.original)
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A model on its way, with what it costs."""
+
+    model: onnx.ModelProto
+    macs: int
+    params: int
+
+
+def write(run: Run, plan: Plan, moments: MomentsSet | None = None) -> Result:
+    """Cut, prove, refit, replace the head, report. Raises ProofError where the cut model is not what it must be."""
+    removed = removed_from_plan(run.analysis.groups, plan)
+    counted = recounted(plan, run.analysis.cost, removed)
+    run.progress("cutting")
+    cut = apply_removal(run.analysis.groups.labels, removed)
+    bare = _Written(to_model(cut), counted.macs[1], counted.params[1])
+    proof = _prove(run, removed, bare.model)
+    refitted = _refit(run, removed, cut, bare, moments, counted.reconstruct)
+    finished = _replace_head(run, refitted)
+    return _report(run, counted, finished, proof)
+
+
+def _prove(run: Run, removed: np.ndarray, model: onnx.ModelProto) -> Proof:
+    run.progress("proving")
+    return prove_cut(run.analysis.groups.labels, removed, model, run.analysis.feeds, run.settings.device)
+
+
+def _refit(
+    run: Run, removed: np.ndarray, cut: Graph, bare: _Written, moments: MomentsSet | None, kind: str
+) -> _Written:
+    """The model of the cut graph, whose layers are refitted in place; biases that come with it are counted."""
+    if moments is None or kind == "none":
+        return bare
+    with threadpool_limits(1):
+        if kind == "sequential" and run.data is not None:
+            _refit_on_data(run, removed, cut)
+        else:
+            run.progress("refitting")
+            refit_once(run.analysis.groups.labels, removed, cut, moments, kind)
+    model = to_model(cut)
+    return _Written(model, bare.macs, bare.params + added_elements(bare.model, model))
+
+
+def _refit_on_data(run: Run, removed: np.ndarray, cut: Graph) -> None:
+    assert run.data is not None
+    positions = max(_REFIT_POSITIONS, _REFIT_ROWS // (run.data.samples or _REFIT_ROWS))
+    refit_sequentially(
+        run.analysis.groups.labels,
+        removed,
+        cut,
+        run.data,
+        Calibration(positions=positions, seed=run.settings.seed, device=run.settings.device),
+        progress=lambda done, of: run.progress(f"refitting: {done} of {of} layers"),
+    )
+
+
+def _replace_head(run: Run, cut: _Written) -> _Written:
+    """With another head, where one is asked for."""
+    settings = run.settings
+    if settings.replace_head is None:
+        return cut
+    run.progress("replacing the head")
+    with threadpool_limits(1):
+        how = Calibration(seed=settings.seed, device=settings.device)
+        model, analysis = fit_head(run.analysis.groups.labels, cut.model, run.data, how)
+    cost = analysis.cost
+    return _Written(model, cost.macs(cost.units), cost.params(cost.units))
+
+
+def _report(run: Run, plan: Plan, written: _Written, proof: Proof) -> Result:
+    """The model with the shapes of its tensors, and what it brought."""
+    analysis = run.analysis
+    model = infer_shapes(written.model)
+    seconds = time.perf_counter() - run.start
+    latency = _latency(run, model)
+    report = Report(
+        model=analysis.name,
+        groups=tuple(_rows(analysis.groups, plan)),
+        macs=(plan.macs[0], written.macs),
+        params=(plan.params[0], written.params),
+        size=(file_bytes(analysis.graph.source), file_bytes(model)),
+        latency=latency,
+        data=run.data_in_words,
+        proof=proof.error,
+        seconds=seconds,
+        head=run.settings.replace_head,
+    )
+    return Result(model, plan, report, analysis.graph.external, analysis.graph.source)
+
+
+def _latency(run: Run, model: onnx.ModelProto) -> tuple[float, float] | None:
+    if not run.settings.measure:
+        return None
+    run.progress("measuring latency")
+    models = [run.analysis.graph.source, model]
+    before, after = compare(models, run.analysis.feeds, device=run.settings.device)
+    return before, after
+
+
+def added_elements(before: onnx.ModelProto, after: onnx.ModelProto) -> int:
+    """How many parameters a refit has added: biases of layers that had none."""
+    names = {tensor.name for tensor in before.graph.initializer}
+    return sum(math.prod(tensor.dims) for tensor in after.graph.initializer if tensor.name not in names)
+
+
+def _rows(groups: ChannelGroups, plan: Plan) -> list[GroupRow]:
+    gone = plan.removed
+    return [GroupRow(g.name, g.units, g.units - len(gone.get(g.name, ())), g.pinned) for g in groups.groups]
