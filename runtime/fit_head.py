@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 
 from ..passes.algebra.normal_equations import NormalEquations, choose_ridge
+from ..passes.channels.affine import affine_consumers, write_refit
 from ..passes.channels.labels import Labels
-from ..passes.channels.linear import write_refit
 from ..passes.graph.export import to_model
 from ..passes.graph.model import Graph
 from ..passes.rewrite.replace_head import find_head, linear_start, replace_head
@@ -56,4 +56,5 @@ def _fit(original: Labels, graph: Graph, name: str, data: Iterable[Batch], how: 
         (held_out if number % 2 else fitted).add(X, Y)
     W = np.zeros((classes, channels, 1))
     ridge = choose_ridge(fitted, held_out, W) if held_out.rows else 1e-3
-    write_refit(graph, name, (fitted + held_out).solve(W, ridge))
+    layer = next(consumer for consumer in affine_consumers(labels) if consumer.name == name)
+    write_refit(graph, layer, (fitted + held_out).solve(W, ridge))

@@ -16,8 +16,8 @@ import onnx_graphsurgeon as gs
 
 from ..passes.algebra.least_squares import Refit
 from ..passes.algebra.normal_equations import NormalEquations, choose_ridge
+from ..passes.channels.affine import AffineConsumer, affine_consumers, write_refit
 from ..passes.channels.labels import Labels
-from ..passes.channels.linear import Linear, linears, write_refit
 from ..passes.graph.model import Graph
 from ..passes.rewrite.taps import Positions, Taps, find_taps
 from .data.sources import Batch
@@ -38,7 +38,7 @@ class _Fit:
     reads the target; inputs, outputs: the channels that are left, bool.
     """
 
-    linear: Linear
+    consumer: AffineConsumer
     target: str
     shortcut: str | None
     rectified: bool
@@ -66,7 +66,7 @@ def refit_sequentially(
     frontier = Frontier(cut, data, device=how.device, threads=how.threads)
     done = 0
     for part in _parts(fits, taps, frontier.samples, how):
-        wanted = taps.outputs({fit.linear.name: fit.target for fit in part})
+        wanted = taps.outputs({fit.consumer.name: fit.target for fit in part})
         rows = list(iterate_rows(labels.graph.source, wanted, data, how))
         for number, fit in enumerate(part):
             targets = [batch[number][:, fit.outputs] for batch in rows]
@@ -79,20 +79,20 @@ def refit_sequentially(
 def _fits(labels: Labels, removed: Array, cut: Graph, taps: Taps) -> list[_Fit]:
     """Every tapped consumer that reads a changed tensor, with its target."""
     tapped = {name for tap in taps for name in tap.consumers if tap.groups == 1}
-    known = {linear.name: linear for linear in linears(labels)}
+    consumers = {consumer.name: consumer for consumer in affine_consumers(labels)}
     changed: set[str] = set()
     fits = []
     position = {node.outputs[0].name: i for i, node in enumerate(cut.gs.nodes) if node.outputs}
     for node in labels.graph.gs.nodes:
         name = node.outputs[0].name if node.outputs else ""
-        linear = known.get(name)
-        kept = None if linear is None else _kept(linear.inputs, removed)
+        consumer = consumers.get(name)
+        kept = None if consumer is None else _kept(consumer.inputs, removed)
         if any(t.name in changed for t in node.inputs) or (kept is not None and not kept.all()):
             changed.update(t.name for t in node.outputs)
-            if linear is not None and kept is not None and name in tapped:
+            if consumer is not None and kept is not None and name in tapped:
                 total, shortcut = _residual(cut, name, position)
                 rectified = {n.op for n in cut.gs.tensors()[total].outputs} == {"Relu"}
-                fits.append(_Fit(linear, total, shortcut, rectified, kept, _kept(linear.outputs, removed)))
+                fits.append(_Fit(consumer, total, shortcut, rectified, kept, _kept(consumer.outputs, removed)))
     return fits
 
 
@@ -119,8 +119,8 @@ def _parts(fits: Sequence[_Fit], taps: Taps, samples: int, how: Calibration) -> 
     part: list[_Fit] = []
     size = 0
     for fit in fits:
-        positions = len(Positions(0, how.positions)(taps[fit.linear.name].grid, 1)[0])
-        need = 4 * samples * positions * len(fit.linear.b)
+        positions = len(Positions(0, how.positions)(taps[fit.consumer.name].grid, 1)[0])
+        need = 4 * samples * positions * len(fit.consumer.b)
         if part and size + need > _TARGET_BYTES:
             yield part
             part, size = [], 0
@@ -131,8 +131,8 @@ def _parts(fits: Sequence[_Fit], taps: Taps, samples: int, how: Calibration) -> 
 
 
 def _refit(fit: _Fit, targets: list[Array], frontier: Frontier, taps: Taps, how: Calibration) -> None:
-    name = fit.linear.name
-    W = fit.linear.W[fit.outputs][:, fit.inputs]
+    name = fit.consumer.name
+    W = fit.consumer.W[fit.outputs][:, fit.inputs]
     own = taps.only([name])
     wanted = own if fit.shortcut is None else Taps((*own, *taps.outputs({name: fit.shortcut})), taps.sizes)
     halves = [NormalEquations(W.shape[1] * W.shape[2], len(W)) for _ in range(2)]
@@ -148,7 +148,7 @@ def _refit(fit: _Fit, targets: list[Array], frontier: Frontier, taps: Taps, how:
     refit = both.solve(W, ridge)
     for _ in range(_ROUNDS if fit.rectified else 0):
         refit = both.retargeted([(X, _below_zero(X, Y, offset, refit)) for X, Y, offset in seen]).solve(W, ridge)
-    write_refit(frontier.graph, name, refit)
+    write_refit(frontier.graph, fit.consumer, refit)
 
 
 def _below_zero(X: Array, Y: Array, offset: Array, refit: Refit) -> Array:

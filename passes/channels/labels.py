@@ -7,6 +7,7 @@ one marks positions that are no channels (batch, space, a graph input). Nothing 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -52,14 +53,51 @@ class Mask:
     axis: int
 
 
+class Operand(NamedTuple):
+    """The axis of an input that a node sums over."""
+
+    input: int
+    axis: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a contraction y = W u + b keeps its weight and says its result.
+
+    out: the weight's axis of outputs, None where it has none (a vector)
+    result: the axis of y that it becomes
+    groups: inputs and outputs lie group by group, and each group has weights of its own
+    bias: the input that holds b, None where the operator has none
+    window: what a kernel does along the weight's other axes, None where nothing slides; see `algebra.im2col`
+    exact: whether the node's output is y itself, not a multiple or a function of it
+    """
+
+    out: int | None
+    result: int
+    groups: int = 1
+    bias: int | None = None
+    window: Literal["convolution", "transposed"] | None = None
+    exact: bool = True
+
+
 @dataclass(frozen=True, slots=True)
 class Consumer:
-    """A contraction with a constant weight: out = sum over the labelled axis of data * weight."""
+    """A contraction with a constant weight: y = sum over the labelled axis of data * weight.
+
+    node: its number
+    data, weight: names of the tensors that it reads
+    labels: of the data's axis
+    data_at, weight_at: where the node reads them, and the axis that is summed over
+    layout: where the rest of the weight is; None for a form of its own (Einsum, recurrent networks)
+    """
 
     node: int
     data: str
     weight: str
     labels: Array
+    data_at: Operand
+    weight_at: Operand
+    layout: Layout | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import onnx_graphsurgeon as gs
 
 from ..graph.model import Graph, constant_values
 from ..graph.shapes import Facts
-from .labels import Array, Axes, ConstantAxes, Consumer, Labels, Mask, Split, Term
+from .labels import Array, Axes, ConstantAxes, Consumer, Labels, Layout, Mask, Operand, Split, Term
 
 POSITION = -1  # the label of batch and spatial positions
 _POSITION_REASON = "it meets positions (batch or space), which are no channels"
@@ -140,20 +140,29 @@ class Sweep:
         """These rows of a constant weight make the channels of the node's output."""
         self.out.produced.append((self.index, labels))
 
-    def contract(self, data: tuple[int, int], weight: tuple[int, int]) -> None:
-        """The node sums products over an axis of each input, given as (input, axis): tie them, say who is silenced."""
+    def contract(self, data: tuple[int, int], weight: tuple[int, int], layout: Layout | None = None) -> None:
+        """The node sums products over an axis of each input, given as (input, axis): tie them, say who is silenced.
+
+        layout: how the operator keeps the rest of its weight; None for a form that nothing else reads.
+        """
         data_labels, weight_labels = self.axes(data[0])[data[1]], self.axes(weight[0])[weight[1]]
         self.tie(data_labels, weight_labels)
-        self.consume(data, weight, weight_labels)
+        self.consume(data, weight, weight_labels, layout)
 
-    def consume(self, data: tuple[int, int], weight: tuple[int, int], labels: Array) -> None:
+    def consume(
+        self, data: tuple[int, int], weight: tuple[int, int], labels: Array, layout: Layout | None = None
+    ) -> None:
+        """The same where the two axes are tied already; labels: what the weight is silenced by."""
         if self.is_moved_constant(weight[0]):
             name, constant = self.node.inputs[data[0]].name, self.node.inputs[weight[0]].name
             if constant in self.relabelled:
                 self.mask(*data)
             else:
                 self.out.consumed.append(labels)
-            self.out.consumers.append(Consumer(self.index, name, constant, self.axes(data[0])[data[1]]))
+            read = self.axes(data[0])[data[1]]
+            self.out.consumers.append(
+                Consumer(self.index, name, constant, read, Operand(*data), Operand(*weight), layout)
+            )
         elif self.is_moved_constant(data[0]) and self.node.inputs[data[0]].name not in self.relabelled:
             self.out.consumed.append(self.axes(data[0])[data[1]])
         else:

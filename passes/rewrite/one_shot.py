@@ -10,8 +10,8 @@ import numpy as np
 
 from ..algebra.least_squares import Refit, refit_bias, refit_channel, refit_full
 from ..algebra.moments import Moments, MomentsSet
+from ..channels.affine import AffineConsumer, affine_consumers, write_refit
 from ..channels.labels import Labels
-from ..channels.linear import Linear, linears, write_refit
 from ..graph.model import Graph
 
 Array = np.ndarray
@@ -24,20 +24,20 @@ def refit_once(labels: Labels, removed: Array, cut: Graph, moments: MomentsSet, 
     labels: of the original; removed: one bool a label, what was cut; kind: "bias", "channel" or "full" (least_squares).
     """
     done = 0
-    for linear in linears(labels):
-        kept = np.flatnonzero((linear.inputs < 0) | ~removed[linear.inputs])
-        if len(kept) == len(linear.inputs) or linear.name not in moments:
+    for consumer in affine_consumers(labels):
+        kept = np.flatnonzero((consumer.inputs < 0) | ~removed[consumer.inputs])
+        if len(kept) == len(consumer.inputs) or consumer.name not in moments:
             continue
-        refit = _refit(linear, kept, moments[linear.name], kind)
+        refit = _refit(consumer, kept, moments[consumer.name], kind)
         if refit is not None:
-            outputs = np.flatnonzero((linear.outputs < 0) | ~removed[linear.outputs])
-            write_refit(cut, linear.name, Refit(refit.weight[outputs], refit.bias[outputs]))
+            outputs = np.flatnonzero((consumer.outputs < 0) | ~removed[consumer.outputs])
+            write_refit(cut, consumer, Refit(refit.weight[outputs], refit.bias[outputs]))
             done += 1
     return done
 
 
-def _refit(linear: Linear, kept: Array, moments: Moments, kind: str) -> Refit | None:
-    W, b = linear.W, linear.b
+def _refit(consumer: AffineConsumer, kept: Array, moments: Moments, kind: str) -> Refit | None:
+    W, b = consumer.W, consumer.b
     if kind == "bias":
         return refit_bias(W, b, moments.mean, kept)
     A, mu = moments.second, moments.mean

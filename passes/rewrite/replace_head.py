@@ -14,8 +14,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from ..algebra.least_squares import Refit
+from ..channels.affine import AffineConsumer, affine_consumers
 from ..channels.labels import Labels
-from ..channels.linear import Linear, linears
 from ..errors import UsageError
 from ..graph.model import Graph, constant_values
 
@@ -54,7 +54,7 @@ def find_head(labels: Labels) -> Head:
 
 
 def _walk(labels: Labels, output: gs.Tensor) -> Head | None:
-    known = {linear.name: linear for linear in linears(labels)}
+    layers_by_name = {consumer.name: consumer for consumer in affine_consumers(labels)}
     numbers = {id(node): number for number, node in enumerate(labels.graph.gs.nodes)}
     tensor, logits = output, ""
     layers: list[str] = []
@@ -68,7 +68,7 @@ def _walk(labels: Labels, output: gs.Tensor) -> Head | None:
                 return None
             between = tuple(sorted([*nodes, numbers[id(node)]]))
             return Head(data.name, logits, tuple(layers[::-1]), between, tuple(steps[::-1]))
-        step = _affine(node, known)
+        step = _step(node, layers_by_name)
         if not nodes and step is None and node.op in _BEHIND:
             tensor = data
             continue
@@ -78,17 +78,17 @@ def _walk(labels: Labels, output: gs.Tensor) -> Head | None:
         nodes.append(numbers[id(node)])
         if step is not None:
             steps.append(step)
-        if tensor.name in known:
+        if tensor.name in layers_by_name:
             layers.append(tensor.name)
         tensor = data
     return None
 
 
-def _affine(node: gs.Node, known: dict[str, Linear]) -> tuple[Array, Array] | None:
+def _step(node: gs.Node, layers: dict[str, AffineConsumer]) -> tuple[Array, Array] | None:
     """The node as W and b, None where it is nothing of the kind; an Add of a constant has W = 1."""
-    linear = known.get(node.outputs[0].name)
-    if linear is not None and node.op in ("Gemm", "MatMul"):
-        return linear.W[:, :, 0], linear.b
+    layer = layers.get(node.outputs[0].name)
+    if layer is not None and layer.layout.window is None:
+        return layer.W[:, :, 0], layer.b
     values = [v.astype(np.float64) for t in node.inputs if (v := constant_values(t)) is not None]
     if node.op == "BatchNormalization" and len(values) == 4:
         scale, offset, mean, variance = values

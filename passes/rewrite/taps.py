@@ -94,7 +94,8 @@ class Taps:
 def find_taps(labels: Labels, consumers: Iterable[Consumer] | None = None) -> Taps:
     """The taps of these consumers, by default of all that read channels; those that read alike share one.
 
-    Left out: Einsum, weights with batch axes, tensors of unknown shape, and those that no graph input reaches.
+    Left out: Einsum, arithmetic on integers, weights with batch axes, tensors of unknown shape, and those that no graph
+    input reaches.
     """
     if consumers is None:
         consumers = [c for c in labels.consumers if (c.labels >= 0).any()]
@@ -125,27 +126,30 @@ def _reached(labels: Labels, inputs: set[str]) -> set[str]:
 def _tap(labels: Labels, consumer: Consumer) -> Tap | None:
     shapes, node = labels.facts.shapes, labels.graph.gs.nodes[consumer.node]
     name = node.outputs[0].name
+    layout = consumer.layout
+    if layout is None or consumer.weight in labels.quantised:
+        return None
     if any(t not in shapes for t in (consumer.data, consumer.weight, name)):
         return None
     data, weight = shapes[consumer.data], shapes[consumer.weight]
     dtype = labels.facts.dtypes.get(consumer.data, TensorProto.UNDEFINED)
-    groups = 1
-    if node.op in ("Conv", "ConvTranspose"):
-        table = patch_table(node.op, node.attrs, data[2:], shapes[name][2:], weight[2:])
-        perm = (0, *range(2, len(data)), 1)
-        groups = int(node.attrs.get("group", 1))
+    if layout.window is not None:
+        transposed = layout.window == "transposed"
+        table = patch_table(node.attrs, data[2:], shapes[name][2:], weight[2:], transposed=transposed)
         samples, rows = data[0], int(np.prod(data[2:]))
-    elif node.op in ("MatMul", "Gemm") and len(weight) < 3:
+    elif len(weight) < 3:
         table, rows = np.zeros((1, 1), np.int64), 1
-        perm = (1, 0) if node.attrs.get("transA", 0) else None
-        samples = int(np.prod(data)) // data[0 if perm else -1]
+        samples = int(np.prod(data)) // data[consumer.data_at.axis]
     else:
         return None
+    axis = consumer.data_at.axis
+    perm = (*(i for i in range(len(data)) if i != axis), axis) if axis + 1 < len(data) else None
     images = _images(labels)
     batched = samples % images == 0
     samples = samples // images if batched else samples
     table = np.concatenate([np.where(table < 0, -1, table + i * rows) for i in range(samples)])
-    return Tap(consumer.data, (name,), perm, len(data), samples * rows, len(table), table, groups, dtype, batched)
+    count = samples * rows
+    return Tap(consumer.data, (name,), perm, len(data), count, len(table), table, layout.groups, dtype, batched)
 
 
 def _images(labels: Labels) -> int:

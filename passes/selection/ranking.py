@@ -12,8 +12,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from ..algebra.moments import MomentsSet
+from ..channels.affine import AffineConsumer, affine_consumers
 from ..channels.groups import ChannelGroup, ChannelGroups, Key
-from ..channels.linear import Linear, linears
 from ..graph.model import constant_values
 
 Array = np.ndarray
@@ -54,7 +54,7 @@ class Evidence:
     moments: MomentsSet | None = None
     gradients: Mapping[str, Array] | None = None
     _tensors: dict[str, gs.Tensor] = field(default_factory=dict, repr=False)
-    _linears: list[tuple[Linear, ...]] = field(default_factory=list, repr=False)
+    _consumers: list[tuple[AffineConsumer, ...]] = field(default_factory=list, repr=False)
     _scores: list[Array] = field(default_factory=list, repr=False)
 
     def weight(self, key: Key) -> Array:
@@ -66,11 +66,11 @@ class Evidence:
         return values
 
     @property
-    def linears(self) -> tuple[Linear, ...]:
-        """`linear.linears` of the network, read once."""
-        if not self._linears:
-            self._linears.append(tuple(linears(self.groups.labels)))
-        return self._linears[0]
+    def consumers(self) -> tuple[AffineConsumer, ...]:
+        """`affine_consumers` of the network, read once."""
+        if not self._consumers:
+            self._consumers.append(tuple(affine_consumers(self.groups.labels)))
+        return self._consumers[0]
 
     def scores(self, score: Callable[[Evidence], Array]) -> Array:
         """What a criterion finds for the whole network at once, (component,) float64, computed for the first group."""

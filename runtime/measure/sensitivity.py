@@ -9,8 +9,8 @@ import numpy as np
 
 from ...passes.algebra.least_squares import Refit, refit_full
 from ...passes.algebra.moments import MomentsSet
+from ...passes.channels.affine import AffineConsumer, affine_consumers, write_refit
 from ...passes.channels.groups import ChannelGroups
-from ...passes.channels.linear import Linear, linears, write_refit
 from ...passes.graph.model import Graph
 from ...passes.selection.ranking import Ranking
 from ..data.sources import Batch
@@ -45,35 +45,36 @@ def measure_sensitivity(
 ) -> Sensitivities:
     """Each group that has a ranking loses a share of its units (LEVELS), alone, and the outputs are compared.
 
-    Its readers are refitted on the moments, where they are given. Only what comes behind the first of them is run.
+    Its consumers are refitted on the moments, where they are given. Only what comes behind the first of them is run.
     """
     batches = list(data)
     frontier = Frontier(groups.labels.graph, batches, device=device)
     reference = list(outputs(groups.labels.graph.source, batches, device=device))
-    readers = _readers(groups)
+    consumers = _consumers(groups)
     values: dict[str, dict[int, float]] = {name: {} for name in rankings}
     kind = ""
-    for number, name in enumerate(sorted(rankings, key=lambda name: readers[name][0].node if readers[name] else -1), 1):
+    first = {name: read[0].consumer.node if read else -1 for name, read in consumers.items()}
+    for number, name in enumerate(sorted(rankings, key=lambda name: first[name]), 1):
         group, order = groups[name], rankings[name].order
-        if readers[name]:
-            frontier.advance(readers[name][0].name)
+        if consumers[name]:
+            frontier.advance(consumers[name][0].name)
         for count in level_counts(group.units):
-            graph = silenced_and_refitted(groups, readers[name], group.components[order[:count]], moments)
+            graph = silenced_and_refitted(groups, consumers[name], group.components[order[:count]], moments)
             found = compare_outputs(reference, frontier.outputs(graph), frontier.counts)
             values[name][count], kind = found.value, found.kind
         progress(number, len(rankings))
     return Sensitivities(kind, values)
 
 
-def _readers(groups: ChannelGroups) -> dict[str, list[Linear]]:
+def _consumers(groups: ChannelGroups) -> dict[str, list[AffineConsumer]]:
     """The consumers of every group that can be refitted, in the order of the graph."""
     owner = {component: group.name for group in groups.free for component in group.components.tolist()}
-    readers: dict[str, list[Linear]] = {group.name: [] for group in groups.groups}
-    for linear in linears(groups.labels):
-        components = groups.component[linear.inputs[linear.inputs >= 0]]
+    consumers: dict[str, list[AffineConsumer]] = {group.name: [] for group in groups.groups}
+    for consumer in affine_consumers(groups.labels):
+        components = groups.component[consumer.inputs[consumer.inputs >= 0]]
         for name in {owner[c] for c in np.unique(components).tolist() if c in owner}:
-            readers[name].append(linear)
-    return readers
+            consumers[name].append(consumer)
+    return consumers
 
 
 def level_counts(units: int) -> list[int]:
@@ -110,26 +111,26 @@ def _mapped(harm: Array, counts: list[int], values: list[float]) -> Array:
 
 
 def silenced_and_refitted(
-    groups: ChannelGroups, readers: Sequence[Linear], components: Array, moments: MomentsSet | None
+    groups: ChannelGroups, consumers: Sequence[AffineConsumer], components: Array, moments: MomentsSet | None
 ) -> Graph:
-    """The original graph in which these readers do without these units: weights zero, the others refitted."""
+    """The original graph in which these consumers do without these units: weights zero, the others refitted."""
     graph = groups.labels.graph.copy()
     gone = np.zeros(int(groups.component.max()) + 1, bool)
     gone[components] = True
-    for linear in readers:
-        cut = (linear.inputs >= 0) & gone[groups.component[np.maximum(linear.inputs, 0)]]
+    for consumer in consumers:
+        cut = (consumer.inputs >= 0) & gone[groups.component[np.maximum(consumer.inputs, 0)]]
         if cut.any():
-            W, kept = linear.W.copy(), np.flatnonzero(~cut)
-            refit = _refit(linear, kept, moments)
+            W, kept = consumer.W.copy(), np.flatnonzero(~cut)
+            refit = _refit(consumer, kept, moments)
             W[:, cut] = 0
             W[:, kept] = refit.weight
-            write_refit(graph, linear.name, Refit(W, refit.bias))
+            write_refit(graph, consumer, Refit(W, refit.bias))
     return graph
 
 
-def _refit(linear: Linear, kept: Array, moments: MomentsSet | None) -> Refit:
-    if moments is not None and len(kept) and linear.name in moments:
-        found = moments[linear.name]
+def _refit(consumer: AffineConsumer, kept: Array, moments: MomentsSet | None) -> Refit:
+    if moments is not None and len(kept) and consumer.name in moments:
+        found = moments[consumer.name]
         if found.second is not None:
-            return refit_full(linear.W, linear.b, found.second, found.mean, kept)
-    return Refit(linear.W[:, kept], linear.b)
+            return refit_full(consumer.W, consumer.b, found.second, found.mean, kept)
+    return Refit(consumer.W[:, kept], consumer.b)

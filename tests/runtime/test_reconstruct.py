@@ -7,10 +7,10 @@ import pytest
 from onnx import numpy_helper
 from onnx_prune.models import digits_data, digits_model
 from onnx_prune.passes.algebra.least_squares import Refit
+from onnx_prune.passes.channels.affine import affine_consumers, write_refit
 from onnx_prune.passes.channels.apply_removal import apply_removal
 from onnx_prune.passes.channels.groups import channel_groups
 from onnx_prune.passes.channels.label_channels import label_channels
-from onnx_prune.passes.channels.linear import linears, write_refit
 from onnx_prune.passes.graph.export import to_model
 from onnx_prune.passes.graph.model import load
 from onnx_prune.passes.graph.shapes import tensor_facts
@@ -77,18 +77,18 @@ def run(model, feeds):
 def test_writing_the_weights_that_are_there_changes_nothing(plain, images):
     groups = groups_of(plain)
     graph = groups.labels.graph.copy()
-    found = list(linears(groups.labels))
-    assert [linear.name for linear in found] == ["a", "c", "t", "m"]
-    for linear in found:
-        write_refit(graph, linear.name, Refit(linear.W, linear.b))
+    found = list(affine_consumers(groups.labels))
+    assert [consumer.name for consumer in found] == ["a", "c", "t", "m"]
+    for consumer in found:
+        write_refit(graph, consumer, Refit(consumer.W, consumer.b))
     np.testing.assert_allclose(run(to_model(graph), images), run(plain, images), rtol=1e-5, atol=1e-5)
 
 
 def test_a_bias_is_written_where_the_node_has_none(plain, images):
     groups = groups_of(plain)
-    for linear in linears(groups.labels):
+    for consumer in affine_consumers(groups.labels):
         graph = groups.labels.graph.copy()
-        write_refit(graph, linear.name, Refit(linear.W, linear.b + 1))
+        write_refit(graph, consumer, Refit(consumer.W, consumer.b + 1))
         assert np.abs(run(to_model(graph), images) - run(plain, images)).max() > 1e-3
 
 

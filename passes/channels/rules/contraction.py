@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..labels import Layout
 from . import Rule
 from .elementwise import broadcast, same
 
@@ -20,7 +21,9 @@ def gemm(s: Sweep, at: int = 1, addend: int = 2) -> None:
     trans_a, trans_b = bool(s.node.attrs.get("transA", 0)), bool(s.node.attrs.get("transB", 0))
     inner_a, inner_b = (0 if trans_a else 1), (1 if trans_b else 0)
     rows, columns = s.axes(0)[1 - inner_a], s.axes(at)[1 - inner_b]
-    s.contract((0, inner_a), (at, inner_b))
+    plain = s.node.attrs.get("alpha", 1.0) == s.node.attrs.get("beta", 1.0) == 1.0
+    layout = Layout(out=1 - inner_b, result=1, bias=addend, exact=plain and not s.node.attrs.get("activation"))
+    s.contract((0, inner_a), (at, inner_b), layout)
     s.produces(columns)
     if s.is_moved_constant(0):
         s.produces(rows)
@@ -39,7 +42,9 @@ def matmul(s: Sweep, at: int = 1) -> None:
     inner_a, outer_a = _last_two(len(a), swapped=bool(s.node.attrs.get("transA", 0)))
     outer_b, inner_b = _last_two(len(b), swapped=bool(s.node.attrs.get("transB", 0)))
     inner_b = max(inner_b, 0)
-    s.contract((0, inner_a), (at, inner_b))
+    result = len(s.out_shape()) - 1
+    layout = Layout(outer_b if len(b) > 1 else None, result, exact=s.node.attrs.get("alpha", 1.0) == 1.0)
+    s.contract((0, inner_a), (at, inner_b), layout)
     rows = (a[outer_a],) if len(a) > 1 else ()
     columns = (b[outer_b],) if len(b) > 1 else ()
     batch = broadcast(s, [a[:-2], b[:-2]])

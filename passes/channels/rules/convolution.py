@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..labels import Layout
 from . import Rule
 
 if TYPE_CHECKING:
@@ -22,11 +23,14 @@ def convolve(s: Sweep, at: int = 1, bias: int | None = 2) -> None:
     data, weight = s.axes(0), s.axes(at)
     group = int(s.node.attrs.get("group", 1))
     _space(s, data, weight)
+    # FusedConv has an activation, and adds a fourth input
+    exact = not s.node.attrs.get("activation") and (bias != 2 or not s.has(3))
+    layout = Layout(out=0, result=1, groups=group, bias=bias, window="convolution", exact=exact)
     if group == 1:
-        s.contract((0, 1), (at, 1))
+        s.contract((0, 1), (at, 1), layout)
         s.produces(weight[0])
     else:
-        _grouped(s, group, data[1], at)
+        _grouped(s, data[1], at, layout)
     if bias is not None and s.has(bias):
         s.tie(s.axes(bias)[0], weight[0])
     _finish(s, data, weight[0], float(np.prod(s.out_shape()[2:])), weight)
@@ -37,8 +41,9 @@ def _conv_transpose(s: Sweep) -> None:
     data, weight = s.axes(0), s.axes(1)
     group = int(s.node.attrs.get("group", 1))
     _space(s, data, weight)
+    layout = Layout(out=1, result=1, groups=group, bias=2, window="transposed")
     if group == 1:
-        s.contract((0, 1), (1, 0))
+        s.contract((0, 1), (1, 0), layout)
         s.produces(weight[1])
         outputs = weight[1]
     else:
@@ -51,7 +56,7 @@ def _conv_transpose(s: Sweep) -> None:
         s.split(weight[0].reshape(group, -1), (groups, inputs))
         s.tie(data[1], weight[0])
         if len(data[1]) > group:
-            s.consume((0, 1), (1, 0), weight[0])
+            s.consume((0, 1), (1, 0), weight[0], layout)
         s.produces(weight[1])
         s.note(groups)
     if s.has(2):
@@ -67,8 +72,9 @@ def _space(s: Sweep, data: tuple[Array, ...], weight: tuple[Array, ...]) -> None
         s.keep(axis, "slides over this axis")
 
 
-def _grouped(s: Sweep, group: int, data: Array, at: int) -> None:
+def _grouped(s: Sweep, data: Array, at: int, layout: Layout) -> None:
     """Depthwise: channel and filters are one. Else whole groups, or the same position in every group (a Split)."""
+    group = layout.groups
     filters, positions = s.axes(at)[:2]
     if len(data) == group:
         s.tie(np.repeat(data, len(filters) // group), filters)
@@ -78,7 +84,7 @@ def _grouped(s: Sweep, group: int, data: Array, at: int) -> None:
     s.split(data.reshape(group, -1), (groups, positions))
     within = s.fresh(len(filters) // group) if len(filters) > group else s.fixed(1)
     s.split(filters.reshape(group, -1), (groups, within))
-    s.consume((0, 1), (at, 1), positions)
+    s.consume((0, 1), (at, 1), positions, layout)
     s.produces(filters)
     s.note(groups)
 

@@ -92,7 +92,7 @@ def test_fewer_positions_are_drawn_of_small_maps():
 
 def test_the_table_of_a_convolution_by_hand():
     attrs = {"strides": [2], "pads": [1, 0]}
-    assert patch_table("Conv", attrs, [5], [2], [3]).tolist() == [[-1, 0, 1], [1, 2, 3]]
+    assert patch_table(attrs, [5], [2], [3], transposed=False).tolist() == [[-1, 0, 1], [1, 2, 3]]
     # the input i reaches the outputs 2i, 2i + 1, 2i + 2
     want = [[0, -1, -1], [-1, 0, -1], [1, -1, 0], [-1, 1, -1], [-1, -1, 1]]
-    assert patch_table("ConvTranspose", {"strides": [2]}, [2], [5], [3]).tolist() == want
+    assert patch_table({"strides": [2]}, [2], [5], [3], transposed=True).tolist() == want

@@ -5,9 +5,9 @@ import onnx
 import pytest
 from onnx_prune.models import digits_data, digits_model
 from onnx_prune.passes.algebra.removal import refit_harm
+from onnx_prune.passes.channels.affine import affine_consumers
 from onnx_prune.passes.channels.groups import channel_groups
 from onnx_prune.passes.channels.label_channels import label_channels
-from onnx_prune.passes.channels.linear import linears
 from onnx_prune.passes.errors import UsageError
 from onnx_prune.passes.graph.model import load
 from onnx_prune.passes.graph.shapes import tensor_facts
@@ -57,7 +57,9 @@ def test_without_moments_the_error_says_what_to_give(digits):
 def one_reader(groups):
     """A group that one consumer reads, and that consumer."""
     for group in groups.free:
-        mine = [x for x in linears(groups.labels) if np.isin(groups.component[x.inputs], group.components).any()]
+        mine = [
+            x for x in affine_consumers(groups.labels) if np.isin(groups.component[x.inputs], group.components).any()
+        ]
         if len(mine) == 1 and len(mine[0].inputs) == group.units:
             return group, mine[0]
     raise AssertionError("no such group")

@@ -6,8 +6,8 @@ import numpy as np
 
 from ....algebra.moments import Moments
 from ....algebra.removal import Consumer, columns, relative
+from ....channels.affine import AffineConsumer
 from ....channels.groups import ChannelGroup
-from ....channels.linear import Linear
 from ....errors import UsageError
 from ...ranking import Evidence
 
@@ -21,43 +21,43 @@ def readers(group: ChannelGroup, evidence: Evidence, *, centred: bool) -> list[C
     readers have as many. centred: the covariance, for refits with a bias, else the second moment. Each reader counts
     its relative error. Readers without moments are left out.
     """
-    found = [_arrange(linear, places, moments, centred) for linear, places, moments in _found(group, evidence)]
+    found = [_arrange(consumer, places, moments, centred) for consumer, places, moments in _found(group, evidence)]
     most = max((W.shape[1] for W, _ in found), default=0)
     return [relative(*_filled(W, S, most)) for W, S in found]
 
 
 def tensors(group: ChannelGroup, evidence: Evidence) -> list[tuple[str, Array]]:
     """Each tensor that the group's readers read, with the (units, m) channels of each unit; none twice."""
-    return list({linear.data: (linear.data, places) for linear, places, _ in _found(group, evidence)}.values())
+    return list({consumer.data: (consumer.data, places) for consumer, places, _ in _found(group, evidence)}.values())
 
 
-def _found(group: ChannelGroup, evidence: Evidence) -> list[tuple[Linear, Array, Moments]]:
+def _found(group: ChannelGroup, evidence: Evidence) -> list[tuple[AffineConsumer, Array, Moments]]:
     if evidence.moments is None:
         raise UsageError(
             "this criterion looks at activations", where="--criterion", fix="give --calibration, or take l2"
         )
     component = evidence.groups.component
     found = []
-    for linear in evidence.linears:
-        if linear.name not in evidence.moments:
+    for consumer in evidence.consumers:
+        if consumer.name not in evidence.moments:
             continue
-        mine = np.where(linear.inputs >= 0, component[linear.inputs], -1)
+        mine = np.where(consumer.inputs >= 0, component[consumer.inputs], -1)
         places = np.flatnonzero(np.isin(mine, group.components))
         if places.size and places.size % group.units == 0:
             rank = np.argsort(group.components)[np.searchsorted(np.sort(group.components), mine[places])]
             table = places[np.argsort(rank, kind="stable")].reshape(group.units, -1)
-            found.append((linear, table, evidence.moments[linear.name]))
+            found.append((consumer, table, evidence.moments[consumer.name]))
     return found
 
 
-def _arrange(linear: Linear, places: Array, moments: Moments, centred: bool) -> tuple[Array, Array]:
+def _arrange(consumer: AffineConsumer, places: Array, moments: Moments, centred: bool) -> tuple[Array, Array]:
     """(W, S) with the channels of unit 0 first, then those of unit 1 and so on, then the others."""
     m = places.shape[1]
-    n, C, k = linear.W.shape
+    n, C, k = consumer.W.shape
     rest = np.setdiff1d(np.arange(C), places)
     order = np.concatenate([places.ravel(), rest])
     fill = -len(rest) % m
-    W = np.concatenate([linear.W[:, order], np.zeros((n, fill, k))], axis=1).reshape(n, -1, m * k)
+    W = np.concatenate([consumer.W[:, order], np.zeros((n, fill, k))], axis=1).reshape(n, -1, m * k)
     S = _second(moments, centred)[np.ix_(columns(order, k), columns(order, k))]
     return W, _padded(S, fill * k)
 

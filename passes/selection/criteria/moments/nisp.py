@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
 from ....algebra.infinite_selection import infinite_selection
 from ....algebra.moments import Moments
+from ....channels.affine import weight_matrices
 from ....channels.groups import ChannelGroup
 from ....channels.labels import Consumer, Labels
 from ....errors import UsageError
@@ -46,12 +46,11 @@ def propagated(evidence: Evidence) -> Array:
     last = _last(labels, set(consumers))
     scores = np.zeros(int(component.max(initial=-1)) + 1)
     for number in sorted(consumers, reverse=True):
-        node, inputs = nodes[number], consumers[number].labels
-        name = node.outputs[0].name
+        inputs, name = consumers[number].labels, nodes[number].outputs[0].name
         if number in last:
             found = _responses(evidence.moments.groups(name), len(inputs)) if name in evidence.moments else None
         else:
-            found = _through(node, scores, component, _outputs(labels, consumers[number]))
+            found = _through(labels, consumers[number], scores, component)
         if found is not None:
             real = inputs >= 0
             np.add.at(scores, component[inputs[real]], found[real])
@@ -86,26 +85,16 @@ def _selected(moments: Moments) -> Array:
     return infinite_selection(np.einsum("itjt->ij", by_tap) / moments.kernel)
 
 
-def _outputs(labels: Labels, consumer: Consumer) -> Array:
-    node = labels.graph.gs.nodes[consumer.node]
-    return labels.axes[node.outputs[0].name][1 if node.op in ("Conv", "ConvTranspose") else -1]
-
-
-def _through(node: gs.Node, scores: Array, component: Array, outputs: Array) -> Array | None:
+def _through(labels: Labels, consumer: Consumer, scores: Array, component: Array) -> Array | None:
     """What the inputs of a layer get from its outputs, (C,); None for a form of its own (Einsum, computed weights)."""
-    values = constant_values(node.inputs[1])
+    node, layout = labels.graph.gs.nodes[consumer.node], consumer.layout
+    values = constant_values(node.inputs[consumer.weight_at.input])
+    if layout is None or values is None or values.dtype.kind != "f":
+        return None
+    W = weight_matrices(np.abs(values.astype(np.float64)), layout)
+    if W is None:
+        return None
+    outputs = labels.axes[node.outputs[0].name][layout.result]
     unit = component[np.maximum(outputs, 0)]
     after = np.where(outputs >= 0, scores[unit] / np.bincount(unit)[unit], 0.0)
-    if values is None or values.dtype.kind != "f":
-        return None
-    W = np.abs(values.astype(np.float64))
-    groups = int(node.attrs.get("group", 1))
-    if node.op == "Conv":  # (n, C of the group, k): filters lie group by group
-        W = W.reshape(groups, len(W) // groups, W.shape[1], -1).sum(-1)
-    elif node.op == "ConvTranspose":  # (C, n of the group, k)
-        W = W.reshape(groups, len(W) // groups, W.shape[1], -1).sum(-1).transpose(0, 2, 1)
-    elif node.op in ("Gemm", "MatMul") and W.ndim == 2:
-        W = (W if node.attrs.get("transB", 0) else W.T)[None]
-    else:
-        return None
-    return np.einsum("gjc,gj->gc", W, after.reshape(groups, -1)).ravel()
+    return np.einsum("gjc,gj->gc", W.sum(-1), after.reshape(layout.groups, -1)).ravel()
