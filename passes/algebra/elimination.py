@@ -1,7 +1,7 @@
 """Structured optimal brain surgeon: remove, one at a time, the channel whose loss a refit repairs best.
 
 With H = S + lam I, Hi = H_LL^-1 over the live channels L and W refitted on them, losing channel c costs exactly
-tr(W_c (Hi_cc)^-1 W_c^T) more, and the refit is W -= W_c (Hi_cc)^-1 Hi_c:, Hi -= Hi_:c (Hi_cc)^-1 Hi_c: (METHODS 2.3).
+tr(W_c (Hi_cc)^-1 W_c^T) more, and the refit is W -= W_c (Hi_cc)^-1 Hi_c:, Hi -= Hi_:c (Hi_cc)^-1 Hi_c:.
 One run gives the nested order and the exact error curve for every ratio.
 Source: Hassibi and Stork 1993; groups of columns: Kurtic et al. 2023 (ZipLM).
 """

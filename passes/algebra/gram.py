@@ -2,7 +2,7 @@
 
 A consumer computes y = W u with weights W (n, C, k): n filters, C channels, k kernel positions. u is its im2col patch,
 channel-major; A = E[u u^T] and mu = E[u] are its moments. With the covariance in the place of A the same functions
-speak of what a bias cannot repair (METHODS 2.4).
+speak of what a bias cannot repair.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Refit what stays of a consumer so that it computes what it did: new weights for the kept channels and a new bias.
 
-y = W u + b over patches u with moments A = E[u u^T], mu = E[u], Sigma = A - mu mu^T (METHODS 2.2). Removed channels are
+y = W u + b over patches u with moments A = E[u u^T], mu = E[u], Sigma = A - mu mu^T. Removed channels are
 T, kept ones S. All in float64. On the same kept set the error E|y - y'|^2 only falls: cut, `bias`, `channel`, `full`.
 """
 

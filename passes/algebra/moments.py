@@ -1,7 +1,7 @@
 """Moments: what calibration leaves of the activations that consumers read.
 
 A consumer computes y = W u + b, where u is the im2col patch of its input: C channels times k kernel positions,
-channel-major. Everything data-driven is a function of W and of the first two moments of u (METHODS 2).
+channel-major. Everything data-driven is a function of W and of the first two moments of u: see docs/methods.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What the sweep over a graph finds: channel labels, and what is said about them (DESIGN.md 4).
+"""What the sweep over a graph finds: channel labels, and what is said about them; docs/architecture.md tells the idea.
 
 Every axis of a tensor is an integer array of labels. A label >= 0 belongs to a channel that may be removed; a negative
-one marks positions that are no channels (batch, space, a graph input). Nothing is solved here: see `channel_groups.py`.
+one marks positions that are no channels (batch, space, a graph input). Nothing is solved here: see `groups.py`.
 """
 
 from __future__ import annotations

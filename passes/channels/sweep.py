@@ -3,7 +3,7 @@
 Every axis of a tensor is an integer array of labels. A label >= 0 belongs to a channel that may be removed; a negative
 one marks positions that are no channels (batch, space, a graph input) and points at the reason. Constants start with
 fresh labels, the rules of `rules/` carry them through the operators and say which labels are equal (ties), which must
-stay (pins) and where one axis becomes several (splits). Nothing is solved here: see `channel_groups.py`.
+stay (pins) and where one axis becomes several (splits). Nothing is solved here: see `groups.py`.
 """
 
 from __future__ import annotations
