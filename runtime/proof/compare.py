@@ -17,11 +17,17 @@ from .saturation import observed, tap, taps
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """How far two models are apart: `error` is the largest found, at the output `output`, over `runs` inputs."""
+    """How far two models are apart: `error` is the largest found, at the output `output`, over `runs` inputs.
+
+    tensors: how many tensors that the cut changed were seen with finite, varied numbers, and how many there are; inner:
+    the largest difference of a kept channel in any tensor, relative to the channel.
+    """
 
     error: float
     output: str
     runs: int
+    tensors: tuple[int, int] = (0, 0)
+    inner: float = 0.0
 
 
 def max_relative_error(
@@ -91,7 +97,7 @@ def _outputs(
 ) -> Iterator[dict[str, Any]]:
     """What the model shows for each output, by the output's name."""
     hidden = {output: tap(output) for output, tensor in chosen.items() if output != tensor}
-    additions = taps(chosen, model.graph) if hidden and isinstance(model, onnx.ModelProto) else None
+    additions = taps(chosen) if hidden and isinstance(model, onnx.ModelProto) else None
     session = open_session(model, device=device, optimise=optimise, additions=additions)
     names = [name for name in session.outputs if name not in hidden]
     for feeds in feeds_list:

@@ -30,14 +30,11 @@ def observed(graph: onnx.GraphProto) -> dict[str, str]:
     return result
 
 
-def taps(chosen: Mapping[str, str], graph: onnx.GraphProto) -> onnx.ModelProto:
+def taps(chosen: Mapping[str, str]) -> onnx.ModelProto:
     """Nodes and outputs, named after the graph output, that show the chosen tensors; see `open_session(additions=)`."""
-    types = {value.name: value.type.tensor_type.elem_type for value in [*graph.output, *graph.value_info]}
     others = {output: tensor for output, tensor in chosen.items() if output != tensor}
     nodes = [helper.make_node("Identity", [tensor], [tap(output)]) for output, tensor in others.items()]
-    outputs = [
-        helper.make_tensor_value_info(tap(o), types.get(t, onnx.TensorProto.FLOAT), None) for o, t in others.items()
-    ]
+    outputs = [onnx.ValueInfoProto(name=tap(output)) for output in others]  # of the type that ONNX Runtime infers
     return onnx.ModelProto(graph=onnx.GraphProto(node=nodes, output=outputs))
 
 

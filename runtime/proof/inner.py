@@ -1,0 +1,226 @@
+"""Every tensor that the cut model and its twin both hold: the kept channels, each against its own scale.
+
+Outputs alone may be blind: an index, a threshold, a saturated or NaN output shows no error. What is compared here is
+what flows between the nodes. A tensor counts as seen where some kept channel holds finite numbers that vary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from ...passes.channels.constants import gone
+from ...passes.channels.labels import Labels
+from ..session import Device, open_session
+
+Array = np.ndarray
+Feeds = Mapping[str, Array]
+
+# Largest difference, relative to the channel's largest number, that is not looked into: about a hundred rounding steps.
+_CALM = {TensorProto.FLOAT: 1e-5, TensorProto.DOUBLE: 1e-10, TensorProto.FLOAT16: 2e-2, TensorProto.BFLOAT16: 1e-1}
+_ROUNDING = 10  # times what rounding alone does to the channel is rounding; a wrong index is far above
+_DRAWS = 3  # of rounding errors
+_STEPS = 4  # rounding steps, at most, that an input is moved by
+_ELEMENTS = 1 << 18  # of a tensor that are compared; of larger ones every so manieth position is
+_BYTES = 128 << 20  # of tensors that are held at once
+_PREFIX = "onnx_prune.inner."
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A tensor to compare: kept: one bool an index of each axis that lost some; channels: the axes with labels."""
+
+    name: str
+    kind: int
+    kept: Mapping[int, Array]
+    channels: tuple[int, ...]
+    steps: Mapping[int, Array]
+    bytes: int
+
+    @property
+    def shown(self) -> str:
+        return f"{_PREFIX}{self.name}" if self.steps else self.name
+
+
+@dataclass(slots=True)
+class Difference:
+    """Of one tensor, a number a kept channel, the largest over all runs: |a - b|, |b|; and whether b varied."""
+
+    error: Array
+    scale: Array
+    varied: Array
+
+    def relative(self) -> Array:
+        return np.where(self.error > 0, self.error / np.where(self.scale > 0, self.scale, 1), 0.0)
+
+
+def watched(labels: Labels, removed: Array, models: Sequence[onnx.ModelProto]) -> list[Watched]:
+    """Float tensors that all models hold, less those computed from sizes, which a cut changes until they are used."""
+    held = set.intersection(*({o for node in m.graph.node for o in node.output} for m in models))
+    found = []
+    for name, axes in labels.axes.items():
+        kind = labels.facts.dtypes.get(name)
+        if kind in _CALM and name in held and axes and not labels.kinds.get(name, np.zeros(1)).any():
+            lost = {i: gone(a, removed) for i, a in enumerate(axes)}
+            channels = tuple(i for i, a in enumerate(axes) if (a >= 0).any())
+            steps, count = _steps([len(a) for a in axes], channels)
+            kept = {i: ~g for i, g in lost.items() if g.any()}
+            found.append(Watched(name, kind, kept, channels, steps, 4 * count))
+    return found
+
+
+def _steps(shape: list[int], channels: Sequence[int]) -> tuple[dict[int, Array], int]:
+    """Positions along axes without channels that leave few enough elements, an odd step apart; how many those are."""
+    steps: dict[int, Array] = {}
+    left = list(shape)
+    for axis in sorted(set(range(len(shape))) - set(channels), key=lambda i: -shape[i]):
+        count = int(np.prod(left))
+        if count > _ELEMENTS and shape[axis] > 4:
+            steps[axis] = np.arange(0, shape[axis], min(-(-count // _ELEMENTS) | 1, shape[axis] // 2 | 1))
+            left[axis] = len(steps[axis])
+    return steps, int(np.prod(left))
+
+
+def differences(
+    model: onnx.ModelProto, twin: onnx.ModelProto, tensors: Sequence[Watched], runs: Sequence[Feeds], device: Device
+) -> dict[str, Difference]:
+    """How far the kept channels of the twin are from the cut model's. Memory: a bounded part of the tensors at once."""
+    found: dict[str, Difference] = {}
+    for part in _parts(tensors, len(runs)):
+        references = list(_shown(twin, part, runs, device))
+        for values, reference in zip(_shown(model, part, runs, device), references, strict=True):
+            for tensor in part:
+                _add(found, tensor, values[tensor.shown], _kept(tensor, reference[tensor.shown]))
+    return found
+
+
+def rounding(
+    twin: onnx.ModelProto, tensors: Sequence[Watched], runs: Sequence[Feeds], device: Device
+) -> dict[str, Array]:
+    """What rounding errors in inputs and weights do to each kept channel: the largest of a few draws."""
+    found: dict[str, Difference] = {}
+    for part in _parts(tensors, len(runs)):
+        references = list(_shown(twin, part, runs, device))
+        for seed in range(_DRAWS):
+            rng = np.random.default_rng(seed)
+            beside = [{name: _moved(array, rng, _STEPS) for name, array in feeds.items()} for feeds in runs]
+            for values, reference in zip(_shown(_rounded(twin, rng), part, beside, device), references, strict=True):
+                for t in part:
+                    _add(found, t, _kept(t, values[t.shown]), _kept(t, reference[t.shown]))
+    return {name: np.where(np.isfinite(d.error), d.error, 0.0) for name, d in found.items()}
+
+
+def wrong(
+    tensors: Sequence[Watched],
+    found: Mapping[str, Difference],
+    noise: Mapping[str, Array],
+) -> dict[str, Array]:
+    """Name -> the channels, one bool each, that differ by more than rounding; tensors without any are left out."""
+    result = {}
+    for tensor in tensors:
+        if tensor.name in found:
+            bad = found[tensor.name].relative() > _CALM[tensor.kind]
+            if tensor.name in noise:
+                bad &= found[tensor.name].error > _ROUNDING * noise[tensor.name]
+            if bad.any():
+                result[tensor.name] = bad
+    return result
+
+
+def _parts(tensors: Sequence[Watched], runs: int) -> Iterator[list[Watched]]:
+    part: list[Watched] = []
+    size = 0
+    for tensor in tensors:
+        if part and size + tensor.bytes * 2 * runs > _BYTES:
+            yield part
+            part, size = [], 0
+        part.append(tensor)
+        size += tensor.bytes * 2 * runs
+    if part:
+        yield part
+
+
+def _shown(
+    model: onnx.ModelProto, tensors: Sequence[Watched], runs: Sequence[Feeds], device: Device
+) -> Iterator[dict[str, Array]]:
+    own = {value.name for value in model.graph.output}
+    names = [tensor.shown for tensor in tensors]
+    graph = onnx.GraphProto()
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in own)
+    for tensor in tensors:
+        if tensor.steps:
+            _take_steps(graph, tensor)
+    session = open_session(model, device=device, optimise=False, additions=onnx.ModelProto(graph=graph))
+    for feeds in runs:
+        yield {name: _single(array) for name, array in session.run(feeds, names).items()}
+
+
+def _take_steps(graph: onnx.GraphProto, tensor: Watched) -> None:
+    """Gather, which every opset has, of those positions."""
+    data = tensor.name
+    for number, (axis, positions) in enumerate(tensor.steps.items(), 1):
+        shown = tensor.shown if number == len(tensor.steps) else f"{tensor.shown}.{axis}"
+        graph.initializer.append(numpy_helper.from_array(positions, f"{shown}.positions"))
+        graph.node.append(helper.make_node("Gather", [data, f"{shown}.positions"], [shown], axis=axis))
+        data = shown
+
+
+def _single(array: Array) -> Array:
+    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
+
+
+def _kept(tensor: Watched, array: Array) -> Array:
+    for axis, kept in tensor.kept.items():
+        array = np.compress(kept, array, axis) if array.shape[axis] == len(kept) else array
+    return array
+
+
+def _add(found: dict[str, Difference], tensor: Watched, a: Array, b: Array) -> None:
+    """Count one run in: a that is not finite where b is differs by inf; where b is not, nothing is known."""
+    if a.shape != b.shape:
+        found[tensor.name] = Difference(np.array(np.inf), np.array(1.0), np.array(True))
+        return
+    if not a.size:
+        return
+    over = tuple(i for i in range(b.ndim) if i not in tensor.channels)
+    with np.errstate(all="ignore"):
+        error, scale, low, high = np.abs(a - b).max(over), np.abs(b).max(over), b.min(over), b.max(over)
+        if not (np.isfinite(error).all() and np.isfinite(scale).all()):
+            finite = np.isfinite(b)
+            apart = np.where(finite, np.where(np.isfinite(a), np.abs(a - b), np.inf), 0)
+            error, scale = apart.max(over), np.where(finite, np.abs(b), 0).max(over)
+            low, high = np.where(finite, b, np.inf).min(over), np.where(finite, b, -np.inf).max(over)
+    varied = (high > low) if over and np.prod([b.shape[i] for i in over]) > 1 else (scale > 0)
+    known = found.get(tensor.name)
+    if known is None or known.error.shape != error.shape:
+        found.setdefault(tensor.name, Difference(error, scale, np.asarray(varied)))
+        return
+    known.error, known.scale = np.maximum(known.error, error), np.maximum(known.scale, scale)
+    known.varied = known.varied | varied
+
+
+def _rounded(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
+    """The model with float weights moved by a rounding step; itself where they lie in a file."""
+    if any(t.data_location == TensorProto.EXTERNAL for t in model.graph.initializer):
+        return model
+    moved = onnx.ModelProto()
+    moved.CopyFrom(model)
+    for tensor in moved.graph.initializer:
+        if tensor.data_type in _CALM and len(tensor.dims) > 1:
+            values = numpy_helper.to_array(tensor)
+            tensor.CopyFrom(numpy_helper.from_array(_moved(values, rng, 1), tensor.name))
+    return moved
+
+
+def _moved(array: Array, rng: np.random.Generator, steps: int) -> Array:
+    """Floats a few rounding steps away; zeros, which may be masks, stay."""
+    if array.dtype.kind not in "fV" or array.dtype.names:
+        return array
+    eps = {2: 2**-11, 4: 2**-24, 8: 2**-53}[array.dtype.itemsize]
+    eps = 2**-8 if array.dtype.kind == "V" else eps
+    wide = array.astype(np.float64)
+    return (wide * (1 + 2 * eps * rng.integers(-steps, steps + 1, array.shape))).astype(array.dtype)
