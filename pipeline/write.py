@@ -133,6 +133,8 @@ def _report(run: Run, plan: Plan, written: _Written, proof: Proof) -> Result:
         latency=latency,
         data=run.data_in_words,
         proof=proof.error,
+        compared=proof.tensors,
+        inner=proof.inner,
         seconds=seconds,
         head=run.settings.replace_head,
     )

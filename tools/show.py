@@ -61,6 +61,9 @@ def print_result(
         f"criterion {plan.criterion}, allocation {plan.allocation}, reconstruction {plan.reconstruct}; "
         f"proof error {report.proof:.1e}; {report.seconds:.2f} s"
     )
+    if report.compared is not None and report.inner is not None:
+        seen, cut = report.compared
+        console.print(f"{seen} of {cut} cut tensors compared, worst {report.inner:.0e}")
     if report.head is not None:
         console.print(
             "the head was replaced by pooling and one linear layer: this is not a cut and is not proved; fine-tune it"

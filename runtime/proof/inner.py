@@ -21,7 +21,12 @@ Array = np.ndarray
 Feeds = Mapping[str, Array]
 
 # Largest difference, relative to the channel's largest number, that is not looked into: about a hundred rounding steps.
-_CALM = {TensorProto.FLOAT: 1e-5, TensorProto.DOUBLE: 1e-10, TensorProto.FLOAT16: 2e-2, TensorProto.BFLOAT16: 1e-1}
+_CALM: dict[int, float] = {
+    TensorProto.FLOAT: 1e-5,
+    TensorProto.DOUBLE: 1e-10,
+    TensorProto.FLOAT16: 2e-2,
+    TensorProto.BFLOAT16: 1e-1,
+}
 _ROUNDING = 10  # times what rounding alone does to the channel is rounding; a wrong index is far above
 _DRAWS = 3  # of rounding errors
 _STEPS = 4  # rounding steps, at most, that an input is moved by

@@ -26,7 +26,7 @@ def agreement(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> Proof:
     chosen = observed(model.graph)
     hidden = {output: tensor for output, tensor in chosen.items() if tensor != output}
     hidden = {output: tensor for output, tensor in hidden.items() if tensor in module.tensor_names}
-    session = open_session(model, device="cpu", optimise=False, additions=taps(hidden, model.graph) if hidden else None)
+    session = open_session(model, device="cpu", optimise=False, additions=taps(hidden) if hidden else None)
     reference = session.run(feeds, [tap(name) if name in hidden else name for name in module.output_names])
     seen: dict[str, Tensor] = {}
     with torch.no_grad():
