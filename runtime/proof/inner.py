@@ -30,8 +30,8 @@ _CALM: dict[int, float] = {
 _ROUNDING = 10  # times what rounding alone does to the channel is rounding; a wrong index is far above
 _DRAWS = 3  # of rounding errors
 _STEPS = 4  # rounding steps, at most, that an input is moved by
-_ELEMENTS = 1 << 18  # of a tensor that are compared; of larger ones every so manieth position is
-_BYTES = 128 << 20  # of tensors that are held at once
+_ELEMENTS = 1 << 16  # of a tensor that are compared; of larger ones every so manieth position is
+_BYTES = 256 << 20  # of tensors that are held at once
 _PREFIX = "onnx_prune.inner."
 
 
@@ -140,11 +140,11 @@ def _parts(tensors: Sequence[Watched], runs: int) -> Iterator[list[Watched]]:
     part: list[Watched] = []
     size = 0
     for tensor in tensors:
-        if part and size + tensor.bytes * 2 * runs > _BYTES:
+        if part and size + tensor.bytes * (runs + 1) > _BYTES:
             yield part
             part, size = [], 0
         part.append(tensor)
-        size += tensor.bytes * 2 * runs
+        size += tensor.bytes * (runs + 1)
     if part:
         yield part
 

@@ -120,11 +120,12 @@ def _prove_inner(
     bad: dict[str, np.ndarray] = {}
     worst = 0.0
     for number, inputs in enumerate(itertools.chain([runs], _further(runs))):
-        wanted = [t for t in tensors if t.name in bad or t.name not in seen]
+        wanted = [t for t in tensors if t.name in bad or number == 0 or (t.kept and t.name not in seen)]
         if not wanted:
             break
         found = differences(model, twin, wanted, inputs, device)
-        suspects = [t for t in wanted if t.name in wrong(wanted, found, {})]
+        large = wrong(wanted, found, {})
+        suspects = [t for t in wanted if t.name in large]
         noise = rounding(twin, suspects, inputs, device)
         now = wrong(suspects, found, noise)
         for name in [name for name in bad if name in found]:
