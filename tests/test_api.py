@@ -69,7 +69,20 @@ FIELDS = {
         "slices",
     ],
     "Preprocessing": ["mean", "std", "resize", "crop", "scale", "layout"],
-    "Report": ["model", "groups", "macs", "params", "size", "latency", "proof", "seconds", "data", "head"],
+    "Report": [
+        "model",
+        "groups",
+        "macs",
+        "params",
+        "size",
+        "latency",
+        "proof",
+        "seconds",
+        "data",
+        "head",
+        "compared",
+        "inner",
+    ],
 }
 ERRORS = {
     "OnnxPruneError": 1,
