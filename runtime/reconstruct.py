@@ -17,6 +17,7 @@ import onnx_graphsurgeon as gs
 from ..passes.algebra.least_squares import Refit
 from ..passes.algebra.normal_equations import NormalEquations, choose_ridge
 from ..passes.channels.affine import AffineConsumer, affine_consumers, write_refit
+from ..passes.channels.constants import kept
 from ..passes.channels.labels import Labels
 from ..passes.graph.model import Graph
 from ..passes.rewrite.taps import Positions, Taps, find_taps
@@ -86,18 +87,14 @@ def _fits(labels: Labels, removed: Array, cut: Graph, taps: Taps) -> list[_Fit]:
     for node in labels.graph.gs.nodes:
         name = node.outputs[0].name if node.outputs else ""
         consumer = consumers.get(name)
-        kept = None if consumer is None else _kept(consumer.inputs, removed)
-        if any(t.name in changed for t in node.inputs) or (kept is not None and not kept.all()):
+        inputs = None if consumer is None else kept(consumer.inputs, removed)
+        if any(t.name in changed for t in node.inputs) or (inputs is not None and not inputs.all()):
             changed.update(t.name for t in node.outputs)
-            if consumer is not None and kept is not None and name in tapped:
+            if consumer is not None and inputs is not None and name in tapped:
                 total, shortcut = _residual(cut, name, position)
                 rectified = {n.op for n in cut.gs.tensors()[total].outputs} == {"Relu"}
-                fits.append(_Fit(consumer, total, shortcut, rectified, kept, _kept(consumer.outputs, removed)))
+                fits.append(_Fit(consumer, total, shortcut, rectified, inputs, kept(consumer.outputs, removed)))
     return fits
-
-
-def _kept(axis: Array, removed: Array) -> Array:
-    return (axis < 0) | ~removed[axis]
 
 
 def _residual(cut: Graph, name: str, position: dict[str, int]) -> tuple[str, str | None]:

@@ -21,6 +21,11 @@ def gone(axis: Array, removed: Array) -> Array:
     return mask
 
 
+def kept(axis: Array, removed: Array) -> Array:
+    """One bool an index of an axis of labels: whether it is left, as a position is that is no channel."""
+    return ~gone(axis, removed)
+
+
 def cut_names(labels: Labels, removed: Array) -> dict[tuple[str, str], str]:
     """The name under which the cut model holds each constant that loses something, by (constant, use).
 

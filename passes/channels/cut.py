@@ -9,7 +9,7 @@ import onnx_graphsurgeon as gs
 
 from ..graph.model import Graph, constant_values
 from ..graph.values import DYNAMIC, TAINTED
-from .constants import gone
+from .constants import kept
 from .labels import Axes, ConstantAxes, Labels
 
 Array = np.ndarray
@@ -69,7 +69,7 @@ class Cut:
         return self.labels.kinds.get(self.labels.graph.gs.nodes[self.index].inputs[position].name)
 
     def kept(self, labels: Array) -> Array:
-        return ~gone(labels, self.removed)
+        return kept(labels, self.removed)
 
     def size(self, labels: Array) -> int:
         return int(self.kept(labels).sum())

@@ -11,6 +11,7 @@ import numpy as np
 from ..algebra.least_squares import Refit, refit_bias, refit_channel, refit_full
 from ..algebra.moments import Moments, MomentsSet
 from ..channels.affine import AffineConsumer, affine_consumers, write_refit
+from ..channels.constants import kept
 from ..channels.labels import Labels
 from ..graph.model import Graph
 
@@ -25,12 +26,12 @@ def refit_once(labels: Labels, removed: Array, cut: Graph, moments: MomentsSet, 
     """
     done = 0
     for consumer in affine_consumers(labels):
-        kept = np.flatnonzero((consumer.inputs < 0) | ~removed[consumer.inputs])
-        if len(kept) == len(consumer.inputs) or consumer.name not in moments:
+        inputs = np.flatnonzero(kept(consumer.inputs, removed))
+        if len(inputs) == len(consumer.inputs) or consumer.name not in moments:
             continue
-        refit = _refit(consumer, kept, moments[consumer.name], kind)
+        refit = _refit(consumer, inputs, moments[consumer.name], kind)
         if refit is not None:
-            outputs = np.flatnonzero((consumer.outputs < 0) | ~removed[consumer.outputs])
+            outputs = np.flatnonzero(kept(consumer.outputs, removed))
             write_refit(cut, consumer, Refit(refit.weight[outputs], refit.bias[outputs]))
             done += 1
     return done

@@ -96,14 +96,8 @@ def _columns(groups: ChannelGroups) -> tuple[Array, dict[str, slice]]:
 def _readings(groups: ChannelGroups) -> set[tuple[int, int, int]]:
     """(node, input, axis) of every contraction of an activation."""
     labels = groups.labels
-    found = {(mask.node, mask.input, mask.axis) for mask in labels.masks}
-    for consumer in labels.consumers:
-        position = next(i for i, t in enumerate(labels.graph.gs.nodes[consumer.node].inputs) if t.name == consumer.data)
-        for axis, there in enumerate(labels.axes.get(consumer.data, ())):
-            if there is consumer.labels or np.array_equal(there, consumer.labels):
-                found.add((consumer.node, position, axis))
-                break
-    return found
+    masked = {(mask.node, mask.input, mask.axis) for mask in labels.masks}
+    return masked | {(c.node, c.data_at.input, c.data_at.axis) for c in labels.consumers if c.data in labels.axes}
 
 
 def _site_columns(groups: ChannelGroups, number: int, position: int, axis: int, table: Array) -> Array:
