@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -26,12 +25,13 @@ from ..passes.selection.tradeoff import savings
 from ..passes.selection.words import word
 from ..runtime.analysis import Analysis
 from ..runtime.data.open import Data
+from ..runtime.data.sources import Batch
 from ..runtime.measure.sensitivity import Sensitivities, measure_sensitivity, scaled_by_network
 from .settings import Settings
 from .within_latency import plan_within_latency
 
 Progress = Callable[[str], None]
-_SENSITIVITY_BATCHES = 2
+_SENSITIVITY_IMAGES, _SENSITIVITY_MACS = (64, 256), 64 << 30  # images, the fewest and the most; in one pass over them
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,14 @@ class Decision:
 
         if wanted is None or wanted.kind != "latency":
             return within(wanted)
-        return plan_within_latency(self.analysis, wanted, within, device=self.settings.device, progress=self.progress)
+        return plan_within_latency(
+            self.analysis,
+            wanted,
+            within,
+            device=self.settings.device,
+            threads=self.settings.threads,
+            progress=self.progress,
+        )
 
     def evidence(self, criterion: Criterion, moments: MomentsSet | None) -> Evidence:
         """What the criterion may look at; what it needs and nobody has measured yet is measured."""
@@ -162,10 +169,14 @@ class Decision:
             self.analysis.groups,
             rankings,
             moments,
-            itertools.islice(self.data, _SENSITIVITY_BATCHES),
+            _first(self.data, self._sensitivity_images()),
             device=self.settings.device,
             progress=lambda done, of: self.progress(f"measuring sensitivity: {done} of {of} groups"),
         )
+
+    def _sensitivity_images(self) -> int:
+        macs = self.analysis.cost.macs(self.analysis.cost.units)
+        return int(np.clip(_SENSITIVITY_MACS // max(macs, 1), *_SENSITIVITY_IMAGES))
 
     def _reconstruction(self, moments: MomentsSet | None) -> str:
         """The kind of refit; raises UsageError where what it needs is not there."""
@@ -221,3 +232,13 @@ def _some_cut(groups: ChannelGroups, settings: Settings, stays: frozenset[str]) 
             fix="say what stays yourself (--exclude), or leave the preset out",
         )
     return stays
+
+
+def _first(data: Data, images: int) -> Iterator[Batch]:
+    """The first batches of the data, until so many samples are in them."""
+    seen = 0
+    for batch in data:
+        yield batch
+        seen += len(next(iter(batch.feeds.values())))
+        if seen >= images:
+            return

@@ -48,6 +48,7 @@ def prune(  # noqa: PLR0913 - each argument is a flag of the command line
     seed: int = 0,
     device: Device = "auto",
     measure: bool = True,
+    threads: int | None = 1,
     sizes: Mapping[str, int] | None = None,
     progress: Progress = lambda stage: None,
 ) -> Result:
@@ -73,6 +74,7 @@ def prune(  # noqa: PLR0913 - each argument is a flag of the command line
         seed: of everything that is drawn.
         device: "auto", "cpu" or "cuda".
         measure: whether latency is measured.
+        threads: of one operator while it is; None: all cores.
         sizes: values of free dimensions of the inputs, by name.
         progress: is told each stage, in words.
 
@@ -99,6 +101,7 @@ def prune(  # noqa: PLR0913 - each argument is a flag of the command line
         seed=seed,
         device=device,
         measure=measure,
+        threads=threads,
     )
     run = read(model, make_settings(settings), progress, sizes)
     if run.settings.replace_head is not None:
@@ -156,6 +159,7 @@ def apply(  # noqa: PLR0913 - each argument is a flag of the command line
     seed: int = 0,
     device: Device = "auto",
     measure: bool = True,
+    threads: int | None = 1,
     progress: Progress = lambda stage: None,
 ) -> Result:
     """Redo a plan, on its model or another checkpoint of the same graph, with proof and measurement.
@@ -163,7 +167,9 @@ def apply(  # noqa: PLR0913 - each argument is a flag of the command line
     plan: a Plan, or the path of a plan.json. The other arguments are those of `prune`. Raises ReadError for what cannot
     be read, UsageError where plan and model do not belong together, ProofError as `prune`.
     """
-    chosen = Settings(replace_head=replace_head, inexact=inexact, seed=seed, device=device, measure=measure)
+    chosen = Settings(
+        replace_head=replace_head, inexact=inexact, seed=seed, device=device, measure=measure, threads=threads
+    )
     settings = make_settings(chosen)
     start = time.perf_counter()
     loaded = plan if isinstance(plan, Plan) else Plan.load(plan)

@@ -18,12 +18,19 @@ class GroupRow:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Pairs are (before, after). size: bytes of the file; latency: ms, None where it was not measured.
+    """What a run brought; pairs are (before, after).
 
-    data: what channels were chosen and refitted on, None for the weights alone; proof: largest relative difference to
-    the original with silenced channels; compared: how many of the tensors that the cut changed the proof saw with
-    finite, varied numbers, and how many there are; inner: the largest relative difference of a channel in them;
-    seconds: load to proof; head: by what the last layers were replaced after the proof, None where they were not.
+    size: bytes of the file
+    latency: milliseconds, None where it was not measured
+    proof: largest relative difference of the outputs to those of the original with silenced channels
+    seconds: load to proof
+    data: what channels were chosen and refitted on, None for the weights alone
+    head: by what the last layers were replaced after the proof, None where they were not
+    compared: how many of the tensors that the cut changed the proof saw with finite, varied numbers, and how many there
+        are
+    inner: the largest relative difference of a channel in them
+    latency_ratio: after / before, by processor time where the machine was busy
+    measured_on: threads and processor, and whether it was busy
     """
 
     model: str
@@ -38,6 +45,8 @@ class Report:
     head: str | None = None
     compared: tuple[int, int] | None = None
     inner: float | None = None
+    latency_ratio: float | None = None
+    measured_on: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

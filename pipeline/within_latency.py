@@ -12,7 +12,7 @@ from ..passes.graph.export import to_model
 from ..passes.selection.budget import Budget
 from ..passes.selection.plan import Plan, removed_from_plan
 from ..runtime.analysis import Analysis
-from ..runtime.measure.latency import compare
+from ..runtime.measure.latency import compare, ratio
 from ..runtime.session import Device
 
 _LEAST_SHARE, _ROUNDS = 0.1, 5
@@ -24,6 +24,7 @@ def plan_within_latency(
     plan: Callable[[Budget], Plan],
     *,
     device: Device,
+    threads: int | None,
     progress: Callable[[str], None],
 ) -> Plan:
     """The plan of the largest share of MACs that holds the budget, by bisection. Raises BudgetError with `possible`."""
@@ -33,11 +34,11 @@ def plan_within_latency(
         progress(f"measuring latency at {asked:.0%} of the MACs")
         tried = plan(Budget(macs=asked))
         model = to_model(apply_removal(analysis.groups.labels, removed_from_plan(analysis.groups, tried)))
-        before, after = compare([analysis.graph.source, model], analysis.feeds, device=device)
-        if after <= budget.limit(before):
+        before, after = compare([analysis.graph.source, model], analysis.feeds, device=device, threads=threads)
+        if ratio(before, after) * before.wall <= budget.limit(before.wall):
             best, low = tried, asked
         elif share is not None:
-            least = after
+            least = ratio(before, after) * before.wall
             break
         else:
             high = asked

@@ -23,7 +23,7 @@ from ..passes.rewrite.one_shot import refit_once
 from ..passes.selection.plan import Plan, recounted, removed_from_plan
 from ..runtime.fit_head import fit_head
 from ..runtime.measure.calibrate import Calibration
-from ..runtime.measure.latency import compare
+from ..runtime.measure.latency import Timing, compare, machine, ratio
 from ..runtime.proof.compare import Proof
 from ..runtime.proof.prove import prove_cut
 from ..runtime.reconstruct import refit_sequentially
@@ -123,31 +123,39 @@ def _report(run: Run, plan: Plan, written: _Written, proof: Proof) -> Result:
     analysis = run.analysis
     model = infer_shapes(written.model)
     seconds = time.perf_counter() - run.start
-    latency = _latency(run, model)
+    timings = _timings(run, model)
     report = Report(
         model=analysis.name,
         groups=tuple(_rows(analysis.groups, plan)),
         macs=(plan.macs[0], written.macs),
         params=(plan.params[0], written.params),
         size=(file_bytes(analysis.graph.source), file_bytes(model)),
-        latency=latency,
+        latency=None if timings is None else (timings[0].wall, timings[1].wall),
         data=run.data_in_words,
         proof=proof.error,
         compared=proof.tensors,
         inner=proof.inner,
         seconds=seconds,
         head=run.settings.replace_head,
+        latency_ratio=None if timings is None else ratio(*timings),
+        measured_on=None if timings is None else _measured_on(run, timings),
     )
     return Result(model, plan, report, analysis.graph.external, analysis.graph.source)
 
 
-def _latency(run: Run, model: onnx.ModelProto) -> tuple[float, float] | None:
+def _timings(run: Run, model: onnx.ModelProto) -> tuple[Timing, Timing] | None:
     if not run.settings.measure:
         return None
     run.progress("measuring latency")
     models = [run.analysis.graph.source, model]
-    before, after = compare(models, run.analysis.feeds, device=run.settings.device)
+    before, after = compare(models, run.analysis.feeds, device=run.settings.device, threads=run.settings.threads)
     return before, after
+
+
+def _measured_on(run: Run, timings: tuple[Timing, Timing]) -> str:
+    threads = "1 thread" if run.settings.threads == 1 else f"{run.settings.threads or 'all'} threads"
+    busy = ", which was busy: compared by processor time" if any(timing.busy for timing in timings) else ""
+    return f"{threads} of {machine()}{busy}"
 
 
 def added_elements(before: onnx.ModelProto, after: onnx.ModelProto) -> int:

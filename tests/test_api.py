@@ -21,13 +21,13 @@ OF_DATA = ["calibration", "samples", "preprocessing"]
 FUNCTIONS = {
     "prune": [
         "model", "budget", "preset", "criterion", "allocation", "reconstruct", *OF_DATA, "moments", "save_moments",
-        "align", "exclude", "replace_head", "inexact", "seed", "device", "measure", "sizes", "progress",
+        "align", "exclude", "replace_head", "inexact", "seed", "device", "measure", "threads", "sizes", "progress",
     ],
     "inspect": ["model", "device", "seed", "sizes", "example", "inexact"],
     "sensitivity": [
         "model", *OF_DATA, "criterion", "reconstruct", "exclude", "inexact", "seed", "device", "sizes", "progress",
     ],
-    "apply": ["model", "plan", "replace_head", "inexact", "seed", "device", "measure", "progress"],
+    "apply": ["model", "plan", "replace_head", "inexact", "seed", "device", "measure", "threads", "progress"],
     "evaluate": ["model", "data", "reference", "samples", "preprocessing", "seed", "device"],
     "finetune": [
         "model", "train", "teacher", "evaluation", "recipe", "preprocessing", "folder", "resume", "device", "progress",
@@ -53,6 +53,7 @@ FIELDS = {
         "seed",
         "device",
         "measure",
+        "threads",
     ],
     "Budget": ["macs", "params", "size", "latency", "channels"],
     "Plan": [
@@ -82,6 +83,8 @@ FIELDS = {
         "head",
         "compared",
         "inner",
+        "latency_ratio",
+        "measured_on",
     ],
 }
 ERRORS = {

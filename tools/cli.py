@@ -24,6 +24,7 @@ from .options import (
     OUTPUT,
     SEED,
     SIZES,
+    THREADS,
     check_outputs,
     free_sizes,
     preprocessing,
@@ -101,6 +102,7 @@ def cli() -> None:
 @DEVICE
 @SIZES
 @NO_LATENCY
+@THREADS
 @IN_TURNS
 @JSON
 def prune(model: Path, output: Path | None, as_json: bool, no_latency: bool, **options: Any) -> None:  # noqa: ANN401
@@ -160,7 +162,7 @@ _NOT_REFITTED = (
     "the weights that stay were not refitted: accuracy is not protected\n"
     "  fix:   give --reconstruct sequential, or fine-tune the result"
 )
-_PLAIN = ("align", "exclude", "inexact", "replace_head", "seed", "device")
+_PLAIN = ("align", "exclude", "inexact", "replace_head", "seed", "device", "threads")
 _DATA_DRIVEN = ("preset", "criterion", "allocation", "reconstruct", "calibration", "samples", "moments", "save_moments")
 
 

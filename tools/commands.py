@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -141,25 +142,27 @@ def sensitivity(model: Path, as_json: bool, **options: Any) -> None:  # noqa: AN
 @click.option(
     "--seconds", type=click.FloatRange(min=0), default=5, show_default=True, help="To measure for, all models together."
 )
-@click.option("--threads", type=int, help="Of one operator. Default: all cores.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of one operator.")
+@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Samples in one run.")
 @DEVICE
 @SIZES
 @JSON
-def bench(models: tuple[Path, ...], seconds: float, threads: int | None, as_json: bool, **options: Any) -> None:  # noqa: ANN401
-    """Measure the latency of MODELS in ONNX Runtime, on the first one's random input at batch 1, in turns."""
+def bench(models: tuple[Path, ...], seconds: float, threads: int, batch: int, as_json: bool, **options: Any) -> None:  # noqa: ANN401
+    """Measure the latency of MODELS in ONNX Runtime, on the first one's random input, in turns."""
     from ..runtime.data.random_feeds import runnable_feeds
-    from ..runtime.measure.latency import compare
+    from ..runtime.measure.latency import compare, machine
     from .show import print_latencies
 
     device = options["device"]
     with progress_shown(as_json) as progress:
         progress("measuring latency")
-        feeds = runnable_feeds(models[0], batch=1, sizes=free_sizes(options["sizes"]), device=device)
-        times = compare(models, feeds, seconds=seconds, device=device, threads=threads)
+        feeds = runnable_feeds(models[0], batch=batch, sizes=free_sizes(options["sizes"]), device=device)
+        timings = compare(models, feeds, seconds=seconds, device=device, threads=threads)
     if as_json:
-        print_json({"models": [{"model": str(m), "latency": t} for m, t in zip(models, times, strict=True)]})
+        rows = [{"model": str(m), "latency": t.wall, **asdict(t)} for m, t in zip(models, timings, strict=True)]
+        print_json({"machine": machine(), "threads": threads, "models": rows})
     else:
-        print_latencies([str(model) for model in models], times)
+        print_latencies([str(model) for model in models], timings)
 
 
 COMMANDS = (apply, bench, demo, evaluate, inspect, sensitivity)

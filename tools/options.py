@@ -55,6 +55,9 @@ ALIGN = click.option(
 OUTPUT = click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Default: MODEL's name with .pruned.onnx."
 )
+THREADS = click.option(
+    "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of one operator, for latency."
+)
 NO_LATENCY = click.option("--no-latency", is_flag=True, help="Do not measure latency before and after.")
 BUDGETS = options(
     click.option("--macs", help="Multiply-accumulates to keep: 50% (the default) or 2G."),

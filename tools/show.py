@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..passes.selection.presets import most_sensitive
+from ..runtime.measure.latency import Timing, machine, ratio
 from ..runtime.measure.sensitivity import LEVELS
 from ..runtime.soundness import why_nothing
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ..runtime.analysis import Analysis
     from ..runtime.measure.sensitivity import Sensitivities
 
+_NO_FASTER = 0.98  # of the time before
 _MANY = 40  # group rows shown in full; more are summed up
 _WIDE = 100  # columns of a file or a pipe
 _KINDS = {"kl": "KL divergence of the outputs, nats a sample", "relative mse": "relative squared error of the outputs"}
@@ -64,6 +66,10 @@ def print_result(
     if report.compared is not None and report.inner is not None:
         seen, cut = report.compared
         console.print(f"{seen} of {cut} cut tensors compared, worst {report.inner:.0e}")
+    if report.measured_on is not None:
+        console.print(Text(f"latency on {report.measured_on}", style="dim"))
+    if report.latency_ratio is not None and report.latency_ratio > _NO_FASTER:
+        console.print("no faster than before: the layers that were cut are not what this model spends its time on")
     if report.head is not None:
         console.print(
             "the head was replaced by pooling and one linear layer: this is not a cut and is not proved; fine-tune it"
@@ -82,7 +88,7 @@ def _summary(result: Result, accuracy: tuple[float, float] | None) -> Table:
         table.add_row(name, text(before), text(after), f"{after / before:.1%}" if before else "")
     if report.latency is not None:
         before, after = report.latency
-        table.add_row("latency", f"{before:.2f} ms", f"{after:.2f} ms", f"{after / before:.1%}")
+        table.add_row("latency", f"{before:.3g} ms", f"{after:.3g} ms", f"{report.latency_ratio:.1%}")
     if accuracy is not None:
         table.add_row("top-1", f"{accuracy[0]:.2%}", f"{accuracy[1]:.2%}", "")
     return table
@@ -201,11 +207,16 @@ def print_sensitivity(analysis: Analysis, found: Sensitivities) -> None:
         )
 
 
-def print_latencies(models: list[str], times: list[float]) -> None:
-    """Medians, and their ratio to the first."""
+def print_latencies(models: list[str], timings: list[Timing]) -> None:
+    """Wall and processor time of each, the spread of the runs, and the ratio to the first."""
     table = Table(show_edge=False, pad_edge=False)
-    for heading in ("model", "latency", "of the first"):
+    for heading in ("model", "latency", "processor time", "spread", "of the first"):
         table.add_column(heading, justify="left" if heading == "model" else "right", overflow="fold")
-    for model, time in zip(models, times, strict=True):
-        table.add_row(Text(model), f"{time:.2f} ms", f"{time / times[0]:.1%}")
-    _console().print(table)
+    for model, t in zip(models, timings, strict=True):
+        share = f"{ratio(timings[0], t):.1%}"
+        table.add_row(Text(model), f"{t.wall:.3g} ms", f"{t.cpu:.3g} ms", f"{t.spread:.0%}", share)
+    console = _console()
+    console.print(table)
+    console.print(Text(f"measured on {machine()}", style="dim"))
+    if any(t.busy for t in timings):
+        console.print("the machine was busy: the last column compares processor time")

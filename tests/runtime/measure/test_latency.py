@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from onnx import parser
 from onnx_prune.runtime.measure import latency
-from onnx_prune.runtime.measure.latency import compare
+from onnx_prune.runtime.measure.latency import Timing, compare, ratio
 
 
 def chain(length: int):
@@ -25,39 +25,60 @@ FEEDS = {"t0": np.full((192, 192), 1 / 192, np.float32)}
 
 def test_the_longer_model_takes_longer_and_time_is_bounded():
     start = time.perf_counter()
-    short, long = compare([chain(1), chain(20)], FEEDS, seconds=0.3, warmup=0.1, device="cpu")
-    assert 0 < 3 * short < long < 1000
+    short, long = compare([chain(1), chain(20)], FEEDS, seconds=0.3, warmup=0.1, device="cpu", threads=1)
+    assert 0 < 3 * short.wall < long.wall < 1000
+    assert 0 < 3 * short.cpu < long.cpu < 1000
+    assert ratio(short, long) > 3
     assert time.perf_counter() - start < 5
 
 
 class FakeSession:
-    """Takes `cost` seconds of a clock that only it moves, and logs its runs."""
+    """Takes `cost` seconds of a clock that only it moves, and logs its runs; the processor works a share of it."""
 
     log: list[str]
     now = 0.0
+    spent = 0.0
+    share = 1.0
 
     def __init__(self, name: str, costs: list[float]) -> None:
         self.name, self.costs = name, costs
 
     def run(self, feeds):
         type(self).log.append(self.name)
-        type(self).now += self.costs.pop(0)
+        cost = self.costs.pop(0)
+        type(self).now += cost
+        type(self).spent += cost * self.share
 
 
 @pytest.fixture
 def fake(monkeypatch):
-    FakeSession.log, FakeSession.now = [], 0.0
-    monkeypatch.setattr(latency, "time", SimpleNamespace(perf_counter=lambda: FakeSession.now))
+    FakeSession.log, FakeSession.now, FakeSession.spent, FakeSession.share = [], 0.0, 0.0, 1.0
+    clock = SimpleNamespace(perf_counter=lambda: FakeSession.now, process_time=lambda: FakeSession.spent)
+    monkeypatch.setattr(latency, "time", clock)
     monkeypatch.setattr(latency, "open_session", lambda model, **_: FakeSession(*model))
 
 
 @pytest.mark.usefixtures("fake")
-def test_models_run_in_turns_and_the_median_leaves_the_warm_up_out():
-    a, b = [9.0, 1.0, 1.5, 7.0], [8.0, 2.0, 2.5, 2.0]
-    assert compare([("a", a), ("b", b)], {}, seconds=8, warmup=0) == [1500, 2000]
-    assert "".join(FakeSession.log) == "ab" + "abbaab"
+def test_models_run_in_turns_and_the_lower_quartile_leaves_the_warm_up_out():
+    a, b = [9.0, 1.0, 1.0, 1.0, 7.0], [8.0, 2.0, 2.0, 2.0, 2.0]
+    first, second = compare([("a", a), ("b", b)], {}, seconds=16, warmup=0, threads=1)
+    assert "".join(FakeSession.log) == "ab" + "abbaabba"
+    assert (first.wall, second.wall, second.cpu) == (1000, 2000, 2000)
+    assert first.spread > second.spread == 0
+    assert first.busy
+    assert not second.busy
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_thread_that_waits_for_its_processor_is_compared_by_processor_time():
+    FakeSession.share = 0.5
+    (only,) = compare([("a", [1.0, 2.0, 2.0])], {}, seconds=4, warmup=1, threads=1)
+    assert (only.wall, only.cpu, only.busy) == (2000, 1000, True)
+    assert ratio(Timing(10, 4, 0.0, busy=True), Timing(9, 2, 0.0)) == 0.5
+    assert ratio(Timing(10, 4, 0.0), Timing(9, 2, 0.0)) == 0.9
 
 
 @pytest.mark.usefixtures("fake")
 def test_one_round_is_run_however_long_it_takes():
-    assert compare([("a", [5.0, 4.0])], {}, seconds=1, warmup=1) == [4000]
+    (only,) = compare([("a", [5.0, 4.0])], {}, seconds=1, warmup=1)
+    assert only.wall == 4000
