@@ -10,7 +10,8 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,13 +33,14 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 Source = onnx.ModelProto | str | Path
 Device = Literal["auto", "cpu", "cuda"]
 
+LONGEST_RUN, _GOODBYE = 300.0, 10.0  # seconds: of the first run of a session; that a run is waited for when it is ended
 _FATAL, _WARNING = 4, 2  # severities of ONNX Runtime's log: silent, and its default
 
 
 class Session:
     """An opened model: `inputs` and `outputs` are the names, `device` is where it runs ("cpu" or "cuda")."""
 
-    __slots__ = ("_bfloat16", "_name", "_options", "_session", "device", "inputs", "outputs")
+    __slots__ = ("_bfloat16", "_name", "_options", "_ran", "_session", "device", "inputs", "outputs")
 
     def __init__(self, session: onnxruntime.InferenceSession, name: str) -> None:
         import onnxruntime
@@ -48,6 +50,7 @@ class Session:
         self._name = name
         self._options = onnxruntime.RunOptions()
         self._options.log_severity_level = _FATAL
+        self._ran = False
         self._bfloat16 = any(value.type == "tensor(bfloat16)" for value in (*inputs, *outputs))
         self.inputs = tuple(value.name for value in inputs)
         self.outputs = tuple(value.name for value in outputs)
@@ -63,7 +66,11 @@ class Session:
             return {}
         try:
             run = self._run_values if self._bfloat16 else self._session.run
-            return dict(zip(names, run(names, dict(feeds), self._options), strict=True))
+            if self._ran:
+                return dict(zip(names, run(names, dict(feeds), self._options), strict=True))
+            found = _watched(lambda: run(names, dict(feeds), self._options), self._options, self._name)
+            self._ran = True
+            return dict(zip(names, found, strict=True))
         except _failures() as error:
             shapes = ", ".join(f"{name} {value.dtype}{list(value.shape)}" for name, value in feeds.items())
             raise ReadError(
@@ -78,6 +85,40 @@ class Session:
         """Run as `InferenceSession.run` does; that one refuses bfloat16."""
         given = {name: _to_value(array) for name, array in feeds.items()}
         return [_to_array(value) for value in self._session.run_with_ort_values(names, given, options)]
+
+
+def _watched(run: Callable[[], Sequence[Any]], options: onnxruntime.RunOptions, name: str) -> Sequence[Any]:
+    """What a first run returns: in a thread of its own, so that Ctrl-C is heard, and no longer than LONGEST_RUN."""
+    ended: list[Sequence[Any]] = []
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            ended.append(run())
+        except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
+            failed.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        thread.join(LONGEST_RUN)
+        late = thread.is_alive()
+    except BaseException:
+        options.terminate = True
+        thread.join(_GOODBYE)
+        raise
+    if late:
+        options.terminate = True
+        thread.join(_GOODBYE)
+        options.terminate = False
+        raise ReadError(
+            f"one run of the model takes more than {LONGEST_RUN:g} s",
+            where=name,
+            fix="it may hold a loop without end; prune it for a smaller input (--size-of), or a part of it",
+        )
+    if failed:
+        raise failed[0]
+    return ended[0]
 
 
 def open_session(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -117,7 +118,8 @@ def prune(model: Path, output: Path | None, as_json: bool, no_latency: bool, **o
     from .scores import allowed_drop, guard, require_labels, top1_of
 
     target = target_of(model, output)
-    check_outputs([model], target, options["plan_file"], options["save_moments"])
+    data = [options[name] for name in ("calibration", "evaluation", "moments", "train")]
+    check_outputs([model, *data], target, options["plan_file"], options["save_moments"])
     check_in_turns(options)
     allowed = allowed_drop(options["max_drop"], options["evaluation"])
     budget = {k: options[k] for k in ("macs", "params", "size", "latency", "channels") if options[k]}
@@ -172,10 +174,30 @@ for command in cli.commands.values():  # whole first sentences in the list of co
     command.short_help = " ".join((command.help or "").split("\n\n")[0].split())
 
 
+def _terminated(*_: object) -> NoReturn:
+    """SIGTERM ends the run as an exception does, so that temporary files go."""
+    sys.exit(128 + signal.SIGTERM)
+
+
+def _interrupted() -> NoReturn:
+    click.echo("onnx-prune: interrupted; nothing more was written", err=True)
+    sys.exit(130)
+
+
+_NO_MEMORY = (
+    "onnx-prune: there is not enough memory for this model or these data\n"
+    "  where: this machine, or what is allowed to the process\n"
+    "  fix:   take fewer samples (--samples), smaller inputs (--size-of), or a machine with more"
+)
+
+
 def main() -> None:
     """Run the command line and exit with the code that the error carries; 1 is a bug of ours."""
-    from ..passes.errors import OnnxPruneError
-
+    try:
+        signal.signal(signal.SIGTERM, _terminated)
+        from ..passes.errors import OnnxPruneError
+    except KeyboardInterrupt:
+        _interrupted()
     try:
         cli(prog_name="onnx-prune", standalone_mode=False)
     except OnnxPruneError as error:
@@ -187,7 +209,10 @@ def main() -> None:
         error.show()
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
+        _interrupted()
+    except MemoryError:
+        click.echo(_NO_MEMORY, err=True)
+        sys.exit(3)
     except BrokenPipeError:
         sys.exit(0)
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug is said, not thrown at the user

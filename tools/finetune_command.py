@@ -79,7 +79,7 @@ def finetune(model: Path, teacher: Path | None, output: Path | None, as_json: bo
     from ..runtime.torch.training.finetune import finetune as run
 
     target = output or model.with_name(f"{model.stem}.tuned.onnx")
-    check_outputs([model, *([teacher] if teacher else [])], target)
+    check_outputs([model, teacher, given["train"], given["evaluation"]], target)
     student = load(model)
     lessons = Examples(
         given["train"], given["evaluation"], preprocessing(given), None if teacher is None else load(teacher).source

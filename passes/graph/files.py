@@ -45,7 +45,7 @@ def save_model(
     Raises UsageError where the folder does not exist or cannot be written; ProofError where the result is no valid
     model.
     """
-    path = _target(Path(path))
+    path = target_file(Path(path))
     before = _weights_of(path)
 
     def write(file: Path) -> None:
@@ -134,7 +134,7 @@ def publish(path: Path, write: Callable[[Path], object]) -> Path:
     A file that is replaced leaves its mode to the new one, and a link stays: what it names is replaced. What killed
     runs left in the folder goes.
     """
-    path = _target(path)
+    path = target_file(path)
     sweep(path.parent)
     try:
         with scratch_folder(path.parent) as folder:
@@ -150,7 +150,7 @@ def publish(path: Path, write: Callable[[Path], object]) -> Path:
     return path
 
 
-def _target(path: Path) -> Path:
+def target_file(path: Path) -> Path:
     """The file to write: what a link names. Raises UsageError where it is no regular file, or its folder is missing."""
     try:
         path = Path(os.path.realpath(path))

@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from ..errors import ReadError, UsageError
-from .mapped import is_external, is_mapped, locate, stored_bytes, tensor_array
+from .mapped import entries, is_external, is_mapped, locate, stored_bytes, tensor_array
 from .tidy import tidied
 
 OLDEST_OPSET = 7
@@ -45,6 +45,16 @@ def read_model(source: Source, *, mapped: bool = False) -> tuple[onnx.ModelProto
     if external and not known:
         _fetch(model, tensors, source, where, mapped=mapped)
     return model, external
+
+
+def external_files(path: Path) -> list[Path]:
+    """The files beside a model that it reads; none of what is no model."""
+    try:
+        model = _parse(path, str(path))
+    except ReadError:
+        return []
+    names = {entries(tensor).get("location", "") for tensor in _tensors(model.graph) if is_external(tensor)}
+    return [path.parent / name for name in sorted(names) if name]
 
 
 def _parse(source: Source, where: str) -> onnx.ModelProto:

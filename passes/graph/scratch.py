@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -19,9 +20,16 @@ _OURS = re.compile(rf"{re.escape(_PREFIX)}{_HOST}-(\d+)-")
 @contextmanager
 def scratch_folder(parent: str | os.PathLike[str] | None = None) -> Generator[Path]:
     """A new folder in `parent`, by default where temporary files go, for as long as the context lasts."""
+    if parent is None:
+        _sweep_temporary()
     prefix = f"{_PREFIX}{_HOST}-{os.getpid()}-"
     with tempfile.TemporaryDirectory(dir=parent, prefix=prefix, ignore_cleanup_errors=True) as folder:
         yield Path(folder)
+
+
+@functools.cache
+def _sweep_temporary() -> None:
+    sweep()
 
 
 def sweep(parent: str | os.PathLike[str] | None = None) -> None:

@@ -12,10 +12,11 @@ import numpy as np
 
 from ..channels.constants import cut_names, gone
 from ..channels.cost import CostModel
-from ..channels.groups import ChannelGroups
+from ..channels.groups import ChannelGroup, ChannelGroups
 from ..channels.labels import Labels
 from ..errors import ReadError, UsageError
 from ..graph.files import write_text
+from ..graph.reading import check_regular
 from .budget import Budget
 from .plan_json import MalformedError, expect, layout, members, numbers, pair
 
@@ -86,7 +87,7 @@ class Plan:
         """The inverse of `to_json`; "slices" may be missing. Raises ReadError for anything else."""
         try:
             data = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ReadError(f"the plan is not valid JSON ({error})", where=where, fix=_WRITTEN) from None
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ReadError("this is not a plan of onnx-prune", where=where, fix=_WRITTEN)
@@ -105,6 +106,7 @@ class Plan:
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Plan:
         """Read a file that `save` wrote. Raises ReadError."""
+        check_regular(path)
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -171,8 +173,9 @@ def removed_from_plan(groups: ChannelGroups, plan: Plan) -> Array:
     where its slices are not those of its groups.
     """
     _check_graph(groups, plan)
+    by_name = {group.name: group for group in groups.groups}
     for planned in plan.groups:
-        _check_group(groups, planned)
+        _check_group(by_name.get(planned.name), planned)
     removed = groups.removed_labels(plan.removed)
     if plan.slices is not None:
         expected = removed_slices(groups.labels, removed)
@@ -195,7 +198,9 @@ def _check_graph(groups: ChannelGroups, plan: Plan) -> None:
     detail = "the groups are the same, but not all operators, names and shapes"
     if differing:
         name = differing[0]
-        detail = f"group '{name}' has {planned.get(name, 'no')} units in the plan, {units.get(name, 'no')} in the model"
+        detail = (
+            f"group '{name}' has {planned.get(name, 'no')} units in the plan, {units.get(name, 'none')} in the model"
+        )
     raise UsageError(
         f"the plan was made for another graph, '{plan.model}'",
         where=f"'{graph.source.graph.name}': {detail}",
@@ -203,8 +208,7 @@ def _check_graph(groups: ChannelGroups, plan: Plan) -> None:
     )
 
 
-def _check_group(groups: ChannelGroups, planned: PlannedGroup) -> None:
-    group = next((g for g in groups.groups if g.name == planned.name), None)
+def _check_group(group: ChannelGroup | None, planned: PlannedGroup) -> None:
     if group is None or group.units != planned.units:
         has = "no such group" if group is None else f"{group.units} units"
         raise UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -216,3 +217,35 @@ def test_a_failing_run_and_a_missing_gpu_print_nothing():
 
 def test_what_is_printed_is_seen():
     assert "Attempting to broadcast" in errors_printed(severity=2)
+
+
+def test_a_loop_without_end_is_ended(monkeypatch):
+    """2^62 rounds, of which one run waits for none."""
+    monkeypatch.setattr(session_module, "LONGEST_RUN", 0.5)
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["c"], ["more"]), helper.make_node("Add", ["v", "v"], ["w"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v", TensorProto.FLOAT, [1]),
+        ],
+        [
+            helper.make_tensor_value_info("more", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("w", TensorProto.FLOAT, [1]),
+        ],
+    )
+    constants = [numpy_helper.from_array(np.int64(2**62), "n"), numpy_helper.from_array(np.array(True), "t")]
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Loop", ["n", "t", "x"], ["y"], body=body)], "g", [x], [y], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    with pytest.raises(ReadError, match=r"takes more than 0\.5 s"):
+        open_session(model, device="cpu").run({"x": np.ones(1, np.float32)})
+
+
+def test_telemetry_is_off_unless_the_user_says_so():
+    ask = "import os, onnx_prune.runtime.session; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    free = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    for given, expected in (({}, "1"), ({"ORT_DISABLE_TELEMETRY": "0"}, "0")):
+        done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True, env=free | given)
+        assert done.stdout.strip() == expected

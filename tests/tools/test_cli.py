@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -326,3 +327,86 @@ def test_a_folder_is_no_model(run):
 
 def test_tables_in_a_pipe_are_a_hundred_columns_wide_at_most(run):
     assert max(map(len, run("inspect", "digits.onnx", "--members")[1].splitlines())) <= 100
+
+
+# --- what is read is never written over -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flag", ["-o", "--plan", "--save-moments"])
+@pytest.mark.parametrize("kind", ["model", "hard link", "link", "weights", "calibration", "evaluation", "in a folder"])
+def test_no_output_replaces_what_the_run_reads(run, tmp_path, flag, kind):
+    model = onnx.load("digits.onnx")
+    onnx.save(model, "apart.onnx", save_as_external_data=True, location="apart.bin", size_threshold=0)
+    (tmp_path / "images").mkdir()
+    for name in ("data.npz", "images/00.png"):
+        (tmp_path / name).write_bytes(Path(DATA[1]).read_bytes())
+    (tmp_path / "hard.onnx").hardlink_to(tmp_path / "apart.onnx")
+    (tmp_path / "soft.onnx").symlink_to(tmp_path / "apart.onnx")
+    target = {
+        "model": "apart.onnx",
+        "hard link": "hard.onnx",
+        "link": "soft.onnx",
+        "weights": "apart.bin",
+        "calibration": "data.npz",
+        "evaluation": "data.npz",
+        "in a folder": "images/00.png",
+    }[kind]
+    data = {"evaluation": ["--evaluate", "data.npz"], "in a folder": ["--calibration", "images"]}
+    before = (tmp_path / target).read_bytes()
+    given = data.get(kind, ["--calibration", "data.npz"])
+    code, out, err = run("apart.onnx", *given, flag, target, *([] if flag == "-o" else ["-o", "o.onnx"]))
+    assert (code, out) == (2, "")
+    assert_error(err, "the output is the input")
+    assert (tmp_path / target).read_bytes() == before
+
+
+def test_a_pipe_as_the_output_is_refused_before_the_work(run, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    code, _, err = run("digits.onnx", "-o", "pipe")
+    assert code == 2
+    assert_error(err, "a device or a pipe")
+    assert run("digits.onnx", "-o", "x" * 300)[0] == 3
+    assert run("x" * 300)[0] == 3
+    assert run("pipe")[0] == 3
+
+
+# --- how they are stopped ---------------------------------------------------------------------------------------------
+
+_STOPPED = """
+import os, signal, sys, onnx_prune.pipeline.prune, onnx_prune.tools.cli
+number = int(sys.argv.pop())
+from onnx_prune.passes.graph.scratch import scratch_folder
+def prune(*_, **__):
+    with scratch_folder() as folder:
+        (folder / "large").write_bytes(b"much")
+        os.kill(os.getpid(), number)
+        while True:
+            signal.pause()
+onnx_prune.pipeline.prune.prune = prune
+onnx_prune.tools.cli.main()
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(15, 143), (2, 130)])
+def test_a_stopped_run_leaves_no_temporary_file(run, tmp_path, number, code):
+    (tmp_path / "temporary").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", _STOPPED, "digits.onnx", str(number)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path / "temporary")},
+        check=False,
+    )
+    assert done.returncode == code
+    assert list((tmp_path / "temporary").iterdir()) == []
+    assert len(done.stderr.split("\n\n")[-1].strip().splitlines()) <= 1
+
+
+def test_too_little_memory_is_no_bug(run, monkeypatch):
+    def hungry(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(onnx_prune.pipeline.prune, "prune", hungry)
+    code, _, err = run("digits.onnx")
+    assert code == 3
+    assert_error(err, "not enough memory")

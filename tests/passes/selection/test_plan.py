@@ -148,7 +148,7 @@ def test_slices_that_disagree_with_the_groups_are_refused_with_what_to_do(plan, 
 
 
 def test_another_graph_is_refused_with_the_difference(plan, groups_of):
-    with pytest.raises(UsageError, match=r"group 'layer.*' has 32 units in the plan, no in the model"):
+    with pytest.raises(UsageError, match=r"group 'layer.*' has 32 units in the plan, none in the model"):
         removed_from_plan(groups_of(models.lenet5()), replace(plan, groups=plan.groups[2:]))
 
 
@@ -203,3 +203,8 @@ def test_what_cannot_be_read_or_written_says_why(plan, tmp_path):
         Plan.load(tmp_path / "binary")
     with pytest.raises(UsageError, match="folder does not exist"):
         plan.save(tmp_path / "nowhere" / "plan.json")
+
+
+def test_a_plan_that_is_nested_without_end_is_no_json():
+    with pytest.raises(ReadError, match="not valid JSON"):
+        Plan.from_json("[" * 100_000)
