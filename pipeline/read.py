@@ -27,17 +27,23 @@ from .settings import NONE, SYNTHETIC, SYNTHETIC_IF_IMAGES, Settings, filled
 Progress = Callable[[str], None]
 _SYNTHETIC_MACS = 64 << 30  # of one pass over the images: 512 for ResNet-56; by default for networks up to 1 G MACs
 _SYNTHETIC_IMAGES = (64, 512)
+_HELD_OUT = 64  # samples
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run: what was read, and how it is to go. start: when it began, seconds of time.perf_counter."""
+    """One run: what was read, and how it is to go.
+
+    start: when it began, seconds of time.perf_counter
+    held_out: a few samples to judge the result on; others than `data` where there are more than are used
+    """
 
     analysis: Analysis
     settings: Settings
     progress: Progress
     start: float
     data: Data | None = None
+    held_out: Data | None = None
 
     @property
     def decision(self) -> Decision:
@@ -91,10 +97,14 @@ def read(model: Source, settings: Settings, progress: Progress, sizes: Mapping[s
     )
     check_weights(analysis.groups)
     untouched(analysis.groups, settings)  # what matches nothing is said before the work
+    other = replace(settings, seed=settings.seed + 1, samples=_HELD_OUT)
     if data is None:
         data = _synthetic_data(analysis, settings)
+        held_out = None if data is None else _synthetic_data(analysis, other)
+    else:
+        held_out = _given_data(graph, other)
     analysis = replace(analysis, name=model_name(model, graph))
-    return Run(analysis, filled(settings, data=data is not None), progress, start, data)
+    return Run(analysis, filled(settings, data=data is not None), progress, start, data, held_out)
 
 
 def model_name(model: Source, graph: Graph) -> str:

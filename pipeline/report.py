@@ -31,6 +31,10 @@ class Report:
     inner: the largest relative difference of a channel in them
     latency_ratio: after / before, by processor time where the machine was busy
     measured_on: threads and processor, and whether it was busy
+    same_class, distance: of the written model and the original on held-out data, see `measure.closeness`; None where
+        there are no data
+    closeness: the same in words
+    refit: "kept", or why it was not; None where none was asked for
     """
 
     model: str
@@ -47,6 +51,10 @@ class Report:
     inner: float | None = None
     latency_ratio: float | None = None
     measured_on: str | None = None
+    same_class: float | None = None
+    distance: float | None = None
+    closeness: str | None = None
+    refit: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

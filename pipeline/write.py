@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from ..passes.rewrite.one_shot import refit_once
 from ..passes.selection.plan import Plan, recounted, removed_from_plan
 from ..runtime.fit_head import fit_head
 from ..runtime.measure.calibrate import Calibration
+from ..runtime.measure.closeness import Closeness, closeness
 from ..runtime.measure.latency import Timing, compare, machine, ratio
 from ..runtime.proof.compare import Proof
 from ..runtime.proof.prove import prove_cut
@@ -30,6 +31,7 @@ from ..runtime.reconstruct import refit_sequentially
 from .read import Run
 from .report import GroupRow, Report
 
+_KEPT = "kept"
 _REFIT_POSITIONS = 32  # an image: the fit itself wants more rows than the choice of channels (docs/methods.md)
 _REFIT_ROWS = 16384  # at least, where there are few images
 
@@ -56,6 +58,8 @@ class _Written:
     model: onnx.ModelProto
     macs: int
     params: int
+    refit: str | None = None
+    closeness: Closeness | None = None
 
 
 def write(run: Run, plan: Plan, moments: MomentsSet | None = None) -> Result:
@@ -66,7 +70,9 @@ def write(run: Run, plan: Plan, moments: MomentsSet | None = None) -> Result:
     cut = apply_removal(run.analysis.groups.labels, removed)
     bare = _Written(to_model(cut), counted.macs[1], counted.params[1])
     proof = _prove(run, removed, bare.model)
-    refitted = _refit(run, removed, cut, bare, moments, counted.reconstruct)
+    refitted = _judged(run, bare, _refit(run, removed, cut, bare, moments, counted.reconstruct))
+    if refitted.refit not in (None, _KEPT):
+        counted = replace(counted, reconstruct="none")
     finished = _replace_head(run, refitted)
     return _report(run, counted, finished, proof)
 
@@ -92,6 +98,26 @@ def _refit(
     return _Written(model, bare.macs, bare.params + added_elements(bare.model, model))
 
 
+def _judged(run: Run, bare: _Written, refitted: _Written) -> _Written:
+    """The refitted model where it is no farther from the original than the bare one on held-out data, else that."""
+    if run.held_out is None or (refitted is bare and not run.settings.measure):
+        return refitted
+    run.progress("comparing with the original on held-out data")
+    candidates = [bare] if refitted is bare else [bare, refitted]
+    models = [candidate.model for candidate in candidates]
+    found = closeness(run.analysis.graph.source, models, run.held_out, device=run.settings.device)
+    if refitted is bare:
+        return replace(bare, closeness=found[0])
+    if found[1].distance <= found[0].distance:
+        return replace(refitted, refit=_KEPT, closeness=found[1])
+    return replace(
+        bare,
+        refit=f"left out: with it the outputs are farther from the original's ({found[1].distance:.2g}) than without "
+        f"({found[0].distance:.2g}), on {found[0].samples} held-out samples",
+        closeness=found[0],
+    )
+
+
 def _refit_on_data(run: Run, removed: np.ndarray, cut: Graph) -> None:
     assert run.data is not None
     positions = max(_REFIT_POSITIONS, _REFIT_ROWS // (run.data.samples or _REFIT_ROWS))
@@ -115,7 +141,7 @@ def _replace_head(run: Run, cut: _Written) -> _Written:
         how = Calibration(seed=settings.seed, device=settings.device)
         model, analysis = fit_head(run.analysis.groups.labels, cut.model, run.data, how)
     cost = analysis.cost
-    return _Written(model, cost.macs(cost.units), cost.params(cost.units))
+    return _Written(model, cost.macs(cost.units), cost.params(cost.units), cut.refit)
 
 
 def _report(run: Run, plan: Plan, written: _Written, proof: Proof) -> Result:
@@ -139,6 +165,10 @@ def _report(run: Run, plan: Plan, written: _Written, proof: Proof) -> Result:
         head=run.settings.replace_head,
         latency_ratio=None if timings is None else ratio(*timings),
         measured_on=None if timings is None else _measured_on(run, timings),
+        same_class=None if written.closeness is None else written.closeness.same_class,
+        distance=None if written.closeness is None else written.closeness.distance,
+        closeness=None if written.closeness is None else written.closeness.words(),
+        refit=written.refit,
     )
     return Result(model, plan, report, analysis.graph.external, analysis.graph.source)
 

@@ -85,6 +85,10 @@ FIELDS = {
         "inner",
         "latency_ratio",
         "measured_on",
+        "same_class",
+        "distance",
+        "closeness",
+        "refit",
     ],
 }
 ERRORS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,24 +59,31 @@ def print_result(
         )
     console.print()
     console.print(_summary(result, accuracy))
-    plan = result.plan
-    console.print(
+    for line in _remarks(result):
+        console.print(line)
+    console.print()
+    console.print(Text.assemble("wrote ", (str(target), "bold"), f" and {plan_file}" if plan_file else ""))
+
+
+def _remarks(result: Result) -> Iterator[Text]:
+    """What is to be said below the tables, a line each."""
+    plan, report = result.plan, result.report
+    yield Text(
         f"criterion {plan.criterion}, allocation {plan.allocation}, reconstruction {plan.reconstruct}; "
         f"proof error {report.proof:.1e}; {report.seconds:.2f} s"
     )
     if report.compared is not None and report.inner is not None:
-        seen, cut = report.compared
-        console.print(f"{seen} of {cut} cut tensors compared, worst {report.inner:.0e}")
+        yield Text(f"{report.compared[0]} of {report.compared[1]} cut tensors compared, worst {report.inner:.0e}")
+    if report.closeness is not None:
+        yield Text(report.closeness)
+    if report.refit not in (None, "kept"):
+        yield Text(f"the refit was {report.refit}", style="yellow")
     if report.measured_on is not None:
-        console.print(Text(f"latency on {report.measured_on}", style="dim"))
+        yield Text(f"latency on {report.measured_on}", style="dim")
     if report.latency_ratio is not None and report.latency_ratio > _NO_FASTER:
-        console.print("no faster than before: the layers that were cut are not what this model spends its time on")
+        yield Text("no faster than before: the layers that were cut are not what this model spends its time on")
     if report.head is not None:
-        console.print(
-            "the head was replaced by pooling and one linear layer: this is not a cut and is not proved; fine-tune it"
-        )
-    console.print()
-    console.print(Text.assemble("wrote ", (str(target), "bold"), f" and {plan_file}" if plan_file else ""))
+        yield Text("the head was replaced by pooling and one linear layer: not a cut, and not proved; fine-tune it")
 
 
 def _summary(result: Result, accuracy: tuple[float, float] | None) -> Table:

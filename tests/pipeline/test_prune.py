@@ -384,3 +384,33 @@ def test_errors_say_what_where_and_what_to_do():
     with pytest.raises(BudgetError) as error:
         prune(digits(), budget=Budget(macs=0.0001))
     assert re.fullmatch(r"the budget .*\n  where: .*\n  fix:   .*", str(error.value))
+
+
+# --- what is written is near the original -----------------------------------------------------------------------------
+
+
+def calibrated(**settings):
+    return onnx_prune.prune(
+        digits(), calibration=models.digits_data()[1], samples=64, measure=False, allocation="uniform", **settings
+    )
+
+
+def test_a_run_with_data_says_how_near_the_result_is_to_the_original():
+    result = calibrated()
+    assert result.report.refit == "kept"
+    assert result.report.same_class > 0.9
+    assert 0 < result.report.distance < 0.2
+    assert "same top class" in result.report.closeness
+
+
+def test_a_refit_that_makes_it_worse_is_left_out(monkeypatch):
+    def spoilt(graph, consumer, refit):
+        write(graph, consumer, refit._replace(weight=-3 * refit.weight))
+
+    write = onnx_prune.runtime.reconstruct.write_refit
+    monkeypatch.setattr(onnx_prune.runtime.reconstruct, "write_refit", spoilt)
+    result, bare = calibrated(), calibrated(reconstruct="none")
+    assert result.report.refit.startswith("left out")
+    assert result.plan.reconstruct == "none"
+    assert result.model.graph.initializer == bare.model.graph.initializer
+    assert result.report.distance <= 1

@@ -1,0 +1,75 @@
+"""How near the outputs of a model are to those of the original, on data that nothing was fitted to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..data.random_feeds import Feeds
+from ..data.sources import Batch
+from ..session import Device, Source
+from .evaluate import outputs
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Closeness:
+    """How near one model is to another.
+
+    distance: mean over the samples of min(1, |y - r|^2 / |r|^2), y and r all floating-point outputs of the two, so that
+        no single sample outweighs the others; 1 where an output is not finite
+    same_class: share of the samples whose highest output is the same, None for models that do not classify
+    samples: how many were compared
+    """
+
+    distance: float
+    same_class: float | None
+    samples: int
+
+    def words(self) -> str:
+        """One line for people."""
+        if self.same_class is not None:
+            return f"same top class as the original on {self.same_class:.1%} of {self.samples} held-out samples"
+        return f"relative distance from the original's outputs {self.distance:.2g} on {self.samples} held-out samples"
+
+
+def closeness(
+    original: Source, models: Sequence[Source], data: Iterable[Batch], *, device: Device = "auto"
+) -> list[Closeness]:
+    """`Closeness` of each model to the original on the same samples."""
+    batches = list(data)
+    reference = list(outputs(original, batches, device=device))
+    return [_closeness(reference, list(outputs(model, batches, device=device)), batches) for model in models]
+
+
+def _closeness(reference: list[Feeds], values: list[Feeds], batches: list[Batch]) -> Closeness:
+    distances, same = [np.zeros(0)], [np.zeros(0, bool)]
+    classifies = True
+    for wanted, got, batch in zip(reference, values, batches, strict=True):
+        count = len(next(iter(batch.feeds.values())))
+        names = [name for name in wanted if name in got and wanted[name].shape == got[name].shape]
+        distances.append(_distances([wanted[n] for n in names], [got[n] for n in names], count))
+        classes = [n for n in names if wanted[n].ndim == 2 and wanted[n].shape[0] == count and wanted[n].shape[1] > 1]
+        classifies = classifies and len(classes) == len(names) == 1
+        if classifies:
+            same.append(wanted[classes[0]].argmax(1) == got[classes[0]].argmax(1))
+    found = np.concatenate(distances)
+    agreement = float(np.concatenate(same).mean()) if classifies and len(found) else None
+    return Closeness(float(found.mean()) if len(found) else 0.0, agreement, len(found))
+
+
+def _distances(wanted: list[Array], got: list[Array], count: int) -> Array:
+    """(count,), of each sample; a batch whose outputs are not one row a sample counts as one sample."""
+    rows = count if all(w.ndim and len(w) == count for w in wanted) else 1
+    far, size = np.zeros(rows), np.zeros(rows)
+    for pair in zip(wanted, got, strict=True):
+        w, g = (np.asarray(array, np.float64).reshape(rows, -1) for array in pair)
+        known = np.isfinite(w)
+        difference = np.where(known, np.where(np.isfinite(g), g, np.inf) - np.where(known, w, 0.0), 0.0)
+        far += np.square(difference).sum(1)
+        size += np.square(np.where(known, w, 0.0)).sum(1)
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        return np.where(far == 0, 0.0, np.nan_to_num(np.minimum(far / size, 1.0), nan=1.0))
