@@ -125,7 +125,7 @@ def test_data_of_another_size_and_no_data_are_refused(nets):
     labels, taps = nets.labelled(model, x)
     with pytest.raises(UsageError, match="size"):
         calibrate(labels, nets.batches(nets.images((3, 5, 5))), taps)
-    with pytest.raises(UsageError, match="no image"):
+    with pytest.raises(UsageError, match="no samples"):
         calibrate(labels, [], taps)
 
 
