@@ -10,6 +10,7 @@ import itertools
 import re
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,7 +19,19 @@ from .labels import ConstantAxes, Labels
 from .splits import resolve_splits
 
 Array = np.ndarray
-Key = tuple[str, str, int]  # constant, use, axis
+
+
+class Key(NamedTuple):
+    """An axis of a constant, or of one use of it.
+
+    constant: its name
+    use: "" or the output name of the node that reads it, where a small vector is shared by several
+    axis: its number
+    """
+
+    constant: str
+    use: str
+    axis: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,26 +186,42 @@ def _slices(table: _Table, part: _Rows) -> tuple[dict[Key, Array], Array]:
     slices: dict[Key, Array] = {}
     for start, end in runs:
         constant, axis = table.constants[part.owner[start]]
-        slices[constant.name, constant.use, axis] = part.index[start:end].reshape(len(members), -1)
+        slices[Key(constant.name, constant.use, axis)] = part.index[start:end].reshape(len(members), -1)
     return slices, members
 
 
 def _footprints(rows: _Rows, number: int, reasons: dict[int, str]) -> tuple[Array, Array]:
     """Of each component: the number of its footprint (units that are alike share it), and its first label."""
-    codes = np.random.default_rng(0).integers(1, 2**63, int(rows.owner.max()) + 1, dtype=np.uint64)
     order = np.argsort(rows.unit, kind="stable")
     starts = np.flatnonzero(np.diff(rows.unit[order], prepend=-1))
     here = rows.unit[order][starts]
-    footprint = np.zeros(number, np.uint64)
-    footprint[here] = np.add.reduceat(codes[rows.owner][order], starts)  # wraps: a hash of the multiset of axes
     first = np.full(number, np.iinfo(np.int64).max)
     first[here] = np.minimum.reduceat(rows.label[order], starts)
     texts = {text: i + 1 for i, text in enumerate(dict.fromkeys(reasons.values()))}
+    why = np.zeros(number, np.int64)
     for c, text in reasons.items():
-        footprint[c] ^= np.uint64(texts[text] * 0x9E3779B97F4A7C15 & (2**64 - 1))
+        why[c] = texts[text]
     kind = np.full(number, -1)
-    kind[here] = np.unique(footprint[here], return_inverse=True)[1]
+    pairs = np.stack([_alike(rows.unit, rows.owner, number)[here], why[here]])
+    kind[here] = np.unique(pairs, axis=1, return_inverse=True)[1].reshape(-1)
     return kind, first
+
+
+def _alike(unit: Array, feature: Array, number: int) -> Array:
+    """(number,) int64: units with the same multiset of features share a value; 0 for those that have none.
+
+    unit, feature: parallel arrays, one entry a feature of a unit.
+    """
+    order = np.lexsort((feature, unit))
+    unit, feature = unit[order], feature[order]
+    starts = np.flatnonzero(np.diff(unit, prepend=-1))
+    lengths = np.diff(starts, append=len(unit))
+    alike = np.zeros(number, np.int64)
+    for length in np.unique(lengths).tolist():
+        these = starts[lengths == length]
+        table = feature[these[:, None] + np.arange(length)]
+        alike[unit[these]] = alike.max() + 1 + np.unique(table, axis=0, return_inverse=True)[1].reshape(-1)
+    return alike
 
 
 def _part(kind: Array, labels: Labels, component: Array, pinned: Container[int]) -> Array:
@@ -202,18 +231,19 @@ def _part(kind: Array, labels: Labels, component: Array, pinned: Container[int])
     for those that are no units; pinned: the components that stay anyway.
     """
     sizes = np.bincount(kind[kind >= 0])
-    codes = np.random.default_rng(1)
-    parts = np.zeros(len(kind), np.uint64)
+    parts: list[Array] = []
     for axis in {id(a): a for axes in labels.axes.values() for a in axes}.values():
         if not axis.size or axis.min() < 0:
             continue
         inside = np.unique(component[axis])
         kinds, count = np.unique(kind[inside], return_counts=True)
         if kinds[0] >= 0 and (count < sizes[kinds]).all() and not any(c in pinned for c in inside.tolist()):
-            parts[inside] += codes.integers(1, 2**63, dtype=np.uint64)
-    if not parts.any():
+            parts.append(inside)
+    if not parts:
         return kind
-    told = np.unique(np.stack([kind.astype(np.uint64), parts]), axis=1, return_inverse=True)[1].reshape(-1)
+    numbers = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    alike = _alike(np.concatenate(parts), numbers, len(kind))
+    told = np.unique(np.stack([kind, alike]), axis=1, return_inverse=True)[1].reshape(-1)
     return np.where(kind >= 0, told, -1)
 
 

@@ -55,14 +55,14 @@ class Evidence:
     gradients: Mapping[str, Array] | None = None
     _tensors: dict[str, gs.Tensor] = field(default_factory=dict, repr=False)
     _consumers: list[tuple[AffineConsumer, ...]] = field(default_factory=list, repr=False)
-    _scores: list[Array] = field(default_factory=list, repr=False)
+    _scores: dict[Callable[[Evidence], Array], Array] = field(default_factory=dict, repr=False)
 
     def weight(self, key: Key) -> Array:
         """The values of the constant as they are stored; nothing is dequantised."""
         if not self._tensors:
             self._tensors.update(self.groups.labels.graph.gs.tensors())
-        values = constant_values(self._tensors[key[0]])
-        assert values is not None, f"{key[0]} is no constant"
+        values = constant_values(self._tensors[key.constant])
+        assert values is not None, f"{key.constant} is no constant"
         return values
 
     @property
@@ -74,9 +74,9 @@ class Evidence:
 
     def scores(self, score: Callable[[Evidence], Array]) -> Array:
         """What a criterion finds for the whole network at once, (component,) float64, computed for the first group."""
-        if not self._scores:
-            self._scores.append(score(self))
-        return self._scores[0]
+        if score not in self._scores:
+            self._scores[score] = score(self)
+        return self._scores[score]
 
     def present(self, key: Key) -> Array:
         """`weight(key)` without the indices of the other axes that are gone upstream."""
@@ -85,7 +85,7 @@ class Evidence:
             return values
         for axis, labels in enumerate(axes):
             gone = (labels >= 0) & self.removed[labels]
-            if axis != key[2] and gone.any():
+            if axis != key.axis and gone.any():
                 values = np.compress(~gone, values, axis)
         return values
 

@@ -24,8 +24,8 @@ def softener(groups: ChannelGroups, plan: Plan, epochs: int) -> Callable[[GraphM
             return
         with torch.no_grad():
             for group, count in chosen:
-                keys = [key for key in group.produced if key[0] in module.parameter_names]
-                rows = [module.get_parameter(module.parameter_names[key[0]]).movedim(key[2], 0) for key in keys]
+                keys = [key for key in group.produced if key.constant in module.parameter_names]
+                rows = [module.get_parameter(module.parameter_names[key.constant]).movedim(key.axis, 0) for key in keys]
                 at = [torch.from_numpy(group.slices[key]) for key in keys]
                 norms = sum(r.flatten(1).square().sum(1)[i].sum(1).sqrt() for r, i in zip(rows, at, strict=True))
                 weakest = torch.as_tensor(norms).argsort(stable=True)[:count].cpu()

@@ -39,7 +39,7 @@ class Magnitude:
         """(units,) float64: (sum |w|^power)^(1 / power) over the slices of each unit on one axis of a constant."""
         values = evidence.present(key) if self.greedy else evidence.weight(key)
         values = values.astype(np.promote_types(values.dtype, np.float32), copy=False)  # half and int8 overflow
-        others = tuple(axis for axis in range(values.ndim) if axis != key[2])
+        others = tuple(axis for axis in range(values.ndim) if axis != key.axis)
         total = (np.abs(values) ** self.power).sum(axis=others, dtype=np.float64)
         return total[group.slices[key]].sum(axis=1) ** (1 / self.power)
 
@@ -52,7 +52,7 @@ def making(group: ChannelGroup) -> tuple[Key, ...]:
 
 def slices(group: ChannelGroup, key: Key, values: Array) -> Array:
     """(units, n) float64: each unit's entries of a constant along one axis, flattened."""
-    rows = np.moveaxis(values, key[2], 0)[group.slices[key]]
+    rows = np.moveaxis(values, key.axis, 0)[group.slices[key]]
     return rows.reshape(group.units, -1).astype(np.float64)
 
 
@@ -62,7 +62,7 @@ def projections(group: ChannelGroup, labels: Labels) -> tuple[Key, ...]:
     Such a convolution feeds an Add, possibly through a BatchNormalization, whose other operand is computed from the
     convolution's own input; the last 1x1 convolution of a bottleneck is none: its input lies within the branch.
     """
-    produced = {key[0]: key for key in group.produced}
+    produced = {key.constant: key for key in group.produced}
     position = {id(node): i for i, node in enumerate(labels.graph.gs.nodes)}
     found = []
     for node in labels.graph.gs.nodes:

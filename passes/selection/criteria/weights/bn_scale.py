@@ -31,7 +31,7 @@ class BnScale:
                 where=f"group '{group.name}'",
                 fix="choose another criterion, such as l1, or export the model without folding BatchNormalization",
             )
-        keys = [key for key in group.slices if key[0] in scales]
+        keys = [key for key in group.slices if key.constant in scales]
         if not keys:
             return L1().rank(group, evidence)
         scores = [np.abs(slices(group, key, evidence.weight(key))).sum(axis=1) for key in keys]

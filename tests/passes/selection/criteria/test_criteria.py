@@ -170,3 +170,16 @@ def test_an_unknown_criterion_is_refused_with_the_ones_there_are():
     assert word(BnScale()) == "bn-scale"
     with pytest.raises(UsageError, match=r"choose one of .*l1"):
         make_criterion("l0")
+
+
+def test_what_is_scored_for_the_whole_network_is_kept_by_the_function_that_scores(groups_of):
+    evidence = Evidence(groups_of(models.lenet5()))
+    calls = []
+
+    def ones(known):
+        calls.append(known)
+        return np.ones(3)
+
+    assert evidence.scores(ones).sum() == evidence.scores(ones).sum() == 3
+    assert evidence.scores(lambda known: np.zeros(3)).sum() == 0
+    assert len(calls) == 1

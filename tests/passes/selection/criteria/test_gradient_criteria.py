@@ -8,6 +8,7 @@ from onnx_prune.models import NetBuilder, with_initializers
 from onnx_prune.passes.algebra.infinite_selection import infinite_selection
 from onnx_prune.passes.algebra.moments import Moments, MomentsSet
 from onnx_prune.passes.channels.cost import cost_model
+from onnx_prune.passes.channels.groups import Key
 from onnx_prune.passes.errors import UsageError
 from onnx_prune.passes.selection.allocate import allocate, select
 from onnx_prune.passes.selection.budget import Budget
@@ -152,7 +153,7 @@ def test_nisp_adds_at_residual_sums(groups_of):
     groups = groups_of(net.model(net.conv(net.add(stem, branch, "sum"), "head", 2, 1)))
     covariance = np.diag([4.0, 1, 9, 2])
     evidence = Evidence(groups, moments=responses(groups, covariance))
-    W = {name: np.abs(evidence.weight((f"{name}.weight", "", 0))[:, :, 0, 0]) for name in ("inner", "branch")}
+    W = {name: np.abs(evidence.weight(Key(f"{name}.weight", "", 0))[:, :, 0, 0]) for name in ("inner", "branch")}
     final, found = infinite_selection(covariance), scores_of(groups, evidence)
     of_inner = W["branch"].T @ final
     np.testing.assert_allclose(found["branch.weight"], of_inner, rtol=1e-6)
@@ -166,7 +167,7 @@ def test_nisp_shares_a_unit_s_score_among_its_channels(groups_of):
     groups = groups_of(net.model(net.conv(grouped, "head", 2, 1)))
     covariance = np.diag([4.0, 1, 9, 2])
     evidence = Evidence(groups, moments=responses(groups, covariance))
-    final, W = infinite_selection(covariance), np.abs(evidence.weight(("grouped.weight", "", 0))[:, :, 0, 0])
+    final, W = infinite_selection(covariance), np.abs(evidence.weight(Key("grouped.weight", "", 0))[:, :, 0, 0])
     pairs = final[:2] + final[2:]  # positions of both groups
     np.testing.assert_allclose(scores_of(groups, evidence)["head.weight"], np.tile(pairs, 2), rtol=1e-12)
     of_stem = W[:2].T @ (pairs / 2) + W[2:].T @ (pairs / 2)
