@@ -99,10 +99,10 @@ def _refit(
 
 
 def _judged(run: Run, bare: _Written, refitted: _Written) -> _Written:
-    """The refitted model where it is no farther from the original than the bare one on held-out data, else that."""
+    """The refitted model where it is no farther from the original than the bare one on samples of another draw, else that."""
     if run.held_out is None or (refitted is bare and not run.settings.measure):
         return refitted
-    run.progress("comparing with the original on held-out data")
+    run.progress("comparing with the original")
     candidates = [bare] if refitted is bare else [bare, refitted]
     models = [candidate.model for candidate in candidates]
     found = closeness(run.analysis.graph.source, models, run.held_out, device=run.settings.device)
@@ -113,7 +113,7 @@ def _judged(run: Run, bare: _Written, refitted: _Written) -> _Written:
     return replace(
         bare,
         refit=f"left out: with it the outputs are farther from the original's ({found[1].distance:.2g}) than without "
-        f"({found[0].distance:.2g}), on {found[0].samples} held-out samples",
+        f"({found[0].distance:.2g}), on {found[0].samples} samples",
         closeness=found[0],
     )
 

@@ -1,4 +1,4 @@
-"""How near the outputs of a model are to those of the original, on data that nothing was fitted to."""
+"""How near the outputs of a model are to those of the original."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Closeness:
     def words(self) -> str:
         """One line for people."""
         if self.same_class is not None:
-            return f"same top class as the original on {self.same_class:.1%} of {self.samples} held-out samples"
-        return f"relative distance from the original's outputs {self.distance:.2g} on {self.samples} held-out samples"
+            return f"same top class as the original on {self.same_class:.1%} of {self.samples} samples"
+        return f"relative distance from the original's outputs {self.distance:.2g} on {self.samples} samples"
 
 
 def closeness(

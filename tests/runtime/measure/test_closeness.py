@@ -45,5 +45,5 @@ def test_outputs_that_are_not_finite_are_as_far_as_can_be(digits, data):
 
 
 def test_it_is_said_in_words():
-    assert Closeness(0.1, 0.94, 64).words() == "same top class as the original on 94.0% of 64 held-out samples"
+    assert Closeness(0.1, 0.94, 64).words() == "same top class as the original on 94.0% of 64 samples"
     assert "relative distance from the original's outputs 0.12" in Closeness(0.12, None, 8).words()
