@@ -31,7 +31,7 @@ class Report:
     inner: the largest relative difference of a channel in them
     latency_ratio: after / before, by processor time where the machine was busy
     measured_on: threads and processor, and whether it was busy
-    same_class, distance: of the written model and the original on samples of another draw, see `measure.closeness`; None where
+    same_class, distance: of the written model and the original, see `measure.closeness`; None where
         there are no data
     closeness: the same in words
     refit: "kept", or why it was not; None where none was asked for

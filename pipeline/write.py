@@ -99,7 +99,7 @@ def _refit(
 
 
 def _judged(run: Run, bare: _Written, refitted: _Written) -> _Written:
-    """The refitted model where it is no farther from the original than the bare one on samples of another draw, else that."""
+    """The refitted model where it is no farther from the original than the bare one, else that."""
     if run.held_out is None or (refitted is bare and not run.settings.measure):
         return refitted
     run.progress("comparing with the original")
