@@ -133,7 +133,7 @@ def menus(units: Array, align: Align, *, coarse: bool = False) -> list[Array]:
     """What each group's kept count is a multiple of, (groups,) int64; several where auto: the first that serves.
 
     ONNX Runtime computes convolutions in blocks of 8 or 16 channels, CUDA and tensor cores in 8, 16 or 32; a count
-    between costs as much as the next block, or falls out of the blocked layout (docs/latency.md). auto: `_FINE`, where
+    between costs as much as the next block, or falls out of the blocked layout (docs/methods.md). auto: `_FINE`, where
     groups of fewer than 8 units stay whole; then multiples of 4; then, for budgets that are not reached so, any
     count. coarse: `_COARSE` comes before, for allocations that measure no harm: nothing speaks for a finer width.
     Raises UsageError.
@@ -148,8 +148,8 @@ def menus(units: Array, align: Align, *, coarse: bool = False) -> list[Array]:
 
 
 # Units a group has at least, and what its kept count is then a multiple of. CPU time on AVX2 at half of the MACs, as a
-# share of the original's (l2, uniform): coarse / fine / any count: resnet56 0.57 / 0.61 / 0.92, yolox_nano 0.62 / 0.65
-# / 0.88, mobilenet_v2 0.56 / 0.56 / 1.08, resnet50 0.505 / 0.52 / 0.59, YuNet 0.75 / 0.75 / 1.90.
+# share of the original's (l2, uniform): coarse / fine / any count: resnet56 0.61 / 0.73 / 0.88, yolox_nano 0.63 / 0.69
+# / 0.87, mobilenet_v2 0.57 / 0.59 / 1.07, resnet50 0.505 / 0.52 / 0.59, YuNet 0.84 / 0.80 / 1.53.
 _COARSE = ((64, 32), (32, 16), (16, 8), (8, 4))
 _FINE = ((128, 16), (32, 8), (8, 4))
 _SMALL = 4
