@@ -33,6 +33,11 @@ class Batch(NamedTuple):
     feeds: Feeds
     labels: np.ndarray | None
 
+    @property
+    def size(self) -> int:
+        """How many samples it holds."""
+        return len(next(iter(self.feeds.values())))
+
 
 @dataclass(frozen=True, slots=True)
 class Samples:
@@ -61,14 +66,14 @@ def image_samples(path: Path, name: str, reader: ImageReader, *, skip: bool = Tr
     files, opened = _archive(path) if path.is_file() else _folder(path)
     if not files:
         raise ReadError("there is no image", where=str(path), fix=_LAYOUT)
-    broken: dict[str, ReadError] = {}
+    broken: set[str] = set()
     most = max(1, len(files) // _BROKEN) if skip and len(files) > 1 else 0
 
     def image(file: str) -> np.ndarray | None:
         try:
             return _image(file, opened, reader, path)
-        except ReadError as error:
-            broken[file] = error
+        except ReadError:
+            broken.add(file)
             if len(broken) > most:
                 raise
         return None
