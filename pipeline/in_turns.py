@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Kind = Literal["once", "steps", "layers", "trim", "soft"]
 KINDS = ("once", "steps", "layers", "trim", "soft")
 _RELATIVE = ("macs", "params", "size")  # budgets that can be approached in steps
-_OF_APPLY = ("seed", "device", "inexact", "replace_head", "measure")  # settings that `apply` heeds
+_OF_APPLY = ("seed", "device", "inexact", "replace_head", "measure", "threads")  # settings that `apply` heeds
 _BETWEEN = 1  # epochs behind each layer but the last: ThiNet's schedule
 
 
