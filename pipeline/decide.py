@@ -239,6 +239,6 @@ def _first(data: Data, images: int) -> Iterator[Batch]:
     seen = 0
     for batch in data:
         yield batch
-        seen += len(next(iter(batch.feeds.values())))
+        seen += batch.size
         if seen >= images:
             return

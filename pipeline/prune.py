@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 
 from ..passes.errors import UsageError
-from ..passes.graph.model import load
 from ..passes.rewrite.replace_head import find_head
 from ..passes.selection.allocate import Align
 from ..passes.selection.budget import Budget, as_budget
@@ -20,8 +18,8 @@ from ..runtime.data.open import Source as DataSource
 from ..runtime.data.preprocess import Preprocessing
 from ..runtime.measure.sensitivity import Sensitivities
 from ..runtime.session import Device
-from ..runtime.soundness import check_anything_free, check_opens, check_weights
-from .read import Progress, Run, model_name, read
+from ..runtime.soundness import check_anything_free
+from .read import Progress, read, read_alone
 from .settings import Settings, make_settings
 from .write import Result, write
 
@@ -171,11 +169,6 @@ def apply(  # noqa: PLR0913 - each argument is a flag of the command line
         replace_head=replace_head, inexact=inexact, seed=seed, device=device, measure=measure, threads=threads
     )
     settings = make_settings(chosen)
-    start = time.perf_counter()
     loaded = plan if isinstance(plan, Plan) else Plan.load(plan)
-    progress("reading the model")
-    graph = load(model)
-    check_opens(graph, device)
-    analysis = replace(analyse(graph, device=device, seed=seed, inexact=inexact), name=model_name(model, graph))
-    check_weights(analysis.groups)
-    return write(Run(analysis, settings, progress, start), replace(loaded, model=analysis.name, reconstruct="none"))
+    run = read_alone(model, settings, progress)
+    return write(run, replace(loaded, model=run.analysis.name, reconstruct="none"))

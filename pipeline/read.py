@@ -18,6 +18,7 @@ from ..passes.selection.criteria.activations.apoz import OfActivations
 from ..runtime.analysis import Analysis, Source, analyse
 from ..runtime.data.inputs import model_inputs
 from ..runtime.data.open import Data, example_input, open_data
+from ..runtime.data.random_feeds import Feeds
 from ..runtime.data.synthetic import reads_images, synthetic_data
 from ..runtime.measure.calibrate import Calibration, calibrate
 from ..runtime.soundness import check_opens, check_weights
@@ -27,7 +28,7 @@ from .settings import NONE, SYNTHETIC, SYNTHETIC_IF_IMAGES, Settings, filled
 Progress = Callable[[str], None]
 _SYNTHETIC_MACS = 64 << 30  # of one pass over the images: 512 for ResNet-56; by default for networks up to 1 G MACs
 _SYNTHETIC_IMAGES = (64, 512)
-_HELD_OUT = 64  # samples
+_JUDGED = 64  # samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,8 @@ class Run:
     """One run: what was read, and how it is to go.
 
     start: when it began, seconds of time.perf_counter
-    held_out: a few samples to judge the result on; others than `data` where there are more than are used
+    judged_on: a few samples to compare the result with the original on: another draw than `data`, which may share
+        samples with it
     """
 
     analysis: Analysis
@@ -43,7 +45,7 @@ class Run:
     progress: Progress
     start: float
     data: Data | None = None
-    held_out: Data | None = None
+    judged_on: Data | None = None
 
     @property
     def decision(self) -> Decision:
@@ -92,23 +94,40 @@ def read(model: Source, settings: Settings, progress: Progress, sizes: Mapping[s
     data = _given_data(graph, settings) if example is None else None
     if data is not None:
         example = data.example()
+    analysis = _analysed(model, graph, settings, sizes, example)
+    untouched(analysis.groups, settings)  # what matches nothing is said before the work
+    other = replace(settings, seed=settings.seed + 1, samples=_JUDGED)
+    if data is None:
+        data = _synthetic_data(analysis, settings)
+        judged_on = None if data is None else _synthetic_data(analysis, other)
+    else:
+        judged_on = _given_data(graph, other)
+    return Run(analysis, filled(settings, data=data is not None), progress, start, data, judged_on)
+
+
+def read_alone(model: Source, settings: Settings, progress: Progress) -> Run:
+    """Label the channels of the model, without any data."""
+    start = time.perf_counter()
+    progress("reading the model")
+    graph = load(model)
+    check_opens(graph, settings.device)
+    return Run(_analysed(model, graph, settings), settings, progress, start)
+
+
+def _analysed(
+    model: Source,
+    graph: Graph,
+    settings: Settings,
+    sizes: Mapping[str, int] | None = None,
+    example: Feeds | None = None,
+) -> Analysis:
+    """The analysis under the file's name, or that of the graph. Raises ReadError where a weight is not finite."""
     analysis = analyse(
         graph, sizes=sizes, example=example, device=settings.device, seed=settings.seed, inexact=settings.inexact
     )
     check_weights(analysis.groups)
-    untouched(analysis.groups, settings)  # what matches nothing is said before the work
-    other = replace(settings, seed=settings.seed + 1, samples=_HELD_OUT)
-    if data is None:
-        data = _synthetic_data(analysis, settings)
-        held_out = None if data is None else _synthetic_data(analysis, other)
-    else:
-        held_out = _given_data(graph, other)
-    analysis = replace(analysis, name=model_name(model, graph))
-    return Run(analysis, filled(settings, data=data is not None), progress, start, data, held_out)
-
-
-def model_name(model: Source, graph: Graph) -> str:
-    return Path(model).name if isinstance(model, str | os.PathLike) else graph.source.graph.name
+    name = Path(model).name if isinstance(model, str | os.PathLike) else graph.source.graph.name
+    return replace(analysis, name=name)
 
 
 def _given_data(graph: Graph, settings: Settings) -> Data | None:
@@ -119,7 +138,7 @@ def _given_data(graph: Graph, settings: Settings) -> Data | None:
     return open_data(source, inputs, settings.preprocessing, samples=settings.samples, seed=settings.seed)
 
 
-def _example(graph: Graph, settings: Settings) -> dict[str, np.ndarray] | None:
+def _example(graph: Graph, settings: Settings) -> Feeds | None:
     """What is given as calibration data, where it is one input for one run: the model is read for it, no more."""
     source = settings.calibration
     if source is None or source in (NONE, SYNTHETIC, SYNTHETIC_IF_IMAGES):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ..passes.errors import UsageError
@@ -58,23 +57,11 @@ class Settings:
     threads: int | None = 1
 
 
-def make_settings(given: Settings | Mapping[str, object]) -> Settings:
+def make_settings(chosen: Settings) -> Settings:
     """What is given, checked; the rest is decided when the model is read, see `filled`. Raises UsageError."""
-    chosen = given if isinstance(given, Settings) else _named(given)
     _check(chosen)
     said = (chosen.preset, chosen.criterion, chosen.allocation, chosen.reconstruct, chosen.moments, chosen.calibration)
     return replace(chosen, calibration=SYNTHETIC_IF_IMAGES) if said == (None,) * len(said) else chosen
-
-
-def _named(given: Mapping[str, object]) -> Settings:
-    unknown = set(given) - set(Settings.__dataclass_fields__)
-    if unknown:
-        raise UsageError(
-            f"unknown setting: {', '.join(sorted(unknown))}",
-            where="the call",
-            fix=f"one of {', '.join(Settings.__dataclass_fields__)}",
-        )
-    return Settings(**given)  # type: ignore[arg-type]
 
 
 def _check(settings: Settings) -> None:
@@ -92,13 +79,10 @@ def _check(settings: Settings) -> None:
         value = getattr(settings, name)
         if not isinstance(value, str | None):
             raise UsageError(f"a {type(value).__name__} is not a text", where=f"--{name}", fix="give a str, or None")
-    if (
-        settings.criterion is not None
-        and not isinstance(settings.criterion, str)
-        and not hasattr(settings.criterion, "rank")
-    ):
+    criterion = settings.criterion
+    if not isinstance(criterion, str | None) and not hasattr(criterion, "rank"):
         raise UsageError(
-            f"a {type(settings.criterion).__name__} is not a criterion",
+            f"a {type(criterion).__name__} is not a criterion",
             where="--criterion",
             fix="give a word such as 'obs', or an object with a method rank (docs/methods.md)",
         )

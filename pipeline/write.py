@@ -100,12 +100,12 @@ def _refit(
 
 def _judged(run: Run, bare: _Written, refitted: _Written) -> _Written:
     """The refitted model where it is no farther from the original than the bare one, else that."""
-    if run.held_out is None or (refitted is bare and not run.settings.measure):
+    if run.judged_on is None or (refitted is bare and not run.settings.measure):
         return refitted
     run.progress("comparing with the original")
     candidates = [bare] if refitted is bare else [bare, refitted]
     models = [candidate.model for candidate in candidates]
-    found = closeness(run.analysis.graph.source, models, run.held_out, device=run.settings.device)
+    found = closeness(run.analysis.graph.source, models, run.judged_on, device=run.settings.device)
     if refitted is bare:
         return replace(bare, closeness=found[0])
     if found[1].distance <= found[0].distance:

@@ -11,10 +11,11 @@ import onnx
 
 from ..passes.errors import AccuracyError, UsageError
 from ..passes.graph.model import load
+from ..pipeline.evaluate import evaluate
 from ..runtime.data.inputs import model_inputs
 from ..runtime.data.open import Data, open_data
 from ..runtime.data.preprocess import Preprocessing
-from ..runtime.measure.evaluate import accuracy, divergence, outputs
+from ..runtime.measure.evaluate import accuracy
 from ..runtime.session import Device
 
 Number = TypeVar("Number", int, float)
@@ -80,21 +81,20 @@ def score(
     device: Device = "auto",
 ) -> dict[str, Any]:
     """What `onnx-prune evaluate` says: accuracy, or the divergence from a reference."""
-    proto = load(model).source
-    data = _open(proto, source, preprocessing, samples, seed)
-    if reference is None:
-        return asdict(accuracy(proto, data, device=device))
-    return asdict(divergence(proto, outputs(load(reference).source, data, device=device), data, device=device))
+    found = evaluate(
+        model,
+        source,
+        reference=reference,
+        samples=samples,
+        preprocessing=preprocessing,
+        seed=seed,
+        device=device,
+    )
+    return asdict(found)
 
 
-def _open(
-    model: onnx.ModelProto,
-    source: str,
-    preprocessing: Preprocessing | None,
-    samples: int | None = None,
-    seed: int = 0,
-) -> Data:
-    return open_data(source, model_inputs(model), preprocessing, samples=samples, seed=seed)
+def _open(model: onnx.ModelProto, source: str, preprocessing: Preprocessing | None) -> Data:
+    return open_data(source, model_inputs(model), preprocessing)
 
 
 def numbers(text: str, flag: str, kind: type[Number]) -> tuple[Number, ...]:

@@ -12,7 +12,7 @@ import onnx_graphsurgeon as gs
 from onnx import helper
 
 from ..graph.model import Graph
-from .constants import edit_constants, gone
+from .constants import edit_constants, gone, kept
 from .labels import Axes, ConstantAxes, Labels, Mask
 
 Array = np.ndarray
@@ -71,14 +71,14 @@ class _Twin:
         node = self._nodes[index]
         for position, tensor in enumerate(node.inputs):
             for axis, labels in enumerate(self._axes(index, position) if tensor.name else ()):
-                kept = np.flatnonzero(~gone(labels, self.removed))
-                if len(kept) < len(labels):
-                    node.inputs[position] = self._put("Gather", node.inputs[position], kept, node, axis=axis)
+                left = np.flatnonzero(kept(labels, self.removed))
+                if len(left) < len(labels):
+                    node.inputs[position] = self._put("Gather", node.inputs[position], left, node, axis=axis)
         for position, tensor in enumerate(node.outputs):
             for axis, labels in enumerate(self.labels.axes.get(tensor.name, ())):
-                kept = ~gone(labels, self.removed)
-                if not kept.all():
-                    self._spread(node, position, np.where(kept, np.cumsum(kept) - 1, 0), axis)
+                left = kept(labels, self.removed)
+                if not left.all():
+                    self._spread(node, position, np.where(left, np.cumsum(left) - 1, 0), axis)
 
     def _axes(self, index: int, position: int) -> Axes:
         original = self.labels.graph.gs.nodes[index]

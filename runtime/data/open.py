@@ -96,7 +96,7 @@ def open_data(
     parts = [order[start : start + size] for start in range(0, len(order), size)]
 
     def batches() -> Iterator[Batch]:
-        whole = (batch for batch in in_background(found.read, parts) if _count(batch))
+        whole = (batch for batch in in_background(found.read, parts) if batch.size)
         return _of_size(whole, inputs[0].batch) if inputs[0].batch else whole
 
     return Data(cut, found.classes, found.labels is not None, batches, bool(inputs[0].batch), found.broken)
@@ -265,7 +265,7 @@ def _stream(
         found = (_batch(item, inputs, where) for item in _called(function, where))
         for batch in _of_size(found, fixed) if fixed else found:
             yield batch
-            seen += len(next(iter(batch.feeds.values())))
+            seen += batch.size
             if samples is not None and seen >= samples:
                 return
 
@@ -293,15 +293,11 @@ def _of_size(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
     full = False
     for batch in batches:
         waiting = batch if waiting is None else _joined(waiting, batch)
-        while _count(waiting) >= size:
+        while waiting.size >= size:
             yield _part(waiting, np.arange(size))
-            full, waiting = True, _part(waiting, np.arange(size, _count(waiting)))
-    if waiting is not None and _count(waiting) and not full:
-        yield _part(waiting, np.resize(np.arange(_count(waiting)), size))
-
-
-def _count(batch: Batch) -> int:
-    return len(next(iter(batch.feeds.values())))
+            full, waiting = True, _part(waiting, np.arange(size, waiting.size))
+    if waiting is not None and waiting.size and not full:
+        yield _part(waiting, np.resize(np.arange(waiting.size), size))
 
 
 def _joined(first: Batch, second: Batch) -> Batch:

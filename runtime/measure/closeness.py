@@ -49,7 +49,7 @@ def _closeness(reference: list[Feeds], values: list[Feeds], batches: list[Batch]
     distances, same = [np.zeros(0)], [np.zeros(0, bool)]
     classifies = True
     for wanted, got, batch in zip(reference, values, batches, strict=True):
-        count = len(next(iter(batch.feeds.values())))
+        count = batch.size
         names = [name for name in wanted if name in got and wanted[name].shape == got[name].shape]
         distances.append(_distances([wanted[n] for n in names], [got[n] for n in names], count))
         classes = [n for n in names if wanted[n].ndim == 2 and wanted[n].shape[0] == count and wanted[n].shape[1] > 1]

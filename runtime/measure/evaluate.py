@@ -91,7 +91,7 @@ def divergence(
     outputs that are probabilities already are taken as such. Raises UsageError where no output can be compared.
     """
     found = outputs(model, data, device=device, threads=threads)
-    counts = (len(next(iter(batch.feeds.values()))) for batch in data)
+    counts = (batch.size for batch in data)
     return compare_outputs(reference, found, counts, progress)
 
 

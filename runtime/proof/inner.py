@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ...passes.channels.constants import gone
+from ...passes.channels.constants import kept
 from ...passes.channels.labels import Labels
 from ..session import Device, open_session
 
@@ -70,11 +70,11 @@ def watched(labels: Labels, removed: Array, models: Sequence[onnx.ModelProto]) -
     for name, axes in labels.axes.items():
         kind = labels.facts.dtypes.get(name)
         if kind in _CALM and name in held and axes and not labels.kinds.get(name, np.zeros(1)).any():
-            lost = {i: gone(a, removed) for i, a in enumerate(axes)}
             channels = tuple(i for i, a in enumerate(axes) if (a >= 0).any())
             steps, count = _steps([len(a) for a in axes], channels)
-            kept = {i: ~g for i, g in lost.items() if g.any()}
-            found.append(Watched(name, kind, kept, channels, steps, 4 * count))
+            left = {i: kept(a, removed) for i, a in enumerate(axes)}
+            cut = {i: stays for i, stays in left.items() if not stays.all()}
+            found.append(Watched(name, kind, cut, channels, steps, 4 * count))
     return found
 
 
@@ -179,8 +179,8 @@ def _single(array: Array) -> Array:
 
 
 def _kept(tensor: Watched, array: Array) -> Array:
-    for axis, kept in tensor.kept.items():
-        array = np.compress(kept, array, axis) if array.shape[axis] == len(kept) else array
+    for axis, stays in tensor.kept.items():
+        array = np.compress(stays, array, axis) if array.shape[axis] == len(stays) else array
     return array
 
 

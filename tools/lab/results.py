@@ -24,7 +24,7 @@ from ...passes.rewrite.one_shot import KINDS, refit_once
 from ...passes.selection.budget import Budget
 from ...passes.selection.plan import Plan, removed_from_plan
 from ...pipeline.decide import Decision
-from ...pipeline.settings import make_settings
+from ...pipeline.settings import Settings
 from ...runtime.analysis import Analysis, analyse
 from ...runtime.data.inputs import model_inputs
 from ...runtime.data.open import Data, open_data
@@ -163,14 +163,13 @@ class Experiment:
 
     def plan(self, criterion: str, allocation: str) -> Plan:
         """Half of the MACs; `uniform` spares the residual streams, as the default does by itself."""
-        chosen = make_settings(
-            {
-                "criterion": criterion,
-                "allocation": allocation,
-                "reconstruct": "sequential",
-                "exclude": self.streams if allocation == "uniform" else None,
-                "seed": self.seed,
-            }
+        chosen = Settings(
+            criterion=criterion,
+            allocation=allocation,
+            reconstruct="sequential",
+            exclude=self.streams if allocation == "uniform" else None,
+            seed=self.seed,
+            align=1,  # as all rows of the page
         )
         return Decision(self.analysis, chosen, self.data, lambda stage: None).plan(Budget(macs=0.5), self.moments)
 

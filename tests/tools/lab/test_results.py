@@ -73,6 +73,7 @@ def test_a_row_is_what_the_pipeline_makes(shared):
         allocation="uniform",
         reconstruct="full",
         exclude=experiment.streams,
+        align=1,  # as all rows of the page
         calibration=shared / "data" / "cifar10-train.zip",
         samples=48,
         preprocessing=Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
