@@ -11,7 +11,9 @@ import os
 import re
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -206,14 +208,50 @@ def _inference_session(
     return session
 
 
+@functools.cache
+def require_onnxruntime() -> None:
+    """Raise UsageError where ONNX Runtime is missing or broken; warn where its two builds lie over one another."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError)
+        raise UsageError(
+            "ONNX Runtime is not installed" if missing else f"ONNX Runtime cannot be imported: {error}",
+            where=sys.prefix,
+            fix="pip install 'onnx-prune[cpu]', or 'onnx-prune[gpu]' on a machine with an NVIDIA GPU",
+        ) from error
+    builds = _installed_builds()
+    keep = "onnxruntime-gpu" if "onnxruntime-gpu" in builds and _has_cuda_device() else "onnxruntime"
+    again = f"pip uninstall -y {' '.join(builds) or keep} && pip install {keep}"
+    if not hasattr(onnxruntime, "InferenceSession"):
+        raise UsageError("ONNX Runtime is not whole: parts of it were removed", where=sys.prefix, fix=again)
+    if len(builds) > 1:
+        warnings.warn(
+            f"{' and '.join(builds)} are both installed, and share one folder: the one that came last is used\n"
+            f"  where: {sys.prefix}\n  fix:   keep {keep} alone: {again}",
+            stacklevel=2,
+        )
+
+
+def _installed_builds() -> tuple[str, ...]:
+    """The distributions that bring a folder `onnxruntime` and exclude one another."""
+    builds = []
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            metadata.version(name)
+            builds.append(name)
+    return tuple(builds)
+
+
 def _providers(device: Device, *, exact: bool) -> list[Any]:
+    require_onnxruntime()
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"there is no device {device!r}", where="--device", fix="choose one of auto, cpu, cuda")
     if device == "cuda" and not cuda_available():
         raise UsageError(
             "CUDA was asked for and does not work here",
             where="--device cuda",
-            fix="install onnxruntime-gpu with the CUDA and cuDNN it was built for, or leave --device at auto",
+            fix="install onnx-prune[gpu] with the CUDA and cuDNN that it was built for, or leave --device at auto",
         )
     if device == "cpu" or not cuda_available():
         return ["CPUExecutionProvider"]
@@ -223,6 +261,7 @@ def _providers(device: Device, *, exact: bool) -> list[Any]:
 @functools.cache
 def cuda_available() -> bool:
     """Whether ONNX Runtime can run a model on a GPU here: the build, the driver, a device and the libraries."""
+    require_onnxruntime()
     import onnxruntime
 
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers() or not _has_cuda_device():

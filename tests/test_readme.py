@@ -36,8 +36,8 @@ def test_the_example_has_twelve_lines_and_runs(tmp_path, monkeypatch, capsys):
 
 def test_the_two_commands_are_the_first_things_to_copy():
     install, test = blocks("sh")
-    assert install.strip().endswith("pip install -c constraints.txt . && onnx-prune demo")
-    assert test.strip().endswith('pip install -c constraints.txt -e ".[torch,test]" && python -m pytest')
+    assert install.strip().endswith('pip install -c constraints.txt ".[cpu]" && onnx-prune demo')
+    assert test.strip().endswith('pip install -c constraints.txt -e ".[cpu,torch,test]" && python -m pytest')
 
 
 def test_every_command_exists():
@@ -63,9 +63,15 @@ def test_the_exit_codes_are_those_of_the_errors():
 def test_every_folder_and_file_exists():
     places = re.findall(r"^\| `([\w./]+)` \|", README, re.MULTILINE)
     assert {"passes/", "runtime/", "models/", "tools/", "tests/"} <= set(places)
-    links = re.findall(r"\]\(([\w./]+)\)", README)
-    for place in [*places, *links]:
+    pages = re.findall(r"`(docs/\w+\.md)`", README) + [f"docs/{name}" for name in re.findall(r"`(\w+\.md)`", README)]
+    assert "docs/methods.md" in pages
+    for place in [*places, *pages]:
         assert (ROOT / place).exists(), place
+
+
+def test_no_link_is_relative():
+    """A package index shows the README without the files beside it."""
+    assert re.findall(r"\]\((?!https://)", README) == []
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import signal
 import sys
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -195,6 +196,7 @@ def main() -> None:
     """Run the command line and exit with the code that the error carries; 1 is a bug of ours."""
     try:
         signal.signal(signal.SIGTERM, _terminated)
+        warnings.formatwarning = lambda message, *_, **__: f"onnx-prune: {message}\n"
         from ..passes.errors import OnnxPruneError
     except KeyboardInterrupt:
         _interrupted()

@@ -249,3 +249,57 @@ def test_telemetry_is_off_unless_the_user_says_so():
     for given, expected in (({}, "1"), ({"ORT_DISABLE_TELEMETRY": "0"}, "0")):
         done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True, env=free | given)
         assert done.stdout.strip() == expected
+
+
+def in_a_process(code, folder, *flags):
+    """Run code in this folder, which comes first on the path."""
+    path = os.pathsep.join([str(folder), *filter(None, sys.path)])
+    ran = subprocess.run(
+        [sys.executable, *flags, "-c", code],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return ran.returncode, ran.stderr
+
+
+PRUNE = "import sys; from onnx_prune.tools import cli; sys.argv = ['onnx-prune', 'demo']; cli.main()"
+
+
+def test_without_onnx_runtime_the_first_run_says_which_to_install(tmp_path):
+    code = f"import sys; sys.modules['onnxruntime'] = None; {PRUNE}"
+    status, said = in_a_process(code, tmp_path)
+    assert status == 2
+    assert "ONNX Runtime is not installed" in said
+    assert "onnx-prune[cpu]" in said
+    assert "onnx-prune[gpu]" in said
+
+
+def test_what_an_uninstalled_twin_has_left_of_onnx_runtime_is_said(tmp_path):
+    (tmp_path / "onnxruntime").mkdir()
+    (tmp_path / "onnxruntime" / "__init__.py").touch()
+    status, said = in_a_process(PRUNE, tmp_path)
+    assert status == 2
+    assert "ONNX Runtime is not whole" in said
+    assert "pip install onnxruntime" in said
+
+
+def test_both_builds_of_onnx_runtime_side_by_side_are_warned_of_once(tmp_path):
+    for name in ("onnxruntime", "onnxruntime_gpu"):
+        folder = tmp_path / f"{name}-1.99.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 1.99\n")
+    status, said = in_a_process(PRUNE, tmp_path)
+    assert status == 0, said
+    assert said.count("onnxruntime and onnxruntime-gpu are both installed") == 1
+    assert "keep onnxruntime alone: pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime" in said
+    assert "session.py" not in said
+
+
+def test_one_build_of_onnx_runtime_is_not_warned_of():
+    status, said = in_a_process(
+        "from onnx_prune.runtime.session import require_onnxruntime as r; r()", flags=["-Werror"]
+    )
+    assert status == 0, said
