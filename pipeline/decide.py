@@ -17,10 +17,10 @@ from ..passes.selection.allocate import allocate, excluded, select
 from ..passes.selection.budget import Budget
 from ..passes.selection.criteria import make_criterion
 from ..passes.selection.criteria.gradients._of_gradients import OfGradients
+from ..passes.selection.methods import Error, Method, Sensitivity, make_method
 from ..passes.selection.plan import Plan, make_plan
 from ..passes.selection.presets import make_preset, most_sensitive
 from ..passes.selection.ranking import Criterion, Evidence, Ranking, rank_groups
-from ..passes.selection.schedules import Error, Method, Sensitivity, make_method
 from ..passes.selection.tradeoff import savings
 from ..passes.selection.words import word
 from ..runtime.analysis import Analysis

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from ..passes.graph.model import load
-from ..runtime.analysis import Source
+from ..passes.graph.model import ModelLike, load
 from ..runtime.data.inputs import model_inputs
-from ..runtime.data.open import Source as DataSource
-from ..runtime.data.open import open_data
+from ..runtime.data.open import DataSource, open_data
 from ..runtime.data.preprocess import Preprocessing
 from ..runtime.measure.evaluate import Accuracy, Divergence, accuracy, divergence, outputs
 from ..runtime.session import Device
 
 
 def evaluate(
-    model: Source,
+    model: ModelLike,
     data: DataSource,
     *,
-    reference: Source | None = None,
+    reference: ModelLike | None = None,
     samples: int | None = None,
     preprocessing: Preprocessing | None = None,
     seed: int = 0,

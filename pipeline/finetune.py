@@ -6,9 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..passes.graph.model import load
-from ..runtime.analysis import Source
-from ..runtime.data.open import Source as DataSource
+from ..passes.graph.model import ModelLike, load
+from ..runtime.data.open import DataSource
 from ..runtime.data.preprocess import Preprocessing
 from ..runtime.session import Device
 from .read import Progress
@@ -19,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def finetune(  # noqa: PLR0913 - each argument is a flag of the command line
-    model: Source,
+    model: ModelLike,
     train: DataSource,
     *,
-    teacher: Source | None = None,
+    teacher: ModelLike | None = None,
     evaluation: DataSource | None = None,
     recipe: Recipe | None = None,
     preprocessing: Preprocessing | None = None,

@@ -14,11 +14,11 @@ import onnx
 from ..passes.errors import ReadError, UsageError
 from ..passes.graph.export import infer_shapes
 from ..passes.graph.files import write_text
-from ..passes.graph.model import load
+from ..passes.graph.model import ModelLike, load
 from ..passes.graph.spill import file_bytes
 from ..passes.selection.budget import Budget
 from ..passes.selection.plan import Plan, PlannedGroup
-from ..runtime.analysis import Source, analyse
+from ..runtime.analysis import analyse
 from .prune import apply, prune
 from .write import Result, added_elements
 
@@ -67,7 +67,7 @@ class Trained:
 
 
 def prune_and_finetune(
-    model: Source,
+    model: ModelLike,
     examples: Examples,
     recipe: Recipe | None = None,
     *,
@@ -91,7 +91,7 @@ def prune_and_finetune(
     if schedule.kind != "once" and settings.get("replace_head"):
         raise UsageError("the head is replaced in one cut", where="--replace-head", fix="leave --schedule out")
     words = {name: str(value) for name, value in settings.items()}
-    run = _Run(
+    run = _Turns(
         model=model,
         original=source.source,
         examples=replace(examples, teacher=source.source),
@@ -117,8 +117,8 @@ class _Round:
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
-    model: Source
+class _Turns:
+    model: ModelLike
     original: onnx.ModelProto
     examples: Examples
     recipe: Recipe

@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..passes.errors import UsageError
+from ..passes.graph.model import ModelLike
 from ..passes.rewrite.replace_head import find_head
 from ..passes.selection.allocate import Align
 from ..passes.selection.budget import Budget, as_budget
+from ..passes.selection.methods import Method
 from ..passes.selection.plan import Plan
 from ..passes.selection.ranking import Criterion
-from ..passes.selection.schedules import Method
-from ..runtime.analysis import Analysis, Source, analyse
-from ..runtime.data.open import Source as DataSource
+from ..runtime.analysis import Analysis, analyse
+from ..runtime.data.open import DataSource
 from ..runtime.data.preprocess import Preprocessing
 from ..runtime.measure.sensitivity import Sensitivities
 from ..runtime.session import Device
@@ -27,7 +28,7 @@ inspect = analyse
 
 
 def prune(  # noqa: PLR0913 - each argument is a flag of the command line
-    model: Source,
+    model: ModelLike,
     *,
     budget: Budget | float | str | None = None,
     preset: str | None = None,
@@ -112,7 +113,7 @@ def prune(  # noqa: PLR0913 - each argument is a flag of the command line
 
 
 def sensitivity(  # noqa: PLR0913 - each argument is a flag of the command line
-    model: Source,
+    model: ModelLike,
     *,
     calibration: DataSource | None = None,
     samples: int = 1024,
@@ -149,7 +150,7 @@ def sensitivity(  # noqa: PLR0913 - each argument is a flag of the command line
 
 
 def apply(  # noqa: PLR0913 - each argument is a flag of the command line
-    model: Source,
+    model: ModelLike,
     plan: Plan | str | os.PathLike[str],
     *,
     replace_head: str | None = None,

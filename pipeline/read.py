@@ -12,10 +12,10 @@ import numpy as np
 
 from ..passes.algebra.moments import MomentsSet, load_moments
 from ..passes.errors import UsageError
-from ..passes.graph.model import Graph, load
+from ..passes.graph.model import Graph, ModelLike, load
 from ..passes.selection.criteria import make_criterion
 from ..passes.selection.criteria.activations.apoz import OfActivations
-from ..runtime.analysis import Analysis, Source, analyse
+from ..runtime.analysis import Analysis, analyse
 from ..runtime.data.inputs import model_inputs
 from ..runtime.data.open import Data, example_input, open_data
 from ..runtime.data.random_feeds import Feeds
@@ -84,7 +84,7 @@ class Run:
         return f"{self.data.samples or 'given'} {'synthetic images' if synthetic else 'samples'}{but}"
 
 
-def read(model: Source, settings: Settings, progress: Progress, sizes: Mapping[str, int] | None) -> Run:
+def read(model: ModelLike, settings: Settings, progress: Progress, sizes: Mapping[str, int] | None) -> Run:
     """Open the data and label the channels of the model, for inputs of their size."""
     start = time.perf_counter()
     progress("reading the model")
@@ -105,7 +105,7 @@ def read(model: Source, settings: Settings, progress: Progress, sizes: Mapping[s
     return Run(analysis, filled(settings, data=data is not None), progress, start, data, judged_on)
 
 
-def read_alone(model: Source, settings: Settings, progress: Progress) -> Run:
+def read_alone(model: ModelLike, settings: Settings, progress: Progress) -> Run:
     """Label the channels of the model, without any data."""
     start = time.perf_counter()
     progress("reading the model")
@@ -115,7 +115,7 @@ def read_alone(model: Source, settings: Settings, progress: Progress) -> Run:
 
 
 def _analysed(
-    model: Source,
+    model: ModelLike,
     graph: Graph,
     settings: Settings,
     sizes: Mapping[str, int] | None = None,

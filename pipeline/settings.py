@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from ..passes.errors import UsageError
 from ..passes.selection.allocate import Align
+from ..passes.selection.methods import Method
 from ..passes.selection.presets import default_preset, make_preset
 from ..passes.selection.ranking import Criterion
-from ..passes.selection.schedules import Method
-from ..runtime.data.open import Source
+from ..runtime.data.open import DataSource
 from ..runtime.data.preprocess import Preprocessing
 from ..runtime.session import Device
 
@@ -42,7 +42,7 @@ class Settings:
     criterion: str | Criterion | None = None
     allocation: str | Method | None = None
     reconstruct: str | None = None
-    calibration: Source | None = None
+    calibration: DataSource | None = None
     samples: int = 1024
     preprocessing: Preprocessing | None = None
     moments: str | os.PathLike[str] | None = None

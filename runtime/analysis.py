@@ -9,21 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
 
 from ..passes.channels.cost import CostModel, cost_model
 from ..passes.channels.groups import ChannelGroups, channel_groups
 from ..passes.channels.label_channels import label_channels
 from ..passes.errors import ReadError
-from ..passes.graph.model import Graph, constant_values, load
+from ..passes.graph.model import Graph, ModelLike, constant_values, load
 from ..passes.graph.shapes import input_shapes, tensor_facts
 from .data.random_feeds import Feeds, runnable_feeds, sample_feeds
 from .folding import fold_weights
 from .session import Device
 from .shapes import tensor_shapes
 from .soundness import check_nodes, knows_all_operators
-
-Source = str | os.PathLike[str] | bytes | onnx.ModelProto | Graph
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +35,7 @@ class Analysis:
 
 
 def analyse(
-    model: Source,
+    model: ModelLike,
     *,
     device: Device = "auto",
     seed: int = 0,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # Before it is imported: else ONNX Runtime writes a device id and a database of its use into the user's cache.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-Source = onnx.ModelProto | str | Path
+Runnable = onnx.ModelProto | str | Path
 Device = Literal["auto", "cpu", "cuda"]
 
 LONGEST_RUN, _GOODBYE = 300.0, 10.0  # seconds: of the first run of a session; that a run is waited for when it is ended
@@ -124,7 +124,7 @@ def _watched(run: Callable[[], Sequence[Any]], options: onnxruntime.RunOptions, 
 
 
 def open_session(
-    model: Source,
+    model: Runnable,
     *,
     device: Device = "auto",
     optimise: bool = True,
@@ -157,7 +157,7 @@ def open_session(
 
 
 def _source(
-    model: Source, base_dir: str | Path | None, additions: onnx.ModelProto | None, scratch: Path
+    model: Runnable, base_dir: str | Path | None, additions: onnx.ModelProto | None, scratch: Path
 ) -> tuple[str | bytes, str | Path | None]:
     """What ONNX Runtime is to read, a path or bytes, and the folder of its external data.
 

@@ -11,13 +11,13 @@ from onnx import TensorProto, helper
 
 from ..passes.graph.inference import inferred
 from ..passes.graph.spill import without_weights
-from .session import Device, Source, open_session
+from .session import Device, Runnable, open_session
 
 Shape = tuple[int, ...]
 
 
 def tensor_shapes(
-    model: Source,
+    model: Runnable,
     feeds: Mapping[str, np.ndarray],
     *,
     device: Device = "auto",

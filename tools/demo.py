@@ -11,7 +11,7 @@ from ..models import digits_data, digits_model
 from ..passes.selection.budget import Budget
 from ..pipeline.prune import prune
 from ..pipeline.write import Result
-from ..runtime.session import Source, open_session
+from ..runtime.session import Runnable, open_session
 
 
 def run_demo(progress: Callable[[str], None], *, measure: bool = True) -> tuple[Result, tuple[float, float]]:
@@ -26,7 +26,7 @@ def run_demo(progress: Callable[[str], None], *, measure: bool = True) -> tuple[
     return result, (_accuracy(onnx.load(digits_model()), images, labels), _accuracy(result.model, images, labels))
 
 
-def _accuracy(model: Source, images: np.ndarray, labels: np.ndarray) -> float:
+def _accuracy(model: Runnable, images: np.ndarray, labels: np.ndarray) -> float:
     session = open_session(model)
     (logits,) = session.run({session.inputs[0]: images}).values()
     return float((logits.argmax(1) == labels).mean())

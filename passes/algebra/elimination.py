@@ -14,7 +14,7 @@ import numpy as np
 
 from .gram import diagonal_blocks
 from .positive_definite import compact, damping, inverse
-from .removal import Consumer, Removal, columns
+from .removal import Objective, Removal, columns
 
 Array = np.ndarray
 
@@ -29,20 +29,20 @@ def obs_elimination(W: Array, S: Array, ridge: float = 1e-3) -> Removal:
     W: (n, C, k); S: (C*k, C*k). With W = ones (1, C, 1) and S a channel Gram matrix it is the elimination with
     channel-wise scalars.
     """
-    return joint_obs([Consumer(W, S)], ridge)
+    return joint_obs([Objective(W, S)], ridge)
 
 
-def joint_obs(consumers: Sequence[Consumer], ridge: float = 1e-3, candidates: Array | None = None) -> Removal:
+def joint_obs(objectives: Sequence[Objective], ridge: float = 1e-3, candidates: Array | None = None) -> Removal:
     """Greedy removal of channels that several consumers read; the error is the weighted sum of theirs, each refitted.
 
     candidates: the channels that may go, all by default; the order holds them alone, the others are refitted too.
     ridge is relative to each mean diagonal and must be positive where a moment is singular. Equal channels go by index.
     O((C k)^3) for each consumer. Raises numpy.linalg.LinAlgError where a moment is not finite.
     """
-    C = consumers[0].W.shape[1]
+    C = objectives[0].W.shape[1]
     eligible = np.zeros(C, bool)
     eligible[slice(None) if candidates is None else candidates] = True
-    fits = [_Fit(consumer, ridge) for consumer in consumers if consumer.weight > 0]
+    fits = [_Fit(objective, ridge) for objective in objectives if objective.weight > 0]
     live = np.arange(C)
     order: list[int] = []
     costs: list[float] = []
@@ -72,8 +72,8 @@ class _Fit:
     So a removal touches m * k numbers of Hi, not m^2.
     """
 
-    def __init__(self, consumer: Consumer, ridge: float) -> None:
-        W, self.S, self.weight = consumer
+    def __init__(self, objective: Objective, ridge: float) -> None:
+        W, self.S, self.weight = objective
         n, C, self.k = W.shape
         self.original = compact(np.asarray(W, np.float64).reshape(n, C * self.k))
         self.damping = damping(self.S.diagonal(), ridge)

@@ -23,11 +23,11 @@ class Removal(NamedTuple):
     harm: Array
 
 
-class Consumer(NamedTuple):
-    """One reader of the channels and how much its error counts: weight * tr((W - W') S (W - W')^T).
+class Objective(NamedTuple):
+    """What removing channels costs one consumer, and how much that counts: weight * tr((W - W') S (W - W')^T).
 
     W: (n, C, k) float64; S: (C*k, C*k), channel-major, the second moment of its input, or the covariance where it gets
-    a new bias. Consumers that are weighed against one another have the same C; n and k are their own.
+    a new bias. Objectives that are summed have the same C; n and k are their own.
     """
 
     W: Array
@@ -35,11 +35,11 @@ class Consumer(NamedTuple):
     weight: float = 1.0
 
 
-def relative(W: Array, S: Array) -> Consumer:
-    """A consumer that counts its relative error: weight = 1 / tr(W S W^T), or 0 where that energy is 0."""
+def relative(W: Array, S: Array) -> Objective:
+    """The objective of a relative error: weight = 1 / tr(W S W^T), or 0 where that energy is 0."""
     flat = np.asarray(W, np.float64).reshape(len(W), -1)
     energy = float(np.sum((flat @ S) * flat))
-    return Consumer(W, S, 1.0 / energy if energy > 0 else 0.0)
+    return Objective(W, S, 1.0 / energy if energy > 0 else 0.0)
 
 
 def columns(channels: Array, k: int) -> Array:
@@ -61,19 +61,19 @@ def rescale_harm(G: Array, order: Array, ridge: float = 1e-10) -> Array:
 
     It is `refit_harm` of a single filter of ones on the channel Gram matrix (C, C).
     """
-    return refit_harm([Consumer(np.ones((1, len(G), 1)), G)], order, ridge)
+    return refit_harm([Objective(np.ones((1, len(G), 1)), G)], order, ridge)
 
 
-def refit_harm(consumers: Sequence[Consumer], order: Array, ridge: float) -> Array:
+def refit_harm(objectives: Sequence[Objective], order: Array, ridge: float) -> Array:
     """Error after each removal when every weight that stays is refitted by ridge regression, for any order.
 
     min over W'_S of tr((W - W') H (W - W')^T), W'_T = 0, H = S + ridge * mean(diag S) * I, for T = order[:m]: with
     H = L L^T in the order "stays longest first" it is the sum of squares of the last |T| k columns of W L, so that one
-    Cholesky factor gives the whole curve. Weights are summed over the consumers.
+    Cholesky factor gives the whole curve. Errors are summed over the objectives.
     order: distinct channels, all or some. Returns float64, one a removal. O((C k)^3 / 3 + n (C k)^2).
     """
     total = np.zeros(len(order))
-    for W, S, weight in consumers:
+    for W, S, weight in objectives:
         n, C, k = W.shape
         permutation = columns(np.concatenate([np.setdiff1d(np.arange(C), order), order[::-1]]), k)
         L = factor(S[np.ix_(permutation, permutation)], damping(S.diagonal(), ridge))

@@ -17,7 +17,7 @@ from scipy.linalg import lu_factor, lu_solve
 
 from .gram import diagonal_blocks
 from .positive_definite import compact, damping, inverse
-from .removal import Consumer, columns
+from .removal import Objective, columns
 
 Array = np.ndarray
 
@@ -26,7 +26,7 @@ _PROGRESS = 1e-9
 
 
 def swap_refine(
-    consumers: Sequence[Consumer],
+    objectives: Sequence[Objective],
     removed: Array,
     ridge: float = 1e-3,
     rounds: int = 20,
@@ -39,10 +39,10 @@ def swap_refine(
     otherwise. removed: channels; candidates: those that may go, all by default; the others are refitted. Returns the
     removed ones ascending, int64. O(C^2 k^3) a round after O((C k)^3), per consumer.
     """
-    C = consumers[0].W.shape[1]
+    C = objectives[0].W.shape[1]
     best = gone = np.isin(np.arange(C), removed)
     may_go = np.ones(C, bool) if candidates is None else np.isin(np.arange(C), candidates)
-    tables = [_Table(consumer, ridge, gone) for consumer in consumers if consumer.weight > 0]
+    tables = [_Table(objective, ridge, gone) for objective in objectives if objective.weight > 0]
     error = sum(table.error() for table in tables)
     for _ in range(rounds if tables and 0 < gone.sum() < may_go.sum() else 0):
         first, cost = _cheapest(tables, may_go & ~gone)
@@ -68,8 +68,8 @@ def _cheapest(tables: list[_Table], among: Array) -> tuple[int, float]:
 class _Table:
     """The table of one consumer, swept on what is kept."""
 
-    def __init__(self, consumer: Consumer, ridge: float, gone: Array) -> None:
-        W, S, self.weight = consumer
+    def __init__(self, objective: Objective, ridge: float, gone: Array) -> None:
+        W, S, self.weight = objective
         n, C, self.k = W.shape
         flat = compact(np.asarray(W, np.float64).reshape(n, C * self.k))
         self.M = np.array(S, np.float64)

@@ -18,7 +18,7 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto, numpy_helper
 
 from .mapped import tensor_array
-from .reading import Source, read_model
+from .reading import ModelSource, read_model
 
 _LARGE_BYTES = 1 << 20  # computed when read; smaller ones are kept, which is quicker
 
@@ -59,7 +59,10 @@ class Graph:
         return digest.hexdigest()
 
 
-def load(source: Source | Graph) -> Graph:
+ModelLike = ModelSource | Graph
+
+
+def load(source: ModelLike) -> Graph:
     """Read a model from a path, serialised bytes or a ModelProto. Functions of the model are inlined.
 
     Raises ReadError where it is no valid ONNX model, or has an opset below 7.

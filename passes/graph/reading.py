@@ -22,10 +22,10 @@ _TYPES = frozenset(TensorProto.DataType.values())
 # Weights beside a model stay there above this: to read 64 MiB takes less than to open a file again and again.
 MAPPED_BYTES = 64 << 20
 
-Source = str | os.PathLike[str] | bytes | onnx.ModelProto
+ModelSource = str | os.PathLike[str] | bytes | onnx.ModelProto
 
 
-def read_model(source: Source, *, mapped: bool = False) -> tuple[onnx.ModelProto, bool]:
+def read_model(source: ModelSource, *, mapped: bool = False) -> tuple[onnx.ModelProto, bool]:
     """The model, and whether its weights lay in a file beside it; a ModelProto is returned as it is.
 
     mapped: many weights that lie beside the model stay there, and their tensors say where (see mapped.py).
@@ -57,7 +57,7 @@ def external_files(path: Path) -> list[Path]:
     return [path.parent / name for name in sorted(names) if name]
 
 
-def _parse(source: Source, where: str) -> onnx.ModelProto:
+def _parse(source: ModelSource, where: str) -> onnx.ModelProto:
     if isinstance(source, onnx.ModelProto):
         return source
     if not isinstance(source, bytes | str | os.PathLike):
@@ -169,7 +169,9 @@ def _check_values(tensor: TensorProto, where: str) -> None:
         ) from error
 
 
-def _fetch(model: onnx.ModelProto, tensors: list[TensorProto], source: Source, where: str, *, mapped: bool) -> None:
+def _fetch(
+    model: onnx.ModelProto, tensors: list[TensorProto], source: ModelSource, where: str, *, mapped: bool
+) -> None:
     """Read the weights that lie beside the model; many of those of the main graph are only located."""
     if not isinstance(source, str | os.PathLike):
         raise ReadError(

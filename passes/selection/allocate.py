@@ -1,6 +1,6 @@
 """How many units each group keeps, so that the whole network meets a budget.
 
-A method is a schedule of widths from the least to the whole network. The widest one that fits is found by bisection
+A method lets the widths grow from the least to the whole network. The widest one that fits is found by bisection
 with the exact cost; then single units are given back while the budget still holds, each group one at most.
 """
 
@@ -18,8 +18,8 @@ from ..channels.cost import CostModel
 from ..channels.groups import ChannelGroups
 from ..errors import BudgetError, UsageError
 from .budget import Budget
+from .methods import Frame, Growth, Method, Uniform
 from .ranking import Criterion, Evidence, Ranking, Refining
-from .schedules import Frame, Method, Schedule, Uniform
 
 Array = np.ndarray
 Align = int | Literal["auto"]
@@ -58,7 +58,7 @@ def allocate(
     steps = menus(cost.units, exact if method.ends else align, coarse=isinstance(method, Uniform))
     frames = [_frame(cost, method.protect, multiple, exclude) for multiple in steps]
     if method.ends:
-        least = frames[0].aligned(method.schedule(frames[0], rankings).widths(0))
+        least = frames[0].aligned(method.growth(frames[0], rankings).widths(0))
         if budget is None:
             return least
         measure = _measure(cost, frames[0], budget.kind)
@@ -88,7 +88,7 @@ def _nearest(
             continue
         if whole <= limit:
             return frame.units
-        kept = _widest(frame, method.schedule(frame, rankings), measure, limit, enough)
+        kept = _widest(frame, method.growth(frame, rankings), measure, limit, enough)
         if best is None or measure(kept) > measure(best):
             best = kept
         if measure(best) >= enough:
@@ -205,17 +205,17 @@ def _measure(cost: CostModel, frame: Frame, kind: str) -> Callable[[Array], int]
     return getattr(cost, kind)
 
 
-def _widest(frame: Frame, schedule: Schedule, measure: Callable[[Array], int], limit: float, enough: float) -> Array:
+def _widest(frame: Frame, growth: Growth, measure: Callable[[Array], int], limit: float, enough: float) -> Array:
     """The widest step within the limit, then one more unit, or multiple, for each group in turn, where that fits.
 
     Where groups with costly units leave the result below `enough`, the others go on growing, round by round.
     """
-    low, high = 0, schedule.steps  # low fits, high does not
+    low, high = 0, growth.steps  # low fits, high does not
     while high - low > 1:
         middle = (low + high) // 2
-        fits = measure(frame.aligned(schedule.widths(middle))) <= limit
+        fits = measure(frame.aligned(growth.widths(middle))) <= limit
         low, high = (middle, high) if fits else (low, middle)
-    return _grown(frame, frame.aligned(schedule.widths(low)), schedule.turns(low).tolist(), measure, limit, enough)
+    return _grown(frame, frame.aligned(growth.widths(low)), growth.turns(low).tolist(), measure, limit, enough)
 
 
 def _grown(

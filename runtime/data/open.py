@@ -20,7 +20,7 @@ from .preprocess import ImageReader, Preprocessing, image_reader
 from .random_feeds import Feeds
 from .sources import Batch, Samples, array_samples, class_numbers, image_samples, load_arrays
 
-Source = str | Path | Mapping[str, np.ndarray] | Callable[[], Iterable[object]]
+DataSource = str | Path | Mapping[str, np.ndarray] | Callable[[], Iterable[object]]
 
 _READERS = 2  # threads that decode; pillow and zlib let the interpreter go meanwhile
 _AHEAD = 3  # batches that wait decoded, at most
@@ -56,7 +56,7 @@ class Data:
 
 
 def open_data(
-    source: Source,
+    source: DataSource,
     inputs: Sequence[ModelInput],
     preprocessing: Preprocessing | None = None,
     *,
@@ -122,7 +122,7 @@ def choose(count: int, labels: np.ndarray | None, samples: int | None, seed: int
 
 
 def open_samples(
-    source: Source, inputs: Sequence[ModelInput], preprocessing: Preprocessing | None = None
+    source: DataSource, inputs: Sequence[ModelInput], preprocessing: Preprocessing | None = None
 ) -> tuple[Samples, ImageReader | None]:
     """Samples that can be read in any order, for training; of a function all that it yields, held in memory.
 
@@ -139,7 +139,7 @@ def open_samples(
     return found, image_reader(inputs[0], preprocessing or Preprocessing()) if pixels else None
 
 
-def example_input(source: Source, inputs: Sequence[ModelInput]) -> Feeds | None:
+def example_input(source: DataSource, inputs: Sequence[ModelInput]) -> Feeds | None:
     """Arrays that are one input of the model and no samples: their first axes differ, or some have none.
 
     Of a model that reads states or a sample rate beside its data this is the only form of them. None for other data.
@@ -168,7 +168,7 @@ def _held(data: Data) -> Samples:
 
 
 def _samples(
-    source: Source, inputs: Sequence[ModelInput], preprocessing: Preprocessing | None, *, pixels: bool = False
+    source: DataSource, inputs: Sequence[ModelInput], preprocessing: Preprocessing | None, *, pixels: bool = False
 ) -> Samples:
     if isinstance(source, Mapping):
         _no_images(preprocessing, "arrays")
@@ -228,7 +228,7 @@ def in_background(read: Callable[[np.ndarray], Batch], parts: Sequence[np.ndarra
 # ---- functions
 
 
-def _function(source: Source) -> Callable[[], Iterable[object]] | None:
+def _function(source: DataSource) -> Callable[[], Iterable[object]] | None:
     if isinstance(source, Path | Mapping):
         return None
     if not isinstance(source, str):

@@ -15,7 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ...passes.errors import ReadError
-from ..session import Device, Session, Source, open_session
+from ..session import Device, Runnable, Session, open_session
 
 Feeds = dict[str, np.ndarray]
 
@@ -28,7 +28,7 @@ _CHANNEL_NAME = re.compile(r"c|ch|channels?|num_channels", re.IGNORECASE)
 
 
 def sample_feeds(
-    model: Source,
+    model: Runnable,
     *,
     seed: int = 0,
     batch: int | None = None,
@@ -52,7 +52,7 @@ def sample_feeds(
 
 
 def runnable_feeds(
-    model: Source,
+    model: Runnable,
     *,
     seed: int = 0,
     batch: int | None = None,
@@ -97,7 +97,7 @@ def required_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
     return [value for value in graph.input if value.name not in defaults]
 
 
-def _load(model: Source) -> onnx.ModelProto:
+def _load(model: Runnable) -> onnx.ModelProto:
     if isinstance(model, onnx.ModelProto):
         return model
     try:

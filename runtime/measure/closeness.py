@@ -9,7 +9,7 @@ import numpy as np
 
 from ..data.random_feeds import Feeds
 from ..data.sources import Batch
-from ..session import Device, Source
+from ..session import Device, Runnable
 from .evaluate import outputs
 
 Array = np.ndarray
@@ -37,7 +37,7 @@ class Closeness:
 
 
 def closeness(
-    original: Source, models: Sequence[Source], data: Iterable[Batch], *, device: Device = "auto"
+    original: Runnable, models: Sequence[Runnable], data: Iterable[Batch], *, device: Device = "auto"
 ) -> list[Closeness]:
     """`Closeness` of each model to the original on the same samples."""
     batches = list(data)

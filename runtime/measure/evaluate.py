@@ -11,7 +11,7 @@ import numpy as np
 from ...passes.errors import UsageError
 from ..data.random_feeds import Feeds
 from ..data.sources import Batch
-from ..session import Device, Session, Source, open_session
+from ..session import Device, Runnable, Session, open_session
 
 Progress = Callable[[int], None]
 
@@ -40,7 +40,7 @@ class Divergence:
 
 
 def accuracy(
-    model: Source,
+    model: Runnable,
     data: Iterable[Batch],
     *,
     device: Device = "auto",
@@ -69,7 +69,7 @@ def accuracy(
 
 
 def outputs(
-    model: Source, data: Iterable[Batch], *, device: Device = "auto", threads: int | None = None
+    model: Runnable, data: Iterable[Batch], *, device: Device = "auto", threads: int | None = None
 ) -> Iterator[Feeds]:
     """The model's floating-point outputs on each batch; as a list, a reference for several `divergence`s."""
     session = open_session(model, device=device, threads=threads)
@@ -77,7 +77,7 @@ def outputs(
 
 
 def divergence(
-    model: Source,
+    model: Runnable,
     reference: Iterable[Feeds],
     data: Iterable[Batch],
     *,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..session import Device, Session, Source, open_session
+from ..session import Device, Runnable, Session, open_session
 
 _LOW = 0.25  # the quantile that is told: what a run takes when little else runs
 _BUSY_SPREAD, _BUSY_WAIT = 0.4, 1.3
@@ -32,7 +32,7 @@ class Timing:
 
 
 def compare(
-    models: Sequence[Source],
+    models: Sequence[Runnable],
     feeds: Mapping[str, np.ndarray],
     *,
     seconds: float = 1.0,

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from ...passes.errors import ReadError
-from ..session import Device, Source, open_session
+from ..session import Device, Runnable, open_session
 from .saturation import observed, tap, taps
 
 
@@ -31,8 +31,8 @@ class Proof:
 
 
 def max_relative_error(
-    first: Source,
-    second: Source,
+    first: Runnable,
+    second: Runnable,
     feeds_list: Sequence[Mapping[str, np.ndarray]],
     *,
     device: Device = "auto",
@@ -54,7 +54,7 @@ def max_relative_error(
     return Proof(worst, where, len(feeds_list))
 
 
-def own_error(model: Source, feeds_list: Sequence[Mapping[str, np.ndarray]], *, device: Device = "auto") -> float:
+def own_error(model: Runnable, feeds_list: Sequence[Mapping[str, np.ndarray]], *, device: Device = "auto") -> float:
     """How far a model is from itself where only rounding differs: optimised, and on floats one step away.
 
     It is large where the model turns rounding errors into large ones, as a softmax of almost equal huge logits does.
@@ -88,7 +88,7 @@ def output_error(value: Any, reference: Any) -> float:  # noqa: ANN401 - whateve
 
 
 def _outputs(
-    model: Source,
+    model: Runnable,
     feeds_list: Iterable[Mapping[str, np.ndarray]],
     device: Device,
     chosen: Mapping[str, str],
@@ -126,7 +126,7 @@ def _array_error(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(a[finite] - b[finite]).max() / (np.abs(b[finite]).max() or 1.0))
 
 
-def runs_on(model: Source, feeds: Mapping[str, np.ndarray], *, device: Device = "auto") -> bool:
+def runs_on(model: Runnable, feeds: Mapping[str, np.ndarray], *, device: Device = "auto") -> bool:
     """Whether ONNX Runtime runs the model on this input."""
     try:
         open_session(model, device=device, optimise=False).run(feeds)

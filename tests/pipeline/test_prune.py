@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from onnx_prune import Budget, BudgetError, Plan, ProofError, ReadError, UsageError, models
 from onnx_prune.passes.channels.cut import Cut
 from onnx_prune.passes.graph.spill import file_bytes
-from onnx_prune.passes.selection.schedules import METHODS
+from onnx_prune.passes.selection.methods import METHODS
 
 BUILDERS = {
     "lenet5": models.lenet5,

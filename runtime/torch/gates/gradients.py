@@ -24,7 +24,7 @@ from ...session import Device
 from ..graph_module import GraphModule
 from .auxiliary import Depth, Head, depths, fit_heads
 from .loss import GateLoss, Signs
-from .model import GatedModel, Site, with_gates
+from .model import GatedModel, GatedTensor, with_gates
 from .readout import Edits, Readout
 from .samples import Samples, to_samples, torch_device
 
@@ -83,15 +83,15 @@ def gate_gradients(
 def gate_edits(gated: GatedModel, gates: Tensor) -> Edits:
     """What multiplies the gates onto the model's tensors. gates: (samples, gates), or (1, gates) for all samples."""
     padded = torch.cat([gates, gates.new_ones(len(gates), 1)], dim=1)
-    return {site.tensor: partial(_multiply, site=site, gates=padded) for site in gated.sites}
+    return {gate.tensor: partial(_multiply, gate=gate, gates=padded) for gate in gated.tensors}
 
 
-def _multiply(x: Tensor, site: Site, gates: Tensor) -> Tensor:
+def _multiply(x: Tensor, gate: GatedTensor, gates: Tensor) -> Tensor:
     shape = [1] * x.dim()
     if len(gates) > 1:
         shape[0] = len(gates)
-    shape[site.axis] = x.shape[site.axis]
-    columns = torch.from_numpy(site.columns).to(gates.device)
+    shape[gate.axis] = x.shape[gate.axis]
+    columns = torch.from_numpy(gate.columns).to(gates.device)
     return x * gates[:, columns].to(x.dtype).reshape(shape)
 
 
@@ -122,17 +122,17 @@ class _Network:
         return GateLoss(readout, heads, wanted.labels, Signs(wanted.seed))
 
     def _apart(self, samples: Samples) -> bool:
-        """Whether every site has one sample at each index of its first axis."""
+        """Whether every gated tensor has one sample at each index of its first axis."""
         count, shapes = len(samples), {}
 
         def see(x: Tensor, name: str) -> Tensor:
             shapes[name] = tuple(x.shape)
             return x
 
-        sites, batch = self.gated.sites, self.gated.batch
+        tensors, batch = self.gated.tensors, self.gated.batch
         with torch.no_grad():
-            self.module(*samples.inputs, edits={s.tensor: partial(see, name=s.tensor) for s in sites})
-        apart = all(s.axis > 0 and s.shape[0] == batch and shapes[s.tensor] == (count, *s.shape[1:]) for s in sites)
+            self.module(*samples.inputs, edits={s.tensor: partial(see, name=s.tensor) for s in tensors})
+        apart = all(s.axis > 0 and s.shape[0] == batch and shapes[s.tensor] == (count, *s.shape[1:]) for s in tensors)
         if not apart and batch == count:
             raise UsageError(
                 f"the model fixes a batch of {count} and mixes its samples, which have no gradients of their own",

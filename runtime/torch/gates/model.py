@@ -17,7 +17,7 @@ Array = np.ndarray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Site:
+class GatedTensor:
     """A tensor that layers read through gates, a copy of `source`.
 
     columns: (C,), the gate of each index of `axis`, or the number of all gates where there is none; shape: of the
@@ -33,20 +33,20 @@ class Site:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GatedModel:
-    """A model with an Identity at every site, and the columns of each group that has a gate; `gates` in all.
+    """A model with an Identity for every gated tensor, and the columns of each group that has a gate; `gates` in all.
 
-    batch: for so many samples are the shapes of the sites.
+    batch: for so many samples are their shapes.
     """
 
     model: onnx.ModelProto
-    sites: tuple[Site, ...]
+    tensors: tuple[GatedTensor, ...]
     columns: Mapping[str, slice]
     gates: int
     batch: int
 
     def behind(self, source: str, axis: int) -> str:
         """What layers read of that tensor: itself, or the copy behind gates along this axis."""
-        return next((s.tensor for s in self.sites if (s.source, s.axis) == (source, axis)), source)
+        return next((s.tensor for s in self.tensors if (s.source, s.axis) == (source, axis)), source)
 
 
 def with_gates(groups: ChannelGroups) -> GatedModel:
@@ -60,10 +60,10 @@ def with_gates(groups: ChannelGroups) -> GatedModel:
     gates = int(table[-1])
     shapes = groups.labels.facts.shapes
     made: dict[tuple[str, int, bytes], gs.Variable] = {}
-    sites: list[Site] = []
+    tensors: list[GatedTensor] = []
     for number, position, axis in sorted(_readings(groups)):
         node, tensor = nodes[number], nodes[number].inputs[position]
-        found = _site_columns(groups, number, position, axis, table)
+        found = _gate_columns(groups, number, position, axis, table)
         if (found == gates).all():
             continue
         key = (tensor.name, axis, found.tobytes())
@@ -72,12 +72,12 @@ def with_gates(groups: ChannelGroups) -> GatedModel:
             identity = gs.Node("Identity", name=gated.name, inputs=[tensor], outputs=[gated])
             graph.gs.nodes.insert(graph.gs.nodes.index(node), identity)
             source = groups.labels.graph.gs.nodes[number].inputs[position].name
-            sites.append(Site(gated.name, source, axis, found, shapes[source]))
+            tensors.append(GatedTensor(gated.name, source, axis, found, shapes[source]))
         node.inputs[position] = made[key]
-    reached = np.isin(np.arange(gates), np.concatenate([site.columns for site in sites] or [np.zeros(0)]))
+    reached = np.isin(np.arange(gates), np.concatenate([gate.columns for gate in tensors] or [np.zeros(0)]))
     kept = {name: found for name, found in columns.items() if reached[found].all()}
     batch = next(iter(shapes[real_inputs(graph.source.graph)[0].name]), 1)
-    return GatedModel(to_model(graph), tuple(sites), kept, gates, batch)
+    return GatedModel(to_model(graph), tuple(tensors), kept, gates, batch)
 
 
 def _columns(groups: ChannelGroups) -> tuple[Array, dict[str, slice]]:
@@ -100,7 +100,7 @@ def _readings(groups: ChannelGroups) -> set[tuple[int, int, int]]:
     return masked | {(c.node, c.data_at.input, c.data_at.axis) for c in labels.consumers if c.data in labels.axes}
 
 
-def _site_columns(groups: ChannelGroups, number: int, position: int, axis: int, table: Array) -> Array:
+def _gate_columns(groups: ChannelGroups, number: int, position: int, axis: int, table: Array) -> Array:
     """(C,) int64: the gate of each index, the last column where there is none."""
     labels, node = groups.labels, groups.labels.graph.gs.nodes[number]
     there = labels.axes[node.inputs[position].name][axis]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ....passes.errors import UsageError
 from ...data.inputs import ModelInput
-from ...data.open import Source, in_background, open_samples
+from ...data.open import DataSource, in_background, open_samples
 from ...data.preprocess import ImageReader, Preprocessing
 from ...data.sources import Batch, Samples
 from .augment import Draws, draw, holed, moved
@@ -106,7 +106,7 @@ class TrainingData:
 
 
 def training_data(
-    source: Source,
+    source: DataSource,
     inputs: Sequence[ModelInput],
     preprocessing: Preprocessing | None,
     recipe: Recipe,

@@ -17,7 +17,7 @@ import torch
 from ....passes.errors import ProofError, UsageError
 from ....passes.rewrite.batch_norm import fold_batch_norms, normalisable
 from ...data.inputs import model_inputs
-from ...data.open import Source
+from ...data.open import DataSource
 from ...data.preprocess import Preprocessing
 from ...data.sources import Batch
 from ...session import Device, open_session
@@ -43,8 +43,8 @@ class Examples:
     alone teach.
     """
 
-    train: Source
-    evaluation: Source | None = None
+    train: DataSource
+    evaluation: DataSource | None = None
     preprocessing: Preprocessing | None = None
     teacher: onnx.ModelProto | None = None
 

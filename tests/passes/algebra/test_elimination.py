@@ -9,7 +9,7 @@ import pytest
 from onnx_prune.passes.algebra.elimination import joint_obs, obs_elimination
 from onnx_prune.passes.algebra.gram import channel_gram, covariance
 from onnx_prune.passes.algebra.least_squares import refit_full
-from onnx_prune.passes.algebra.removal import Consumer, columns, refit_harm, relative, rescale_harm
+from onnx_prune.passes.algebra.removal import Objective, columns, refit_harm, relative, rescale_harm
 from onnx_prune.passes.algebra.swaps import swap_refine
 
 SHAPES = [(5, 7, 1), (1, 6, 3), (20, 5, 2), (3, 12, 4)]
@@ -56,7 +56,7 @@ def exhaustive_greedy(consumers, ridge, candidates):
 def test_each_removal_is_the_best_that_refitting_from_scratch_finds_and_the_harm_is_its_error(shape, ridge):
     W, A, mu = consumer(*shape)
     S = covariance(A, mu)
-    order, errors = exhaustive_greedy([Consumer(W, S)], ridge, range(shape[1]))
+    order, errors = exhaustive_greedy([Objective(W, S)], ridge, range(shape[1]))
     removal = obs_elimination(W, S, ridge)
     assert removal.order.tolist() == order
     np.testing.assert_allclose(removal.harm, errors, rtol=1e-9)
@@ -92,21 +92,21 @@ def test_several_consumers_are_weighed_by_their_relative_error():
 def test_only_candidates_go_and_the_others_are_refitted():
     W, A, _ = consumer(4, 20, 2)
     candidates = [3, 4, 11, 12, 13, 17, 18]
-    order, errors = exhaustive_greedy([Consumer(W, A)], 1e-3, candidates)
-    removal = joint_obs([Consumer(W, A)], 1e-3, np.array(candidates))
+    order, errors = exhaustive_greedy([Objective(W, A)], 1e-3, candidates)
+    removal = joint_obs([Objective(W, A)], 1e-3, np.array(candidates))
     assert removal.order.tolist() == order
     np.testing.assert_allclose(removal.harm, errors, rtol=1e-9)
-    np.testing.assert_allclose(refit_harm([Consumer(W, A)], removal.order, 1e-3), errors, rtol=1e-9)
+    np.testing.assert_allclose(refit_harm([Objective(W, A)], removal.order, 1e-3), errors, rtol=1e-9)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_one_cholesky_factor_gives_the_error_curve_of_any_order(shape):
     W, A, _ = consumer(*shape)
     order = np.random.default_rng(1).permutation(shape[1])
-    curve = refit_harm([Consumer(W, A, 2.0)], order, 1e-5)
+    curve = refit_harm([Objective(W, A, 2.0)], order, 1e-5)
     direct = [2 * refit_error(W, A, order[: m + 1], 1e-5) for m in range(shape[1])]
     np.testing.assert_allclose(curve, direct, rtol=1e-9)
-    assert not np.allclose(refit_harm([Consumer(W, A, 2.0)], order[::-1], 1e-5)[:-1], direct[:-1], rtol=1e-3)
+    assert not np.allclose(refit_harm([Objective(W, A, 2.0)], order[::-1], 1e-5)[:-1], direct[:-1], rtol=1e-3)
 
 
 def test_on_the_gram_matrix_it_eliminates_with_scalars():
@@ -154,7 +154,7 @@ def test_moments_that_are_not_numbers_are_refused():
 def test_no_criterion_without_refit_beats_it_on_this_data():
     W, A, _ = consumer(8, 16, 3)
     order, harm = obs_elimination(W, A)
-    worst_first = refit_harm([Consumer(W, A)], order[::-1], 1e-3)
+    worst_first = refit_harm([Objective(W, A)], order[::-1], 1e-3)
     assert (harm[:-1] < worst_first[:-1]).all()
 
 
@@ -180,7 +180,7 @@ def test_swaps_come_close_to_the_best_of_all_subsets():
     W, A, _ = consumer(3, 8, 2)
     best = min(refit_error(W, A, T, 1e-3) for T in combinations(range(8), 4))
     greedy = obs_elimination(W, A).order[:4]
-    refined = swap_refine([Consumer(W, A)], greedy)
+    refined = swap_refine([Objective(W, A)], greedy)
     assert best <= refit_error(W, A, refined, 1e-3) <= refit_error(W, A, greedy, 1e-3) * (1 + 1e-12)
 
 
@@ -188,17 +188,17 @@ def test_only_candidates_are_swapped():
     W, A, _ = consumer(4, 12, 2)
     candidates = np.array([1, 2, 5, 8, 9, 11])
     start = np.array([1, 8, 11])
-    refined = swap_refine([Consumer(W, A)], start, candidates=candidates)
+    refined = swap_refine([Objective(W, A)], start, candidates=candidates)
     assert set(refined) <= set(candidates)
     assert len(refined) == 3
-    errors = [refit_error(W, A, T, 1e-3) for T in (refined, start, swap_refine([Consumer(W, A)], start))]
+    errors = [refit_error(W, A, T, 1e-3) for T in (refined, start, swap_refine([Objective(W, A)], start))]
     assert errors[2] < errors[0] < errors[1]  # more freedom would have given more
 
 
 @pytest.mark.parametrize("removed", [[], range(5)])
 def test_there_is_nothing_to_swap_when_nothing_or_everything_goes(removed):
     W, A, _ = consumer(3, 5, 2)
-    assert swap_refine([Consumer(W, A)], np.array(removed, int)).tolist() == list(removed)
+    assert swap_refine([Objective(W, A)], np.array(removed, int)).tolist() == list(removed)
 
 
 def test_the_refit_has_the_error_that_the_elimination_told():

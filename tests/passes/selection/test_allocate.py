@@ -13,8 +13,8 @@ from onnx_prune.passes.selection.allocate import allocate, menus, select
 from onnx_prune.passes.selection.budget import Budget
 from onnx_prune.passes.selection.criteria.weights.l1 import L1
 from onnx_prune.passes.selection.criteria.weights.random import Random
+from onnx_prune.passes.selection.methods import Global, Trim, Uniform, make_method
 from onnx_prune.passes.selection.ranking import Evidence, Ranking, rank_groups
-from onnx_prune.passes.selection.schedules import Global, Trim, Uniform, make_method
 
 MEASURES = ("macs", "params", "size")
 

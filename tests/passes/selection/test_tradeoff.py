@@ -8,8 +8,8 @@ from onnx_prune.models import lenet5
 from onnx_prune.passes.channels.cost import cost_model
 from onnx_prune.passes.selection.allocate import allocate
 from onnx_prune.passes.selection.budget import Budget
+from onnx_prune.passes.selection.methods import Error
 from onnx_prune.passes.selection.ranking import Ranking
-from onnx_prune.passes.selection.schedules import Error
 from onnx_prune.passes.selection.tradeoff import convex_slopes, savings
 
 

@@ -10,7 +10,7 @@ from onnx_prune.passes.selection.criteria import criteria, make_criterion
 from onnx_prune.passes.selection.criteria.moments.obs import Obs
 from onnx_prune.passes.selection.criteria.moments.thinet import Thinet
 from onnx_prune.passes.selection.criteria.weights.l1 import L1
-from onnx_prune.passes.selection.schedules import METHODS, Error, Global, make_method
+from onnx_prune.passes.selection.methods import METHODS, Error, Global, make_method
 from onnx_prune.passes.selection.words import word
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ....algebra.moments import Moments
-from ....algebra.removal import Consumer, columns, relative
+from ....algebra.removal import Objective, columns, relative
 from ....channels.affine import AffineConsumer
 from ....channels.groups import ChannelGroup
 from ....errors import UsageError
@@ -14,30 +14,30 @@ from ...ranking import Evidence
 Array = np.ndarray
 
 
-def readers(group: ChannelGroup, evidence: Evidence, *, centred: bool) -> list[Consumer]:
-    """The group's readers with its units first: channel u of W is unit u, k kernel positions for each of its slices.
+def group_objectives(group: ChannelGroup, evidence: Evidence, *, centred: bool) -> list[Objective]:
+    """The group's consumers with its units first: channel u of W is unit u, k kernel positions for each of its slices.
 
-    Behind the units come the reader's other channels, which stay, in blocks of the same size; zeros fill up so that all
-    readers have as many. centred: the covariance, for refits with a bias, else the second moment. Each reader counts
-    its relative error. Readers without moments are left out.
+    After the units come the consumer's other channels, which stay, in blocks of the same size; zeros fill up so that
+    all consumers have as many. centred: the covariance, for refits with a bias, else the second moment. Each counts its
+    relative error. Consumers without moments are left out.
     """
-    found = [_arrange(consumer, places, moments, centred) for consumer, places, moments in _found(group, evidence)]
-    most = max((W.shape[1] for W, _ in found), default=0)
-    return [relative(*_filled(W, S, most)) for W, S in found]
+    matrices = [_arrange(consumer, places, moments, centred) for consumer, places, moments in _read_by(group, evidence)]
+    most = max((W.shape[1] for W, _ in matrices), default=0)
+    return [relative(*_filled(W, S, most)) for W, S in matrices]
 
 
 def tensors(group: ChannelGroup, evidence: Evidence) -> list[tuple[str, Array]]:
-    """Each tensor that the group's readers read, with the (units, m) channels of each unit; none twice."""
-    return list({consumer.data: (consumer.data, places) for consumer, places, _ in _found(group, evidence)}.values())
+    """Each tensor that the group's consumers read, with the (units, m) channels of each unit; none twice."""
+    return list({consumer.data: (consumer.data, places) for consumer, places, _ in _read_by(group, evidence)}.values())
 
 
-def _found(group: ChannelGroup, evidence: Evidence) -> list[tuple[AffineConsumer, Array, Moments]]:
+def _read_by(group: ChannelGroup, evidence: Evidence) -> list[tuple[AffineConsumer, Array, Moments]]:
     if evidence.moments is None:
         raise UsageError(
             "this criterion looks at activations", where="--criterion", fix="give --calibration, or take l2"
         )
     component = evidence.groups.component
-    found = []
+    entries = []
     for consumer in evidence.consumers:
         if consumer.name not in evidence.moments:
             continue
@@ -46,8 +46,8 @@ def _found(group: ChannelGroup, evidence: Evidence) -> list[tuple[AffineConsumer
         if places.size and places.size % group.units == 0:
             rank = np.argsort(group.components)[np.searchsorted(np.sort(group.components), mine[places])]
             table = places[np.argsort(rank, kind="stable")].reshape(group.units, -1)
-            found.append((consumer, table, evidence.moments[consumer.name]))
-    return found
+            entries.append((consumer, table, evidence.moments[consumer.name]))
+    return entries
 
 
 def _arrange(consumer: AffineConsumer, places: Array, moments: Moments, centred: bool) -> tuple[Array, Array]:
@@ -82,6 +82,6 @@ def _padded(S: Array, more: int) -> Array:
 
 
 def _filled(W: Array, S: Array, most: int) -> tuple[Array, Array]:
-    """The reader with `most` channels: what is added has no weight."""
+    """The consumer with `most` channels: what is added has no weight."""
     n, C, k = W.shape
     return np.concatenate([W, np.zeros((n, most - C, k))], axis=1), _padded(S, (most - C) * k)

@@ -1,4 +1,4 @@
-"""Base of the criteria that see a group through the Gram matrix of its units' contributions to their readers."""
+"""Base of the criteria that see a group through the Gram matrix of its units' contributions to their consumers."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ from abc import ABC, abstractmethod
 import numpy as np
 
 from ....algebra.gram import channel_gram
-from ....algebra.removal import Consumer, Removal
+from ....algebra.removal import Objective, Removal
 from ....channels.groups import ChannelGroup
 from ...ranking import Evidence, Ranking
 from ..weights.l2 import L2
-from ._consumers import readers
+from ._consumers import group_objectives
 
 Array = np.ndarray
 
 
-class OfReaders(ABC):
-    """Ranks by the readers of a group; one that nothing reads linearly (attention's keys) is ranked by its weights."""
+class OfConsumers(ABC):
+    """Ranks a group by its consumers; one that nothing reads linearly (attention's keys) is ranked by its weights."""
 
     __slots__ = ()
 
     def rank(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
         """Rank all units of a free group."""
-        found = readers(group, evidence, centred=self._centred())
-        if not found:
+        objectives = group_objectives(group, evidence, centred=self._centred())
+        if not objectives:
             return L2().rank(group, evidence)
-        removal = self._remove(found, group.units)
+        removal = self._remove(objectives, group.units)
         return Ranking(removal.order, np.maximum.accumulate(np.maximum(removal.harm, 0)))
 
     def _centred(self) -> bool:
         return True
 
     @abstractmethod
-    def _remove(self, found: list[Consumer], units: int) -> Removal: ...
+    def _remove(self, objectives: list[Objective], units: int) -> Removal: ...
 
 
-def unit_gram(found: list[Consumer], units: int) -> Array:
-    """Sum over the readers of the relative Gram matrix of the units' contributions, (units, units)."""
+def unit_gram(objectives: list[Objective], units: int) -> Array:
+    """Sum over the consumers of the relative Gram matrix of the units' contributions, (units, units)."""
     return sum(
-        (consumer.weight * channel_gram(consumer.W, consumer.S)[:units, :units] for consumer in found),
+        (objective.weight * channel_gram(objective.W, objective.S)[:units, :units] for objective in objectives),
         start=np.zeros((units, units)),
     )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ....algebra.greedy import thinet_greedy
-from ....algebra.removal import Consumer, Removal
-from ._of_consumers import OfReaders, unit_gram
+from ....algebra.removal import Objective, Removal
+from ._of_consumers import OfConsumers, unit_gram
 
 
 @dataclass(frozen=True, slots=True)
-class Thinet(OfReaders):
+class Thinet(OfConsumers):
     """Greedily grow the set T that goes, so that 1_T^T G 1_T, what the next layer loses without it, stays least.
 
     centred: on covariances, since a new bias takes over the means; False is the paper's second moment.
@@ -21,5 +21,5 @@ class Thinet(OfReaders):
     def _centred(self) -> bool:
         return self.centred
 
-    def _remove(self, found: list[Consumer], units: int) -> Removal:
-        return thinet_greedy(unit_gram(found, units))
+    def _remove(self, objectives: list[Objective], units: int) -> Removal:
+        return thinet_greedy(unit_gram(objectives, units))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ....algebra.greedy import thinet_omp
-from ....algebra.removal import Consumer, Removal
-from ._of_consumers import OfReaders, unit_gram
+from ....algebra.removal import Objective, Removal
+from ._of_consumers import OfConsumers, unit_gram
 
 
 @dataclass(frozen=True, slots=True)
-class ThinetOmp(OfReaders):
+class ThinetOmp(OfConsumers):
     """Orthogonal matching pursuit: the units that stay are chosen one by one, each with the best scalars so far."""
 
-    def _remove(self, found: list[Consumer], units: int) -> Removal:
-        return thinet_omp(unit_gram(found, units))
+    def _remove(self, objectives: list[Objective], units: int) -> Removal:
+        return thinet_omp(unit_gram(objectives, units))

@@ -18,8 +18,8 @@ from onnx_prune.passes.selection.criteria.gradients.fisher import Fisher
 from onnx_prune.passes.selection.criteria.gradients.taylor import Taylor
 from onnx_prune.passes.selection.criteria.moments.nisp import Nisp, propagated
 from onnx_prune.passes.selection.criteria.weights.l2 import L2
+from onnx_prune.passes.selection.methods import Global
 from onnx_prune.passes.selection.ranking import Evidence, rank_groups
-from onnx_prune.passes.selection.schedules import Global
 
 U = np.array([[1.0, -4, 2, 0], [-1, 2, 2, 1], [1, 2, 2, 1], [-1, 0, 2, 0]])
 

@@ -328,7 +328,7 @@ def test_gates_leave_the_model_as_it_is():
     x, _ = images()
     (before,), (after,) = (ReferenceEvaluator(m).run(None, {"x": x}) for m in (model, gated.model))
     assert np.array_equal(before, after)
-    assert sum(site.columns.size for site in gated.sites) == 7 + 2
+    assert sum(gate.columns.size for gate in gated.tensors) == 7 + 2
     assert gated.gates == 3 + 4 + 2
 
 

@@ -1,4 +1,4 @@
-"""How the groups' widths grow together: each method is a schedule from the least to the whole network."""
+"""How the groups' widths grow together: each method is a growth from the least to the whole network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Array = np.ndarray
 _EPSILON = 1e-9  # of a unit: 0.7 * 10 is 7
 
 
-class Schedule(Protocol):
+class Growth(Protocol):
     """Widths of all groups, step by step."""
 
     @property
@@ -46,7 +46,7 @@ class Method(Protocol):
         """The share of every group that stays."""
         ...
 
-    def schedule(self, frame: Frame, rankings: Mapping[str, Ranking]) -> Schedule:
+    def growth(self, frame: Frame, rankings: Mapping[str, Ranking]) -> Growth:
         """From the least to the whole network."""
         ...
 
@@ -76,13 +76,13 @@ class Uniform:
     protect: float = 0.0
     ends: ClassVar[bool] = False
 
-    def schedule(self, frame: Frame, rankings: Mapping[str, Ranking]) -> Schedule:  # noqa: ARG002 - a Method's form
+    def growth(self, frame: Frame, rankings: Mapping[str, Ranking]) -> Growth:  # noqa: ARG002 - a Method's form
         """Rankings are not looked at."""
-        return _UniformSchedule(frame)
+        return _UniformGrowth(frame)
 
 
 @dataclass(frozen=True, slots=True)
-class _UniformSchedule:
+class _UniformGrowth:
     frame: Frame
     steps: int = 2**20
 
@@ -109,7 +109,7 @@ class Global:
     protect: float = 0.1
     ends: ClassVar[bool] = False
 
-    def schedule(self, frame: Frame, rankings: Mapping[str, Ranking]) -> Schedule:
+    def growth(self, frame: Frame, rankings: Mapping[str, Ranking]) -> Growth:
         """Needs the ranking of every group that may be cut."""
         parts = []
         for number in np.flatnonzero(frame.least < frame.units).tolist():
@@ -121,7 +121,7 @@ class Global:
             parts.append(np.stack([added[gone] / mean, gone / units, np.full(len(gone), number)]))
         harm, share, group = np.concatenate(parts, axis=1) if parts else np.zeros((3, 0))
         order = np.lexsort((group, share, harm))
-        return _GlobalSchedule(frame, group[order[::-1]].astype(np.int64))
+        return _GivenBack(frame, group[order[::-1]].astype(np.int64))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,7 +137,7 @@ class Error:
     costs: Array | None = None
     ends: ClassVar[bool] = False
 
-    def schedule(self, frame: Frame, rankings: Mapping[str, Ranking]) -> Schedule:
+    def growth(self, frame: Frame, rankings: Mapping[str, Ranking]) -> Growth:
         """Needs the ranking of every group that may be cut."""
         parts = []
         for number in np.flatnonzero(frame.least < frame.units).tolist():
@@ -147,7 +147,7 @@ class Error:
             parts.append(np.stack([slopes, np.arange(gone), np.full(gone, number)]))
         harm, step, group = np.concatenate(parts, axis=1) if parts else np.zeros((3, 0))
         order = np.lexsort((group, step, harm))
-        return _GlobalSchedule(frame, group[order[::-1]].astype(np.int64))
+        return _GivenBack(frame, group[order[::-1]].astype(np.int64))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -169,7 +169,7 @@ class Trim:
     protect: float = 0.0
     ends: ClassVar[bool] = True
 
-    def schedule(self, frame: Frame, rankings: Mapping[str, Ranking]) -> Schedule:
+    def growth(self, frame: Frame, rankings: Mapping[str, Ranking]) -> Growth:
         """Needs the ranking of every group that may be cut."""
         least, means = frame.units.copy(), np.full(len(frame.units), np.inf)
         for number in np.flatnonzero(frame.least < frame.units).tolist():
@@ -180,11 +180,11 @@ class Trim:
             least[number] = max(frame.least[number], min(kept, frame.units[number]))
             means[number] = added.mean()
         order = np.argsort(means, kind="stable")
-        return _GlobalSchedule(replace(frame, least=least), np.repeat(order, (frame.units - least)[order])[::-1])
+        return _GivenBack(replace(frame, least=least), np.repeat(order, (frame.units - least)[order])[::-1])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _GlobalSchedule:
+class _GivenBack:
     """back: the group of every unit above the least, in the order in which they come back."""
 
     frame: Frame
