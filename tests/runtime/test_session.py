@@ -298,8 +298,7 @@ def test_both_builds_of_onnx_runtime_side_by_side_are_warned_of_once(tmp_path):
     assert "session.py" not in said
 
 
-def test_one_build_of_onnx_runtime_is_not_warned_of():
-    status, said = in_a_process(
-        "from onnx_prune.runtime.session import require_onnxruntime as r; r()", flags=["-Werror"]
-    )
+def test_one_build_of_onnx_runtime_is_not_warned_of(tmp_path):
+    code = "from onnx_prune.runtime.session import require_onnxruntime as required; required()"
+    status, said = in_a_process(code, tmp_path, "-Werror")
     assert status == 0, said
