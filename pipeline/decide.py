@@ -27,10 +27,10 @@ from ..runtime.analysis import Analysis
 from ..runtime.data.open import Data
 from ..runtime.data.sources import Batch
 from ..runtime.measure.sensitivity import Sensitivities, measure_sensitivity, scaled_by_network
+from ..runtime.progress import Stage, counted
 from .settings import Settings
 from .within_latency import plan_within_latency
 
-Progress = Callable[[str], None]
 _SENSITIVITY_IMAGES, _SENSITIVITY_MACS = (64, 256), 64 << 30  # images, the fewest and the most; in one pass over them
 
 
@@ -41,7 +41,7 @@ class Decision:
     analysis: Analysis
     settings: Settings
     data: Data | None
-    progress: Progress
+    progress: Stage
 
     def plan(self, budget: Budget | None, moments: MomentsSet | None) -> Plan:
         """Which units of which groups go. Without a budget half of the MACs, or as few as the allocation ends with."""
@@ -157,7 +157,7 @@ class Decision:
             self.data,
             Wanted(criterion.labels, criterion.auxiliary, self.settings.seed),
             device=self.settings.device,
-            progress=lambda done: self.progress(f"taking gradients: {done} samples"),
+            progress=counted(self.progress, "taking gradients", "samples"),
         )
 
     def _scaled(self, rankings: Mapping[str, Ranking], moments: MomentsSet | None) -> Mapping[str, Ranking]:
@@ -171,7 +171,7 @@ class Decision:
             moments,
             _first(self.data, self._sensitivity_images()),
             device=self.settings.device,
-            progress=lambda done, of: self.progress(f"measuring sensitivity: {done} of {of} groups"),
+            progress=counted(self.progress, "measuring sensitivity", "groups"),
         )
 
     def _sensitivity_images(self) -> int:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from ..passes.graph.model import ModelLike, load
 from ..runtime.data.open import DataSource
 from ..runtime.data.preprocess import Preprocessing
+from ..runtime.progress import Stage, silent
 from ..runtime.session import Device
-from .read import Progress
 
 if TYPE_CHECKING:
     from ..runtime.torch.training.finetune import FineTuned
@@ -28,7 +28,7 @@ def finetune(  # noqa: PLR0913 - each argument is a flag of the command line
     folder: str | os.PathLike[str] | None = None,
     resume: bool = False,
     device: Device = "auto",
-    progress: Progress = lambda stage: None,
+    progress: Stage = silent,
 ) -> FineTuned:
     """Train the weights of `model` further; the same graph comes back, as `.model`, with other values.
 

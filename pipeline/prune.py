@@ -18,9 +18,10 @@ from ..runtime.analysis import Analysis, analyse
 from ..runtime.data.open import DataSource
 from ..runtime.data.preprocess import Preprocessing
 from ..runtime.measure.sensitivity import Sensitivities
+from ..runtime.progress import Stage, silent
 from ..runtime.session import Device
 from ..runtime.soundness import check_anything_free
-from .read import Progress, read, read_alone
+from .read import read, read_alone
 from .settings import Settings, make_settings
 from .write import Result, write
 
@@ -49,7 +50,7 @@ def prune(  # noqa: PLR0913 - each argument is a flag of the command line
     measure: bool = True,
     threads: int | None = 1,
     sizes: Mapping[str, int] | None = None,
-    progress: Progress = lambda stage: None,
+    progress: Stage = silent,
 ) -> Result:
     """Remove channels until the budget holds, prove the result against the original, refit and measure it.
 
@@ -125,7 +126,7 @@ def sensitivity(  # noqa: PLR0913 - each argument is a flag of the command line
     seed: int = 0,
     device: Device = "auto",
     sizes: Mapping[str, int] | None = None,
-    progress: Progress = lambda stage: None,
+    progress: Stage = silent,
 ) -> tuple[Analysis, Sensitivities]:
     """What was read, and how far the outputs move when one group alone loses a share of its units.
 
@@ -159,7 +160,7 @@ def apply(  # noqa: PLR0913 - each argument is a flag of the command line
     device: Device = "auto",
     measure: bool = True,
     threads: int | None = 1,
-    progress: Progress = lambda stage: None,
+    progress: Stage = silent,
 ) -> Result:
     """Redo a plan, on its model or another checkpoint of the same graph, with proof and measurement.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,11 +21,11 @@ from ..runtime.data.open import Data, example_input, open_data
 from ..runtime.data.random_feeds import Feeds
 from ..runtime.data.synthetic import reads_images, synthetic_data
 from ..runtime.measure.calibrate import Calibration, calibrate
+from ..runtime.progress import Stage, counted
 from ..runtime.soundness import check_opens, check_weights
 from .decide import Decision, untouched
 from .settings import NONE, SYNTHETIC, SYNTHETIC_IF_IMAGES, Settings, filled
 
-Progress = Callable[[str], None]
 _SYNTHETIC_MACS = 64 << 30  # of one pass over the images: 512 for ResNet-56; by default for networks up to 1 G MACs
 _SYNTHETIC_IMAGES = (64, 512)
 _JUDGED = 64  # samples
@@ -42,7 +42,7 @@ class Run:
 
     analysis: Analysis
     settings: Settings
-    progress: Progress
+    progress: Stage
     start: float
     data: Data | None = None
     judged_on: Data | None = None
@@ -58,7 +58,6 @@ class Run:
             return load_moments(settings.moments, self.analysis.graph.sha256())
         if data is None:
             return None
-        of = "" if data.samples is None else f" of {data.samples}"
         moments = calibrate(
             self.analysis.groups.labels,
             data,
@@ -67,7 +66,7 @@ class Run:
                 device=settings.device,
                 activations=isinstance(make_criterion(settings.criterion or "l2"), OfActivations),
             ),
-            progress=lambda done: self.progress(f"calibrating: {done}{of} samples"),
+            progress=counted(self.progress, "calibrating", "samples", of=data.samples),
         )
         if settings.save_moments is not None:
             moments.save(settings.save_moments)
@@ -84,7 +83,7 @@ class Run:
         return f"{self.data.samples or 'given'} {'synthetic images' if synthetic else 'samples'}{but}"
 
 
-def read(model: ModelLike, settings: Settings, progress: Progress, sizes: Mapping[str, int] | None) -> Run:
+def read(model: ModelLike, settings: Settings, progress: Stage, sizes: Mapping[str, int] | None) -> Run:
     """Open the data and label the channels of the model, for inputs of their size."""
     start = time.perf_counter()
     progress("reading the model")
@@ -105,7 +104,7 @@ def read(model: ModelLike, settings: Settings, progress: Progress, sizes: Mappin
     return Run(analysis, filled(settings, data=data is not None), progress, start, data, judged_on)
 
 
-def read_alone(model: ModelLike, settings: Settings, progress: Progress) -> Run:
+def read_alone(model: ModelLike, settings: Settings, progress: Stage) -> Run:
     """Label the channels of the model, without any data."""
     start = time.perf_counter()
     progress("reading the model")

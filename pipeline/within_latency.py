@@ -13,6 +13,7 @@ from ..passes.selection.budget import Budget
 from ..passes.selection.plan import Plan, removed_from_plan
 from ..runtime.analysis import Analysis
 from ..runtime.measure.latency import compare, ratio
+from ..runtime.progress import Stage
 from ..runtime.session import Device
 
 _LEAST_SHARE, _ROUNDS = 0.1, 5
@@ -25,7 +26,7 @@ def plan_within_latency(
     *,
     device: Device,
     threads: int | None,
-    progress: Callable[[str], None],
+    progress: Stage,
 ) -> Plan:
     """The plan of the largest share of MACs that holds the budget, by bisection. Raises BudgetError with `possible`."""
     low, high, best, least = _LEAST_SHARE, 1.0, None, math.inf

@@ -25,6 +25,7 @@ from ..runtime.fit_head import fit_head
 from ..runtime.measure.calibrate import Calibration
 from ..runtime.measure.closeness import Closeness, closeness
 from ..runtime.measure.latency import Timing, compare, machine, ratio
+from ..runtime.progress import counted
 from ..runtime.proof.compare import Proof
 from ..runtime.proof.prove import prove_cut
 from ..runtime.reconstruct import refit_sequentially
@@ -127,7 +128,7 @@ def _refit_on_data(run: Run, removed: np.ndarray, cut: Graph) -> None:
         cut,
         run.data,
         Calibration(positions=positions, seed=run.settings.seed, device=run.settings.device),
-        progress=lambda done, of: run.progress(f"refitting: {done} of {of} layers"),
+        progress=counted(run.progress, "refitting", "layers"),
     )
 
 

@@ -8,7 +8,7 @@ Source: He et al. 2017, sections 3.2 and 3.3 (asymmetric, multi-branch).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,9 +24,9 @@ from ..passes.rewrite.taps import Positions, Taps, find_taps
 from .data.sources import Batch
 from .measure.calibrate import Calibration, iterate_rows
 from .measure.segments import Frontier
+from .progress import Count, silent
 
 Array = np.ndarray
-Progress = Callable[[int, int], None]
 _ROUNDS = 8  # of the fit behind a ReLU; see `_below_zero`
 _TARGET_BYTES = 1 << 30  # of target rows held at once; more consumers than fit take further passes over the data
 
@@ -53,7 +53,7 @@ def refit_sequentially(
     cut: Graph,
     data: Iterable[Batch],
     how: Calibration | None = None,
-    progress: Progress = lambda done, of: None,
+    progress: Count = silent,
 ) -> int:
     """Refit the consumers of `cut` in place, in the order of the graph, and say how many.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import onnx
 
@@ -11,10 +9,11 @@ from ..models import digits_data, digits_model
 from ..passes.selection.budget import Budget
 from ..pipeline.prune import prune
 from ..pipeline.write import Result
+from ..runtime.progress import Stage
 from ..runtime.session import Runnable, open_session
 
 
-def run_demo(progress: Callable[[str], None], *, measure: bool = True) -> tuple[Result, tuple[float, float]]:
+def run_demo(progress: Stage, *, measure: bool = True) -> tuple[Result, tuple[float, float]]:
     """The result, and top-1 on the held-out digits before and after."""
     test, calibration = digits_data()
     result = prune(

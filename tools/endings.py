@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from ..pipeline.write import Result
-
+    from ..runtime.progress import Stage
 
 _EVERY = 10.0  # seconds between two lines of progress where standard error is not a terminal
 
@@ -57,10 +56,12 @@ def print_json(value: dict[str, Any]) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
-def progress_shown(quiet: bool) -> AbstractContextManager[Callable[[str], None]]:
+def progress_shown(quiet: bool) -> AbstractContextManager[Stage]:
     """The stage on standard error: a spinner on a terminal, else a line now and then."""
+    from ..runtime.progress import silent
+
     if quiet:
-        return nullcontext(lambda stage: None)
+        return nullcontext(silent)
     return _spinner() if sys.stderr.isatty() else nullcontext(_Lines())
 
 
@@ -78,7 +79,7 @@ class _Lines:
 
 
 @contextmanager
-def _spinner() -> Generator[Callable[[str], None]]:
+def _spinner() -> Generator[Stage]:
     from rich.console import Console
 
     console = Console(stderr=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +15,11 @@ from ...passes.errors import ReadError, UsageError
 from ...passes.rewrite.taps import Instrument, Taps, find_taps, instrument
 from ..data.random_feeds import Feeds
 from ..data.sources import Batch
+from ..progress import Count, silent
 from ..session import Device, Session, open_session
 from .sums import Accumulator, Products
 
 Array = np.ndarray
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def calibrate(
     data: Iterable[Batch],
     taps: Taps | None = None,
     how: Calibration | None = None,
-    progress: Progress = lambda done: None,
+    progress: Count = silent,
 ) -> MomentsSet:
     """Moments of all consumers that `taps` read (by default every one of channels), in one pass over the data.
 
@@ -61,7 +61,7 @@ def calibrate(
     for count, patches, found in _run(model, instruments, data, how):
         sums.add(patches, found, count)
         images += count
-        progress(images)
+        progress(images, None)
     if not images:
         raise UsageError("there are no samples to calibrate on", where="the calibration data", fix="give at least one")
     return sums.result(labels.graph.sha256())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,9 +11,8 @@ import numpy as np
 from ...passes.errors import UsageError
 from ..data.random_feeds import Feeds
 from ..data.sources import Batch
+from ..progress import Count, silent
 from ..session import Device, Runnable, Session, open_session
-
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ def accuracy(
     *,
     device: Device = "auto",
     threads: int | None = None,
-    progress: Progress = lambda done: None,
+    progress: Count = silent,
 ) -> Accuracy:
     """Top-1 and top-5 of the first output of the form (samples, classes); progress is told how many samples are done.
 
@@ -62,7 +61,7 @@ def accuracy(
         ranks = _ranks(_logits(session.run(batch.feeds), len(batch.labels)), batch.labels)
         hits += np.count_nonzero(ranks < 1), np.count_nonzero(ranks < 5)
         done += len(ranks)
-        progress(done)
+        progress(done, None)
     if not done:
         raise UsageError("there are no samples to evaluate", where="the evaluation data", fix="give at least one")
     return Accuracy(float(hits[0] / done), float(hits[1] / done), done)
@@ -83,7 +82,6 @@ def divergence(
     *,
     device: Device = "auto",
     threads: int | None = None,
-    progress: Progress = lambda done: None,
 ) -> Divergence:
     """How far the model's outputs are from `reference`, which is `outputs` of another model on the same data.
 
@@ -92,14 +90,13 @@ def divergence(
     """
     found = outputs(model, data, device=device, threads=threads)
     counts = (batch.size for batch in data)
-    return compare_outputs(reference, found, counts, progress)
+    return compare_outputs(reference, found, counts)
 
 
 def compare_outputs(
     reference: Iterable[Feeds],
     found: Iterable[Feeds],
     counts: Iterable[int],
-    progress: Progress = lambda done: None,
 ) -> Divergence:
     """`divergence` of outputs that are there already; counts: samples a batch."""
     sums: dict[str, np.ndarray] = {}
@@ -110,7 +107,6 @@ def compare_outputs(
         for name in names:
             sums[name] = sums.get(name, np.zeros(3)) + _distances(wanted[name], got[name], classifies)
         done += count
-        progress(done)
     if not sums:
         raise UsageError(
             "the models have no output that can be compared",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,12 +14,12 @@ from ...passes.channels.groups import ChannelGroups
 from ...passes.graph.model import Graph
 from ...passes.selection.ranking import Ranking
 from ..data.sources import Batch
+from ..progress import Count, silent
 from ..session import Device
 from .evaluate import compare_outputs, outputs
 from .segments import Frontier
 
 Array = np.ndarray
-Progress = Callable[[int, int], None]
 LEVELS = (0.25, 0.5, 0.75)  # shares of a group's units that go
 
 
@@ -41,7 +41,7 @@ def measure_sensitivity(
     data: Iterable[Batch],
     *,
     device: Device = "auto",
-    progress: Progress = lambda done, of: None,
+    progress: Count = silent,
 ) -> Sensitivities:
     """Each group that has a ranking loses a share of its units (LEVELS), alone, and the outputs are compared.
 

@@ -31,6 +31,7 @@ from ...runtime.data.open import Data, open_data
 from ...runtime.data.preprocess import Preprocessing
 from ...runtime.measure.calibrate import Calibration, calibrate
 from ...runtime.measure.evaluate import accuracy
+from ...runtime.progress import silent
 from ...runtime.reconstruct import refit_sequentially
 
 MODELS = ("resnet56-cifar10", "resnet20-cifar10")
@@ -171,7 +172,7 @@ class Experiment:
             seed=self.seed,
             align=1,  # as all rows of the page
         )
-        return Decision(self.analysis, chosen, self.data, lambda stage: None).plan(Budget(macs=0.5), self.moments)
+        return Decision(self.analysis, chosen, self.data, silent).plan(Budget(macs=0.5), self.moments)
 
     def top1(self, plan: Plan | None, kind: str) -> float:
         """Of the original, or of the model that the plan and this refit make."""

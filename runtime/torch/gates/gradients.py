@@ -8,7 +8,7 @@ summed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,6 +20,7 @@ from ....passes.channels.groups import ChannelGroups
 from ....passes.channels.labels import Labels
 from ....passes.errors import ReadError, UsageError
 from ...data.sources import Batch
+from ...progress import Count, silent
 from ...session import Device
 from ..graph_module import GraphModule
 from .auxiliary import Depth, Head, depths, fit_heads
@@ -29,7 +30,6 @@ from .readout import Edits, Readout
 from .samples import Samples, to_samples, torch_device
 
 Array = np.ndarray
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def gate_gradients(
     wanted: Wanted | None = None,
     *,
     device: Device = "auto",
-    progress: Progress = lambda done: None,
+    progress: Count = silent,
 ) -> dict[str, Array]:
     """U of every free group that a layer reads: (samples, units) float64, U[n, i] = d loss_n / d gate_i.
 
@@ -67,7 +67,7 @@ def gate_gradients(
         gates = samples.inputs[0].new_ones(len(samples), gated.gates, dtype=torch.float64, requires_grad=True)
         (found,) = torch.autograd.grad(loss(samples, gate_edits(gated, gates)), gates)
         rows.append(found.cpu().numpy())
-        progress(sum(map(len, rows)))
+        progress(sum(map(len, rows)), None)
     if not rows:
         raise UsageError(
             "there are no samples to take gradients on", where="the calibration data", fix="give at least one"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,13 +15,13 @@ from ...data.inputs import ModelInput
 from ...data.open import DataSource, in_background, open_samples
 from ...data.preprocess import ImageReader, Preprocessing
 from ...data.sources import Batch, Samples
+from ...progress import Stage, silent
 from .augment import Draws, draw, holed, moved
 from .losses import Labels
 from .recipe import Recipe
 
 _SHARE_OF_MEMORY = 0.5  # of what is free: what the decoded samples may take
 _DECODED = 256  # samples decoded at a time
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def training_data(
     preprocessing: Preprocessing | None,
     recipe: Recipe,
     device: torch.device,
-    progress: Progress = lambda stage: None,
+    progress: Stage = silent,
 ) -> TrainingData:
     """Open, decode and hold the samples; beyond half of the free memory they are read again in every epoch.
 
@@ -145,7 +145,7 @@ def _per_channel(values: np.ndarray, device: torch.device) -> Tensor:
     return torch.from_numpy(values).to(device).view(1, -1, 1, 1)
 
 
-def _held(samples: Samples, progress: Progress) -> Samples:
+def _held(samples: Samples, progress: Stage) -> Samples:
     """The samples decoded, if they fit."""
     first = samples.read(np.zeros(1, np.int64))
     if sum(array.nbytes for array in first.feeds.values()) * samples.count > _SHARE_OF_MEMORY * _free_memory():

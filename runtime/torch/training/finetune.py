@@ -20,6 +20,7 @@ from ...data.inputs import model_inputs
 from ...data.open import DataSource
 from ...data.preprocess import Preprocessing
 from ...data.sources import Batch
+from ...progress import Stage, silent
 from ...session import Device, open_session
 from ..graph_module import GraphModule
 from .batch_norm import insert_batch_norms
@@ -65,7 +66,7 @@ class Keeping:
 class Watch:
     """Who is told: `stage` a line whenever something is done, `epoch` each epoch that is finished."""
 
-    stage: Callable[[str], None] = lambda line: None
+    stage: Stage = silent
     epoch: Callable[[Epoch], None] = lambda row: None
 
 

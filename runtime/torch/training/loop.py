@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ....passes.errors import AccuracyError, UsageError
+from ...progress import Stage
 from ..graph_module import GraphModule
 from .batch_norm import renew_statistics
 from .data import Share, TrainingData
@@ -98,7 +99,7 @@ class Training:
 
     # ---- one epoch
 
-    def run_epoch(self, tick: Callable[[], bool], tell: Callable[[str], None]) -> bool:
+    def run_epoch(self, tick: Callable[[], bool], tell: Stage) -> bool:
         """The steps of the current epoch that are left; whether it was asked to stop in between.
 
         tick: called after each step, says whether somebody asks to stop; tell: is told how far it is.

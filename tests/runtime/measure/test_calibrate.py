@@ -142,7 +142,7 @@ def test_the_demo_model_is_calibrated_whole():
     labels = label_channels(graph, tensor_facts(graph))
     data = open_data(digits_data()[1], model_inputs(graph.source), samples=100)
     seen = []
-    moments = calibrate(labels, data, progress=seen.append)
+    moments = calibrate(labels, data, progress=lambda done, of: seen.append(done))
     consumers = {graph.gs.nodes[c.node].outputs[0].name for c in labels.consumers if (c.labels >= 0).any()}
     assert set(moments) == consumers
     assert moments.graph_sha256 == graph.sha256()
