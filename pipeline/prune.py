@@ -105,7 +105,7 @@ def prune(  # noqa: PLR0913 - each argument is a flag of the command line
     )
     run = read(model, make_settings(settings), progress, sizes)
     if run.settings.replace_head is not None:
-        find_head(run.analysis.groups.labels)  # before the work
+        find_head(run.analysis.groups.labelled)  # before the work
     else:
         check_anything_free(run.analysis.groups)
     found = run.measure()

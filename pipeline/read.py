@@ -59,7 +59,7 @@ class Run:
         if data is None:
             return None
         moments = calibrate(
-            self.analysis.groups.labels,
+            self.analysis.groups.labelled,
             data,
             how=Calibration(
                 seed=settings.seed,

@@ -34,7 +34,7 @@ def plan_within_latency(
         asked = (low + high) / 2 if share is None else share
         progress(f"measuring latency at {asked:.0%} of the MACs")
         tried = plan(Budget(macs=asked))
-        model = to_model(apply_removal(analysis.groups.labels, removed_from_plan(analysis.groups, tried)))
+        model = to_model(apply_removal(analysis.groups.labelled, removed_from_plan(analysis.groups, tried)))
         before, after = compare([analysis.graph.source, model], analysis.feeds, device=device, threads=threads)
         if ratio(before, after) * before.wall <= budget.limit(before.wall):
             best, low = tried, asked

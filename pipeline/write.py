@@ -68,7 +68,7 @@ def write(run: Run, plan: Plan, moments: MomentsSet | None = None) -> Result:
     removed = removed_from_plan(run.analysis.groups, plan)
     counted = recounted(plan, run.analysis.cost, removed)
     run.progress("cutting")
-    cut = apply_removal(run.analysis.groups.labels, removed)
+    cut = apply_removal(run.analysis.groups.labelled, removed)
     bare = _Written(to_model(cut), counted.macs[1], counted.params[1])
     proof = _prove(run, removed, bare.model)
     refitted = _judged(run, bare, _refit(run, removed, cut, bare, moments, counted.reconstruct))
@@ -80,7 +80,7 @@ def write(run: Run, plan: Plan, moments: MomentsSet | None = None) -> Result:
 
 def _prove(run: Run, removed: np.ndarray, model: onnx.ModelProto) -> Proof:
     run.progress("proving")
-    return prove_cut(run.analysis.groups.labels, removed, model, run.analysis.feeds, run.settings.device)
+    return prove_cut(run.analysis.groups.labelled, removed, model, run.analysis.feeds, run.settings.device)
 
 
 def _refit(
@@ -94,7 +94,7 @@ def _refit(
             _refit_on_data(run, removed, cut)
         else:
             run.progress("refitting")
-            refit_once(run.analysis.groups.labels, removed, cut, moments, kind)
+            refit_once(run.analysis.groups.labelled, removed, cut, moments, kind)
     model = to_model(cut)
     return _Written(model, bare.macs, bare.params + added_elements(bare.model, model))
 
@@ -123,7 +123,7 @@ def _refit_on_data(run: Run, removed: np.ndarray, cut: Graph) -> None:
     assert run.data is not None
     positions = max(_REFIT_POSITIONS, _REFIT_ROWS // (run.data.samples or _REFIT_ROWS))
     refit_sequentially(
-        run.analysis.groups.labels,
+        run.analysis.groups.labelled,
         removed,
         cut,
         run.data,
@@ -140,7 +140,7 @@ def _replace_head(run: Run, cut: _Written) -> _Written:
     run.progress("replacing the head")
     with threadpool_limits(1):
         how = Calibration(seed=settings.seed, device=settings.device)
-        model, analysis = fit_head(run.analysis.groups.labels, cut.model, run.data, how)
+        model, analysis = fit_head(run.analysis.groups.labelled, cut.model, run.data, how)
     cost = analysis.cost
     return _Written(model, cost.macs(cost.units), cost.params(cost.units), cut.refit)
 

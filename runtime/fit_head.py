@@ -9,7 +9,7 @@ import onnx
 
 from ..passes.algebra.normal_equations import NormalEquations, choose_ridge
 from ..passes.channels.affine import affine_consumers, write_refit
-from ..passes.channels.labels import Labels
+from ..passes.channels.labels import LabelledGraph
 from ..passes.graph.export import to_model
 from ..passes.graph.model import Graph
 from ..passes.rewrite.replace_head import find_head, linear_start, replace_head
@@ -20,7 +20,7 @@ from .measure.calibrate import Calibration, iterate_rows
 
 
 def fit_head(
-    original: Labels, model: onnx.ModelProto, data: Iterable[Batch] | None, how: Calibration
+    original: LabelledGraph, model: onnx.ModelProto, data: Iterable[Batch] | None, how: Calibration
 ) -> tuple[onnx.ModelProto, Analysis]:
     """The model with global average pooling and one linear layer for its fully connected ones, and what it is now.
 
@@ -29,8 +29,8 @@ def fit_head(
     where there is no such head.
     """
     analysis = analyse(model, device=how.device)
-    head = find_head(analysis.groups.labels)
-    channels = analysis.groups.labels.facts.shapes[head.maps][1]
+    head = find_head(analysis.groups.labelled)
+    channels = analysis.groups.labelled.facts.shapes[head.maps][1]
     graph, name = replace_head(analysis.graph, head, linear_start(head, channels))
     if data is not None:
         _fit(original, graph, name, data, how)
@@ -38,14 +38,14 @@ def fit_head(
     return changed, analyse(changed, device=how.device)
 
 
-def _fit(original: Labels, graph: Graph, name: str, data: Iterable[Batch], how: Calibration) -> None:
+def _fit(original: LabelledGraph, graph: Graph, name: str, data: Iterable[Batch], how: Calibration) -> None:
     """Refit the layer that makes `name` in place."""
     old = find_head(original)
     targets = find_taps(original).outputs({old.layers[-1]: old.logits})
-    labels = analyse(to_model(graph), device=how.device).groups.labels
-    taps = find_taps(labels).only([name])
+    labelled = analyse(to_model(graph), device=how.device).groups.labelled
+    taps = find_taps(labelled).only([name])
     rows = zip(
-        iterate_rows(labels.graph.source, taps, data, how),
+        iterate_rows(labelled.graph.source, taps, data, how),
         iterate_rows(original.graph.source, targets, data, how),
         strict=True,
     )
@@ -56,5 +56,5 @@ def _fit(original: Labels, graph: Graph, name: str, data: Iterable[Batch], how: 
         (held_out if number % 2 else fitted).add(X, Y)
     W = np.zeros((classes, channels, 1))
     ridge = choose_ridge(fitted, held_out, W) if held_out.rows else 1e-3
-    layer = next(consumer for consumer in affine_consumers(labels) if consumer.name == name)
+    layer = next(consumer for consumer in affine_consumers(labelled) if consumer.name == name)
     write_refit(graph, layer, (fitted + held_out).solve(W, ridge))

@@ -18,7 +18,7 @@ from ..passes.algebra.least_squares import Refit
 from ..passes.algebra.normal_equations import NormalEquations, choose_ridge
 from ..passes.channels.affine import AffineConsumer, affine_consumers, write_refit
 from ..passes.channels.constants import kept
-from ..passes.channels.labels import Labels
+from ..passes.channels.labels import LabelledGraph
 from ..passes.graph.model import Graph
 from ..passes.rewrite.taps import Positions, Taps, find_taps
 from .data.sources import Batch
@@ -48,7 +48,7 @@ class _Fit:
 
 
 def refit_sequentially(
-    labels: Labels,
+    labelled: LabelledGraph,
     removed: Array,
     cut: Graph,
     data: Iterable[Batch],
@@ -62,13 +62,13 @@ def refit_sequentially(
     kept in memory while they are small (segments.py).
     """
     how = how or Calibration()
-    taps = find_taps(labels)
-    fits = _fits(labels, removed, cut, taps)
+    taps = find_taps(labelled)
+    fits = _fits(labelled, removed, cut, taps)
     frontier = Frontier(cut, data, device=how.device, threads=how.threads)
     done = 0
     for part in _parts(fits, taps, frontier.samples, how):
         wanted = taps.outputs({fit.consumer.name: fit.target for fit in part})
-        rows = list(iterate_rows(labels.graph.source, wanted, data, how))
+        rows = list(iterate_rows(labelled.graph.source, wanted, data, how))
         for number, fit in enumerate(part):
             targets = [batch[number][:, fit.outputs] for batch in rows]
             _refit(fit, targets, frontier, taps, how)
@@ -77,14 +77,14 @@ def refit_sequentially(
     return done
 
 
-def _fits(labels: Labels, removed: Array, cut: Graph, taps: Taps) -> list[_Fit]:
+def _fits(labelled: LabelledGraph, removed: Array, cut: Graph, taps: Taps) -> list[_Fit]:
     """Every tapped consumer that reads a changed tensor, with its target."""
     tapped = {name for tap in taps for name in tap.consumers if tap.groups == 1}
-    consumers = {consumer.name: consumer for consumer in affine_consumers(labels)}
+    consumers = {consumer.name: consumer for consumer in affine_consumers(labelled)}
     changed: set[str] = set()
     fits = []
     position = {node.outputs[0].name: i for i, node in enumerate(cut.gs.nodes) if node.outputs}
-    for node in labels.graph.gs.nodes:
+    for node in labelled.graph.gs.nodes:
         name = node.outputs[0].name if node.outputs else ""
         consumer = consumers.get(name)
         inputs = None if consumer is None else kept(consumer.inputs, removed)

@@ -91,7 +91,7 @@ def check_opens(graph: Graph, device: Device = "auto") -> None:
 
 def check_weights(groups: ChannelGroups) -> None:
     """Raise ReadError where a weight that may be cut is NaN or infinite: nothing can be chosen, nothing compared."""
-    tensors = groups.labels.graph.gs.tensors()
+    tensors = groups.labelled.graph.gs.tensors()
     owner = {name: group.name for group in groups.free for name, _, _ in (*group.produced, *group.consumed)}
     for name, group in owner.items():
         values = constant_values(tensors[name]) if name in tensors else None
@@ -109,7 +109,7 @@ def check_anything_free(groups: ChannelGroups) -> None:
         return
     raise BudgetError(
         f"nothing in this graph can be removed: {why_nothing(groups)}",
-        where=f"{groups.labels.graph.source.graph.name}: {len(groups.groups)} groups of channels",
+        where=f"{groups.labelled.graph.source.graph.name}: {len(groups.groups)} groups of channels",
         fix="onnx-prune inspect says of each group why it stays",
     )
 

@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 
 from ..algebra.least_squares import Refit
 from ..graph.model import Graph, constant_values, set_constant
-from .labels import Consumer, Labels, Layout
+from .labels import Consumer, LabelledGraph, Layout
 
 Array = np.ndarray
 
@@ -45,21 +45,21 @@ class AffineConsumer:
         return self.consumer.labels
 
 
-def affine_consumers(labels: Labels) -> Iterator[AffineConsumer]:
+def affine_consumers(labelled: LabelledGraph) -> Iterator[AffineConsumer]:
     """Every consumer whose weight is a float constant of its own, in the order of the graph.
 
     Left out, and never refitted: group convolutions, weights that several nodes share or that are made by other nodes,
     products with a factor or an activation, data that is transposed, and a bias that is no vector.
     """
-    for consumer in sorted(labels.consumers, key=lambda c: c.node):
-        affine = _affine(labels, consumer)
+    for consumer in sorted(labelled.consumers, key=lambda c: c.node):
+        affine = _affine(labelled, consumer)
         if affine is not None:
             yield affine
 
 
-def _affine(labels: Labels, consumer: Consumer) -> AffineConsumer | None:
-    node, layout = labels.graph.gs.nodes[consumer.node], consumer.layout
-    if layout is None or not layout.exact or layout.groups > 1 or _is_transposed(labels, consumer, layout):
+def _affine(labelled: LabelledGraph, consumer: Consumer) -> AffineConsumer | None:
+    node, layout = labelled.graph.gs.nodes[consumer.node], consumer.layout
+    if layout is None or not layout.exact or layout.groups > 1 or _is_transposed(labelled, consumer, layout):
         return None
     weight = node.inputs[consumer.weight_at.input]
     values = constant_values(weight)
@@ -75,12 +75,12 @@ def _affine(labels: Labels, consumer: Consumer) -> AffineConsumer | None:
     if bias is None:
         return None
     name = node.outputs[0].name
-    return AffineConsumer(name, consumer, layout, W, bias, labels.axes[name][layout.result])
+    return AffineConsumer(name, consumer, layout, W, bias, labelled.axes[name][layout.result])
 
 
-def _is_transposed(labels: Labels, consumer: Consumer, layout: Layout) -> bool:
+def _is_transposed(labelled: LabelledGraph, consumer: Consumer, layout: Layout) -> bool:
     """Whether a product sums over another axis of the data than the last."""
-    return layout.window is None and consumer.data_at.axis + 1 < len(labels.axes[consumer.data])
+    return layout.window is None and consumer.data_at.axis + 1 < len(labelled.axes[consumer.data])
 
 
 def weight_matrices(values: Array, layout: Layout) -> Array | None:

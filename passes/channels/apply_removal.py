@@ -7,27 +7,27 @@ import numpy as np
 from ..graph.model import Graph
 from .constants import edit_constants
 from .cut import Cut
-from .labels import Labels
+from .labels import LabelledGraph
 from .rules import find_rule
 
 Array = np.ndarray
 
 
-def apply_removal(labels: Labels, removed: Array) -> Graph:
+def apply_removal(labelled: LabelledGraph, removed: Array) -> Graph:
     """A new graph without the removed labels (one bool a label). The original is left alone.
 
     With nothing removed the graph is a plain copy.
     """
-    graph = labels.graph.copy()
-    cut = Cut(graph, labels, removed)
-    edit_constants(graph, labels, removed, cut.compress)
+    graph = labelled.graph.copy()
+    cut = Cut(graph, labelled, removed)
+    edit_constants(graph, labelled, removed, cut.compress)
     nodes = list(graph.gs.nodes)
     for index, node in enumerate(nodes):
         cut.begin(index, node)
         rule = find_rule(node)
         if rule is not None and rule.rewrite is not None and cut.any_touched():
             rule.rewrite(cut)
-    for index, position in labels.frozen:
+    for index, position in labelled.frozen:
         cut.begin(index, nodes[index])
         cut.freeze(position)
     cut.finish()

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from .groups import ChannelGroups
-from .labels import Labels
+from .labels import LabelledGraph
 
 _BOTH = 3  # reached from both summands
 
@@ -27,17 +27,17 @@ class Block:
     shape: tuple[int, ...]
 
 
-def residual_blocks(labels: Labels) -> tuple[Block, ...]:
+def residual_blocks(labelled: LabelledGraph) -> tuple[Block, ...]:
     """Every Add of two computed tensors of one shape that have an ancestor in common, in the order of the graph.
 
     Only the nodes of a block are visited to find it.
     """
-    return tuple(_blocks(labels))
+    return tuple(_blocks(labelled))
 
 
-def _blocks(labels: Labels) -> Iterator[Block]:
-    nodes, shapes = labels.graph.gs.nodes, labels.facts.shapes
-    maker = {tensor.name: -1 - number for number, tensor in enumerate(labels.graph.gs.inputs)}
+def _blocks(labelled: LabelledGraph) -> Iterator[Block]:
+    nodes, shapes = labelled.graph.gs.nodes, labelled.facts.shapes
+    maker = {tensor.name: -1 - number for number, tensor in enumerate(labelled.graph.gs.inputs)}
     maker |= {t.name: number for number, node in enumerate(nodes) for t in node.outputs if node.op != "Constant"}
     for number, node in enumerate(nodes):
         if node.op != "Add" or len({shapes.get(t.name) for t in node.inputs}) > 1:
@@ -82,7 +82,7 @@ def producers(groups: ChannelGroups) -> dict[str, tuple[int, ...]]:
     """Group -> the numbers of the nodes that make its channels, ascending; groups that nothing makes are left out."""
     owner = _owners(groups)
     made: dict[str, list[int]] = {}
-    for node, array in groups.labels.produced:
+    for node, array in groups.labelled.produced:
         for number in np.unique(owner[array[array >= 0]]).tolist():
             if number >= 0:
                 made.setdefault(groups.groups[number].name, []).append(node)
@@ -91,8 +91,8 @@ def producers(groups: ChannelGroups) -> dict[str, tuple[int, ...]]:
 
 def summed(groups: ChannelGroups, blocks: tuple[Block, ...]) -> frozenset[str]:
     """The groups whose channels run along a sum of one of the blocks: the residual streams."""
-    owner, nodes = _owners(groups), groups.labels.graph.gs.nodes
-    axes = [a for b in blocks for a in groups.labels.axes.get(nodes[b.sum].outputs[0].name, ())]
+    owner, nodes = _owners(groups), groups.labelled.graph.gs.nodes
+    axes = [a for b in blocks for a in groups.labelled.axes.get(nodes[b.sum].outputs[0].name, ())]
     found = {n for axis in axes for n in np.unique(owner[axis[axis >= 0]]).tolist() if n >= 0}
     return frozenset(groups.groups[n].name for n in found)
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from ..graph.model import Edited, Graph, constant_values, edited, is_large, make_constant, set_constant
-from .labels import ConstantAxes, Labels
+from .labels import ConstantAxes, LabelledGraph
 
 Array = np.ndarray
 
@@ -26,19 +26,19 @@ def kept(axis: Array, removed: Array) -> Array:
     return ~gone(axis, removed)
 
 
-def cut_names(labels: Labels, removed: Array) -> dict[tuple[str, str], str]:
+def cut_names(labelled: LabelledGraph, removed: Array) -> dict[tuple[str, str], str]:
     """The name under which the cut model holds each constant that loses something, by (constant, use).
 
     Uses of a shared vector that lose the same entries stay one tensor, others get a copy each, named after the
     constant and a number. The name itself stays with whoever loses nothing, else with the first use.
     """
     cuts: dict[str, dict[str, bytes]] = {}
-    for constant in labels.constants.values():
+    for constant in labelled.constants.values():
         found = [gone(axis, removed) for axis in constant.labels]
         cut = np.concatenate(found).tobytes() if any(lost.any() for lost in found) else b""
         cuts.setdefault(constant.name, {})[constant.use] = cut
-    tensors = labels.graph.gs.tensors()
-    taken = {*tensors, *(tensor.name for tensor in labels.graph.source.graph.initializer)}
+    tensors = labelled.graph.gs.tensors()
+    taken = {*tensors, *(tensor.name for tensor in labelled.graph.source.graph.initializer)}
     names: dict[tuple[str, str], str] = {}
     for name, uses in cuts.items():
         whole = not all(uses.values()) or ("" not in uses and not readers(tensors[name]) <= set(uses))
@@ -51,20 +51,22 @@ def cut_names(labels: Labels, removed: Array) -> dict[tuple[str, str], str]:
     return names
 
 
-def edit_constants(graph: Graph, labels: Labels, removed: Array, edit: Callable[[ConstantAxes, Array], Array]) -> None:
+def edit_constants(
+    graph: Graph, labelled: LabelledGraph, removed: Array, edit: Callable[[ConstantAxes, Array], Array]
+) -> None:
     """Put `edit(constant, values)` in the place of every constant that loses something, use by use.
 
     graph: a copy of the labelled one.
     """
-    names = cut_names(labels, removed)
+    names = cut_names(labelled, removed)
     if not names:
         return
-    source, tensors = labels.graph.gs.tensors(), graph.gs.tensors()
+    source, tensors = labelled.graph.gs.tensors(), graph.gs.tensors()
     nodes = {node.outputs[0].name: node for node in graph.gs.nodes if node.outputs}
     made: dict[str, gs.Tensor] = {}
     for (name, use), new in names.items():
         if new not in made:
-            values = _edited(source[name], partial(edit, labels.constants[name, use]))
+            values = _edited(source[name], partial(edit, labelled.constants[name, use]))
             if new == name:
                 set_constant(tensors[name], values)
             made[new] = tensors[name] if new == name else make_constant(new, values)

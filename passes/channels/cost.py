@@ -20,7 +20,7 @@ from ..graph.model import constant_values
 from ..graph.spill import file_bytes, without_weights
 from .constants import readers
 from .groups import ChannelGroups
-from .labels import Axes, ConstantAxes, Labels
+from .labels import Axes, ConstantAxes, LabelledGraph
 
 Array = np.ndarray
 
@@ -111,21 +111,21 @@ class CostModel:
 
     @cached_property
     def _file_bytes(self) -> int:
-        return file_bytes(self.groups.labels.graph.source)
+        return file_bytes(self.groups.labelled.graph.source)
 
     @cached_property
     def _shape_bytes(self) -> int:
         """What saving adds to the file beside the cut: the inferred shapes."""
-        source = self.groups.labels.graph.source
+        source = self.groups.labelled.graph.source
         skeleton = without_weights(source)
         return file_bytes(infer_shapes(skeleton)) - file_bytes(without_weights(source))
 
 
 def cost_model(groups: ChannelGroups) -> CostModel:
     """Build the cost model of a graph, once for all widths. Linear in the number of labels."""
-    labels = groups.labels
+    labelled = groups.labelled
     table = _AxisTable()
-    macs = _Products(np.array([t.coefficient for t in labels.terms]), table.rows(t.axes for t in labels.terms))
+    macs = _Products(np.array([t.coefficient for t in labelled.terms]), table.rows(t.axes for t in labelled.terms))
     constants = _constants(groups, table)
     base, matrix = _affine(table.arrays, groups)
     return CostModel(
@@ -136,7 +136,7 @@ def cost_model(groups: ChannelGroups) -> CostModel:
         _matrix=matrix,
         _macs=macs,
         _constants=constants,
-        _fixed_params=_unlabelled_params(labels),
+        _fixed_params=_unlabelled_params(labelled),
     )
 
 
@@ -184,14 +184,14 @@ def _affine(arrays: Sequence[Array], groups: ChannelGroups) -> tuple[Array, csr_
 
 
 def _constants(groups: ChannelGroups, table: _AxisTable) -> _Constants:
-    labels = groups.labels
+    labelled = groups.labelled
     uses: dict[str, dict[tuple[bytes, ...], ConstantAxes]] = {}
     read: dict[str, set[str]] = {}
-    for constant in labels.constants.values():
+    for constant in labelled.constants.values():
         units = tuple(groups.component[axis[axis >= 0]].tobytes() for axis in constant.labels)
         uses.setdefault(constant.name, {}).setdefault(units, constant)
         read.setdefault(constant.name, set()).add(constant.use)
-    tensors = labels.graph.gs.tensors()
+    tensors = labelled.graph.gs.tensors()
     rows = [constant for different in uses.values() for constant in different.values()]
     firsts = [next(iter(different.values())) for different in uses.values()]
     return _Constants(
@@ -200,17 +200,17 @@ def _constants(groups: ChannelGroups, table: _AxisTable) -> _Constants:
         full=np.array([np.prod([len(axis) for axis in constant.labels]) for constant in firsts], np.float64),
         stays=np.array(["" not in read[name] and not readers(tensors[name]) <= read[name] for name in uses], bool),
         itemsize=np.array([constant.itemsize for constant in firsts], np.float64),
-        counted=np.array([c.floating or c.name in labels.quantised for c in firsts], np.float64),
+        counted=np.array([c.floating or c.name in labelled.quantised for c in firsts], np.float64),
     )
 
 
-def _unlabelled_params(labels: Labels) -> int:
+def _unlabelled_params(labelled: LabelledGraph) -> int:
     """Elements of float constants that no rule asked for, and that so keep their size."""
-    labelled = {name for name, _ in labels.constants}
-    tensors = {t.name: t for node in labels.graph.gs.nodes for t in node.inputs}
-    facts = labels.facts
+    with_labels = {name for name, _ in labelled.constants}
+    tensors = {t.name: t for node in labelled.graph.gs.nodes for t in node.inputs}
+    facts = labelled.facts
     return sum(
         int(np.prod(facts.shapes[name], dtype=np.int64))
         for name, tensor in tensors.items()
-        if name not in labelled and facts.dtypes.get(name) in _FLOATING and constant_values(tensor) is not None
+        if name not in with_labels and facts.dtypes.get(name) in _FLOATING and constant_values(tensor) is not None
     )

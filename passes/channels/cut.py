@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 from ..graph.model import Graph, constant_values
 from ..graph.values import DYNAMIC, TAINTED
 from .constants import kept
-from .labels import Axes, ConstantAxes, Labels
+from .labels import Axes, ConstantAxes, LabelledGraph
 
 Array = np.ndarray
 _FAR = 2**31 - 1  # a bound beyond every axis
@@ -19,8 +19,8 @@ _FAR = 2**31 - 1  # a bound beyond every axis
 class Cut:
     """What a rule's rewrite may ask and change; one node at a time."""
 
-    def __init__(self, graph: Graph, labels: Labels, removed: Array) -> None:
-        self.graph, self.labels, self.removed = graph, labels, removed
+    def __init__(self, graph: Graph, labelled: LabelledGraph, removed: Array) -> None:
+        self.graph, self.labelled, self.removed = graph, labelled, removed
         self.opset = graph.opset
         self.index = -1
         self.node: gs.Node = gs.Node("")
@@ -37,22 +37,22 @@ class Cut:
     @property
     def note(self) -> Axes:
         """The labels that the rule noted in its sweep."""
-        return self.labels.notes[self.index]
+        return self.labelled.notes[self.index]
 
     def axes(self, position: int) -> Axes:
         """The labels of an input, before the cut."""
-        name = self.labels.graph.gs.nodes[self.index].inputs[position].name
-        if name in self.labels.axes:
-            return self.labels.axes[name]
+        name = self.labelled.graph.gs.nodes[self.index].inputs[position].name
+        if name in self.labelled.axes:
+            return self.labelled.axes[name]
         for use in ("", self.node.outputs[0].name):
-            if (name, use) in self.labels.constants:
-                return self.labels.constants[name, use].labels
+            if (name, use) in self.labelled.constants:
+                return self.labelled.constants[name, use].labels
         return ()
 
     input_axes = axes
 
     def output_axes(self, position: int = 0) -> Axes:
-        return self.labels.axes[self.node.outputs[position].name]
+        return self.labelled.axes[self.node.outputs[position].name]
 
     def has(self, position: int) -> bool:
         return position < len(self.node.inputs) and bool(self.node.inputs[position].name)
@@ -61,12 +61,12 @@ class Cut:
         """The numbers of a small input, before the cut."""
         if not self.has(position):
             return None
-        tensor = self.labels.graph.gs.nodes[self.index].inputs[position]
-        known = self.labels.facts.values.get(tensor.name)
+        tensor = self.labelled.graph.gs.nodes[self.index].inputs[position]
+        known = self.labelled.facts.values.get(tensor.name)
         return constant_values(tensor) if known is None else known
 
     def kind(self, position: int) -> Array | None:
-        return self.labels.kinds.get(self.labels.graph.gs.nodes[self.index].inputs[position].name)
+        return self.labelled.kinds.get(self.labelled.graph.gs.nodes[self.index].inputs[position].name)
 
     def kept(self, labels: Array) -> Array:
         return kept(labels, self.removed)
@@ -79,7 +79,7 @@ class Cut:
 
     def any_touched(self) -> bool:
         names = [t.name for t in [*self.node.inputs, *self.node.outputs]]
-        axes = [a for name in names for a in self.labels.axes.get(name, ())]
+        axes = [a for name in names for a in self.labelled.axes.get(name, ())]
         return any(self.touched(a) for a in axes)
 
     def remaining(self, labels: Array, positions: Array) -> Array:
@@ -144,7 +144,7 @@ class Cut:
         for i, size in fixed.items():
             new[i] = size
         tensor = self.node.inputs[position]
-        dtype = self.labels.facts.values[tensor.name].dtype if tensor.name in self.labels.facts.values else np.int64
+        dtype = self.labelled.facts.values[tensor.name].dtype if tensor.name in self.labelled.facts.values else np.int64
         if not (bits & DYNAMIC).any():
             self.set_input(position, new.reshape(shape).astype(dtype))
             return
@@ -165,7 +165,7 @@ class Cut:
 
     def freeze(self, position: int) -> None:
         """The number that this input holds was computed from sizes; where they change, it keeps the old value."""
-        depends = self.labels.frozen[self.index, position]
+        depends = self.labelled.frozen[self.index, position]
         if (self.index, position) in self._settled or not any(self.touched(a) for a in depends):
             return
         known, kind = self.value(position), self.kind(position)
@@ -262,5 +262,5 @@ class Cut:
                     node.inputs.clear()
         self.graph.gs.nodes = [n for n in ordered if id(n) not in dead]
         for name, tensor in self.graph.gs.tensors().items():
-            if isinstance(tensor, gs.Variable) and any(self.touched(a) for a in self.labels.axes.get(name, ())):
+            if isinstance(tensor, gs.Variable) and any(self.touched(a) for a in self.labelled.axes.get(name, ())):
                 tensor.shape = None

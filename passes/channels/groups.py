@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .components import components, pin_reasons
-from .labels import ConstantAxes, Labels
+from .labels import ConstantAxes, LabelledGraph
 from .splits import resolve_splits
 
 Array = np.ndarray
@@ -62,7 +62,7 @@ class ChannelGroup:
 class ChannelGroups:
     """Every group of a graph, in the order of the graph; component: the unit of each label."""
 
-    labels: Labels
+    labelled: LabelledGraph
     component: Array
     groups: tuple[ChannelGroup, ...]
 
@@ -84,13 +84,13 @@ class ChannelGroups:
         return gone[self.component]
 
 
-def channel_groups(labels: Labels) -> ChannelGroups:
+def channel_groups(labelled: LabelledGraph) -> ChannelGroups:
     """Solve ties, splits and pins. Linear in the number of labels, but for the sorts."""
-    ties, pins = resolve_splits(labels)
-    component = components(labels.count, [*labels.ties, *ties])
-    reasons = pin_reasons(component, [*labels.pins, *pins])
-    groups = _collect(labels, component, reasons)
-    return ChannelGroups(labels, component, groups)
+    ties, pins = resolve_splits(labelled)
+    component = components(labelled.count, [*labelled.ties, *ties])
+    reasons = pin_reasons(component, [*labelled.pins, *pins])
+    groups = _collect(labelled, component, reasons)
+    return ChannelGroups(labelled, component, groups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +103,9 @@ class _Table:
     label: Array
 
 
-def _table(labels: Labels) -> _Table:
+def _table(labelled: LabelledGraph) -> _Table:
     constants, owners, indices, ids = [], [], [], []
-    for constant in labels.constants.values():
+    for constant in labelled.constants.values():
         for axis, array in enumerate(constant.labels):
             if array.size and array[0] >= 0:
                 owners.append(np.full(len(array), len(constants)))
@@ -125,10 +125,10 @@ def _flags(count: int, arrays: Iterable[Array]) -> Array:
     return flags
 
 
-def _collect(labels: Labels, component: Array, reasons: dict[int, str]) -> tuple[ChannelGroup, ...]:
-    table = _table(labels)
-    produced = _flags(labels.count, (a for _, a in labels.produced))
-    consumed = _flags(labels.count, labels.consumed)
+def _collect(labelled: LabelledGraph, component: Array, reasons: dict[int, str]) -> tuple[ChannelGroup, ...]:
+    table = _table(labelled)
+    produced = _flags(labelled.count, (a for _, a in labelled.produced))
+    consumed = _flags(labelled.count, labelled.consumed)
     number = int(component.max(initial=-1)) + 1
     is_unit = np.zeros(number, bool)
     is_unit[component[produced | consumed]] = True
@@ -137,9 +137,9 @@ def _collect(labels: Labels, component: Array, reasons: dict[int, str]) -> tuple
     if not rows.unit.size:
         return ()
     kind, first = _footprints(rows, number, reasons)
-    kind = _part(kind, labels, component, reasons)
-    makers = _makers(labels, component)
-    coupled = {c for _, a in labels.coupled for c in np.unique(component[a[a >= 0]]).tolist()}
+    kind = _part(kind, labelled, component, reasons)
+    makers = _makers(labelled, component)
+    coupled = {c for _, a in labelled.coupled for c in np.unique(component[a[a >= 0]]).tolist()}
     rows = rows.take(np.lexsort((rows.index, first[rows.unit], rows.owner, kind[rows.unit])))
     found = []
     for start, end in _runs(kind[rows.unit]):
@@ -151,7 +151,7 @@ def _collect(labels: Labels, component: Array, reasons: dict[int, str]) -> tuple
             for flags in (produced, consumed)
         ]
         one = int(members[0])
-        name = _name(labels, makers.get(one), keys[0][0])
+        name = _name(labelled, makers.get(one), keys[0][0])
         inexact = not coupled.isdisjoint(members.tolist())
         found.append(ChannelGroup(name, len(members), reasons.get(one), slices, roles[0], roles[1], members, inexact))
     found.sort(key=lambda g: first[g.components[0]])
@@ -224,7 +224,7 @@ def _alike(unit: Array, feature: Array, number: int) -> Array:
     return alike
 
 
-def _part(kind: Array, labels: Labels, component: Array, pinned: Container[int]) -> Array:
+def _part(kind: Array, labelled: LabelledGraph, component: Array, pinned: Container[int]) -> Array:
     """Footprints told apart where an axis holds some units of each of its groups, but all of none: it must not empty.
 
     A Split into halves that are joined again is the plainest case. kind: the footprint's number of each component, -1
@@ -232,7 +232,7 @@ def _part(kind: Array, labels: Labels, component: Array, pinned: Container[int])
     """
     sizes = np.bincount(kind[kind >= 0])
     parts: list[Array] = []
-    for axis in {id(a): a for axes in labels.axes.values() for a in axes}.values():
+    for axis in {id(a): a for axes in labelled.axes.values() for a in axes}.values():
         if not axis.size or axis.min() < 0:
             continue
         inside = np.unique(component[axis])
@@ -247,20 +247,20 @@ def _part(kind: Array, labels: Labels, component: Array, pinned: Container[int])
     return np.where(kind >= 0, told, -1)
 
 
-def _makers(labels: Labels, component: Array) -> dict[int, int]:
+def _makers(labelled: LabelledGraph, component: Array) -> dict[int, int]:
     """Component -> the first node that produces it."""
     makers: dict[int, int] = {}
-    for node, array in labels.produced:
+    for node, array in labelled.produced:
         for c in np.unique(component[array[array >= 0]]).tolist():
             makers.setdefault(c, node)
     return makers
 
 
-def _name(labels: Labels, node: int | None, constant: str) -> str:
+def _name(labelled: LabelledGraph, node: int | None, constant: str) -> str:
     """A module path where the model has one: the weight's name, else the node's; see docs/architecture.md."""
     if node is None:
         return re.sub(r"\.weight$", "", constant) + ":in"
-    made = labels.graph.gs.nodes[node]
+    made = labelled.graph.gs.nodes[node]
     for tensor in made.inputs[1:2]:
         path = re.fullmatch(r"(.+)\.(?:weight|kernel|W)(?:_\w+)?", tensor.name)
         if path and "::" not in tensor.name:

@@ -9,7 +9,7 @@ from ..graph.bodies import captured_names
 from ..graph.model import Graph, constant_values
 from ..graph.shapes import Facts
 from ..graph.values import MOVED
-from .labels import Labels
+from .labels import LabelledGraph
 from .rules import Rule, find_rule
 from .sizes import follow_sizes
 from .sweep import Sweep
@@ -17,7 +17,7 @@ from .sweep import Sweep
 Array = np.ndarray
 
 
-def label_channels(graph: Graph, facts: Facts, *, inexact: bool = False) -> Labels:
+def label_channels(graph: Graph, facts: Facts, *, inexact: bool = False) -> LabelledGraph:
     """Sweep the graph once in topological order and label every axis of every tensor.
 
     inexact: leave channels free that are coupled by a normalisation's mean and variance only.
@@ -29,14 +29,14 @@ def label_channels(graph: Graph, facts: Facts, *, inexact: bool = False) -> Labe
         _pin_captured(sweep, tensors)
         _visit(sweep, find_rule(node))
     _pin_outputs(sweep)
-    return sweep.out
+    return sweep.labelled
 
 
 def _visit(sweep: Sweep, rule: Rule | None) -> None:
     node, known = sweep.node, sweep.facts.shapes
     if node.op == "Constant" and constant_values(node.outputs[0]) is not None:
         return  # an initializer in another place: who reads it asks for its labels
-    splits = len(sweep.out.splits)
+    splits = len(sweep.labelled.splits)
     if rule is None:
         domain = f"{node.domain}." if node.domain not in (None, "", "ai.onnx") else ""
         sweep.opaque(f"operator {domain}{node.op} has no rule")
@@ -54,7 +54,7 @@ def _complete(sweep: Sweep) -> None:
     for tensor in sweep.node.outputs:
         if not tensor.name:
             continue
-        axes = sweep.out.axes.get(tensor.name)
+        axes = sweep.labelled.axes.get(tensor.name)
         if axes is None or tuple(len(a) for a in axes) != sweep.facts.shapes[tensor.name]:
             sweep.opaque(f"{sweep.node.op} has a form that its rule does not cover")
             return
@@ -66,7 +66,7 @@ def _follow_moves(sweep: Sweep, splits: int) -> None:
     sources = range(len(node.inputs) if node.op == "Concat" else 1)
     if node.op in MOVED and all(sweep.is_moved_constant(i) for i in sources):
         sweep.moved.update(o.name for o in node.outputs)
-        if len(sweep.out.splits) > splits or any(t.name in sweep.relabelled for t in node.inputs):
+        if len(sweep.labelled.splits) > splits or any(t.name in sweep.relabelled for t in node.inputs):
             sweep.relabelled.update(o.name for o in node.outputs)
 
 
@@ -74,15 +74,15 @@ def _pin_captured(sweep: Sweep, tensors: dict[str, gs.Tensor]) -> None:
     """Tensors that the bodies of If, Loop and Scan read from outside stay as they are."""
     for name in sorted(captured_names(sweep.node)):
         tensor = tensors.get(name)
-        axes = sweep.out.axes.get(name) or (sweep.constant(tensor) if tensor is not None else ())
+        axes = sweep.labelled.axes.get(name) or (sweep.constant(tensor) if tensor is not None else ())
         for labels in axes:
             sweep.pin(labels, f"it is read inside the body of {sweep.node.op}")
 
 
 def _pin_outputs(sweep: Sweep) -> None:
     constants: dict[str, list[Array]] = {}
-    for (name, _), constant in sweep.out.constants.items():
+    for (name, _), constant in sweep.labelled.constants.items():
         constants.setdefault(name, []).extend(constant.labels)
     for tensor in sweep.graph.gs.outputs:
-        for labels in sweep.out.axes.get(tensor.name) or constants.get(tensor.name, ()):
+        for labels in sweep.labelled.axes.get(tensor.name) or constants.get(tensor.name, ()):
             sweep.pin(labels, f"graph output '{tensor.name}'")

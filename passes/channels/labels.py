@@ -1,4 +1,4 @@
-"""What the sweep over a graph finds: channel labels, and what is said about them; docs/architecture.md tells the idea.
+"""The labelled graph: channel labels of every axis, and what is said about them; docs/architecture.md tells the idea.
 
 Every axis of a tensor is an integer array of labels. A label >= 0 belongs to a channel that may be removed; a negative
 one marks positions that are no channels (batch, space, a graph input). Nothing is solved here: see `groups.py`.
@@ -20,9 +20,13 @@ Axes = tuple[Array, ...]
 
 @dataclass(frozen=True, slots=True)
 class ConstantAxes:
-    """The labels of one constant (or of one use of it, where a small vector is shared by several readers).
+    """The labels of one constant, or of one use of it where a small vector is read by several nodes.
 
-    name: the constant; use: "" or the output name of the reading node; labels: one array an axis.
+    name: of the constant
+    use: "" or the output name of the node that reads it
+    labels: one array an axis
+    itemsize: bytes of an element
+    floating: whether its elements are floats
     """
 
     name: str
@@ -34,9 +38,13 @@ class ConstantAxes:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """An axis whose index i stands for (i1, ..., ik): `flat` is k-dimensional, `axes` are the labels of the k axes.
+    """An axis whose index i stands for (i1, ..., ik).
 
     At most one of the k axes can lose entries if the array is to stay rectangular; which one is decided in the solve.
+
+    flat: k-dimensional, the labels of the one axis
+    axes: the labels of the k axes
+    where: the name of the node
     """
 
     flat: Array
@@ -46,7 +54,12 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """A contraction of two activations: the proof silences it by zeros in this input, along this axis."""
+    """A contraction of two activations: the proof silences it by zeros in an input.
+
+    node: its number
+    input: which of its inputs
+    axis: along which axis of that
+    """
 
     node: int
     input: int
@@ -102,7 +115,12 @@ class Consumer:
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """coefficient * product of the number of kept indices of each axis: multiply-accumulates of one node."""
+    """Multiply-accumulates of a node: coefficient * the product of the numbers of kept indices of each axis.
+
+    node: its number
+    coefficient: multiply-accumulates an element of the product
+    axes: their labels
+    """
 
     node: int
     coefficient: float
@@ -110,8 +128,33 @@ class Term:
 
 
 @dataclass(slots=True)
-class Labels:
-    """What the sweep found. Every array holds labels; `count` is the number of labels >= 0."""
+class LabelledGraph:
+    """A graph whose axes carry channel labels, and all that its rules said of these labels: what the sweep returns.
+
+    An axis is an int64 array, one label an index; every array below holds labels. A node is its number in `graph`.
+
+    graph: what was labelled, left as it is
+    facts: its shapes, types and small values
+    count: how many labels are >= 0; they are 0, ..., count - 1
+    axes: tensor -> one axis a dimension, of graph inputs and of what nodes make
+    constants: (constant, use) -> the axes of a constant; see ConstantAxes
+    ties: pairs of arrays of one length that are equal index by index
+    pins: labels that must stay, and the reason
+    splits: axes that stand for several; solved in splits.py
+    produced: a node, and the labels of its weight's rows that make the channels of its output
+    consumed: axes of constants that a node sums over: what the proof zeroes
+    joined: the same axis of the first and of another constant that a Concat joins
+    masks: axes of activations that a node sums over: what the proof masks
+    coupled: a node, and labels that its statistics run over; they may go (--inexact)
+    zeros: constant -> its zero point, which broadcasts to it, where that is not 0
+    quantised: integer constants that are parameters
+    consumers: contractions with a constant weight, in the order of the graph
+    terms: multiply-accumulates of the nodes as products of axes
+    notes: node -> the axes that its rule noted for its rewrite
+    frozen: (node, input) -> the axes whose sizes are read there as data: that input keeps its values
+    kinds: tensor -> uint8, as its values: bits of values.TAINTED and DYNAMIC
+    depends: tensor -> the axes whose sizes its values are computed from
+    """
 
     graph: Graph
     facts: Facts
@@ -123,14 +166,14 @@ class Labels:
     splits: list[Split] = field(default_factory=list)
     produced: list[tuple[int, Array]] = field(default_factory=list)
     consumed: list[Array] = field(default_factory=list)
-    joined: list[tuple[Array, Array]] = field(default_factory=list)  # one axis of constants that a Concat joins
+    joined: list[tuple[Array, Array]] = field(default_factory=list)
     masks: list[Mask] = field(default_factory=list)
-    coupled: list[tuple[int, Array]] = field(default_factory=list)  # (node, labels): see Sweep.couple
-    zeros: dict[str, Array] = field(default_factory=dict)  # constant -> its zero point, where that is not 0
-    quantised: set[str] = field(default_factory=set)  # integer constants that are parameters
+    coupled: list[tuple[int, Array]] = field(default_factory=list)
+    zeros: dict[str, Array] = field(default_factory=dict)
+    quantised: set[str] = field(default_factory=set)
     consumers: list[Consumer] = field(default_factory=list)
     terms: list[Term] = field(default_factory=list)
     notes: dict[int, Axes] = field(default_factory=dict)
-    frozen: dict[tuple[int, int], tuple[Array, ...]] = field(default_factory=dict)
+    frozen: dict[tuple[int, int], Axes] = field(default_factory=dict)
     kinds: dict[str, Array] = field(default_factory=dict)
-    depends: dict[str, tuple[Array, ...]] = field(default_factory=dict)
+    depends: dict[str, Axes] = field(default_factory=dict)

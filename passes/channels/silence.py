@@ -13,35 +13,35 @@ from onnx import helper
 
 from ..graph.model import Graph
 from .constants import edit_constants, gone, kept
-from .labels import Axes, ConstantAxes, Labels, Mask
+from .labels import Axes, ConstantAxes, LabelledGraph, Mask
 
 Array = np.ndarray
 
 
-def silence(labels: Labels, removed: Array) -> Graph:
+def silence(labelled: LabelledGraph, removed: Array) -> Graph:
     """The original graph with what reads the removed labels (one bool a label) silenced. Interface and sizes stay."""
-    graph = labels.graph.copy()
-    twin = _Twin(graph, labels, removed)
-    consumed = np.zeros(labels.count, bool)
-    for array in labels.consumed:
+    graph = labelled.graph.copy()
+    twin = _Twin(graph, labelled, removed)
+    consumed = np.zeros(labelled.count, bool)
+    for array in labelled.consumed:
         consumed[array[array >= 0]] = True
-    for first, other in reversed(labels.joined):  # the axis of a joined weight goes by its first part's labels
+    for first, other in reversed(labelled.joined):  # the axis of a joined weight goes by its first part's labels
         both = (first >= 0) & (other >= 0)
         consumed[other[both]] |= consumed[first[both]]
     silenced = consumed & removed
 
     def zero(constant: ConstantAxes, values: Array) -> Array:
         values = values.copy()
-        nothing = np.broadcast_to(labels.zeros.get(constant.name, np.zeros((), values.dtype)), values.shape)
+        nothing = np.broadcast_to(labelled.zeros.get(constant.name, np.zeros((), values.dtype)), values.shape)
         for axis, found in enumerate(constant.labels):
             index = (slice(None),) * axis + (gone(found, silenced),)
             values[index] = nothing[index]
         return values
 
-    edit_constants(graph, labels, silenced, zero)
-    for mask in labels.masks:
+    edit_constants(graph, labelled, silenced, zero)
+    for mask in labelled.masks:
         twin.mask(mask)
-    for index in sorted({index for index, coupled in labels.coupled if gone(coupled, removed).any()}):
+    for index in sorted({index for index, coupled in labelled.coupled if gone(coupled, removed).any()}):
         twin.narrow(index)
     return graph
 
@@ -49,8 +49,8 @@ def silence(labels: Labels, removed: Array) -> Graph:
 class _Twin:
     """Nodes put around those of a copy of the labelled graph."""
 
-    def __init__(self, graph: Graph, labels: Labels, removed: Array) -> None:
-        self.graph, self.labels, self.removed = graph, labels, removed
+    def __init__(self, graph: Graph, labelled: LabelledGraph, removed: Array) -> None:
+        self.graph, self.labelled, self.removed = graph, labelled, removed
         self._nodes = list(graph.gs.nodes)
         self._taken = set(graph.gs.tensors())
 
@@ -62,8 +62,8 @@ class _Twin:
             return
         shape = [1] * len(axes)
         shape[mask.axis] = -1
-        name = self.labels.graph.gs.nodes[mask.node].inputs[mask.input].name
-        dtype = helper.tensor_dtype_to_np_dtype(self.labels.facts.dtypes.get(name, 1))
+        name = self.labelled.graph.gs.nodes[mask.node].inputs[mask.input].name
+        dtype = helper.tensor_dtype_to_np_dtype(self.labelled.facts.dtypes.get(name, 1))
         node.inputs[mask.input] = self._put("Mul", node.inputs[mask.input], (~zeros).astype(dtype).reshape(shape), node)
 
     def narrow(self, index: int) -> None:
@@ -75,18 +75,18 @@ class _Twin:
                 if len(left) < len(labels):
                     node.inputs[position] = self._put("Gather", node.inputs[position], left, node, axis=axis)
         for position, tensor in enumerate(node.outputs):
-            for axis, labels in enumerate(self.labels.axes.get(tensor.name, ())):
+            for axis, labels in enumerate(self.labelled.axes.get(tensor.name, ())):
                 left = kept(labels, self.removed)
                 if not left.all():
                     self._spread(node, position, np.where(left, np.cumsum(left) - 1, 0), axis)
 
     def _axes(self, index: int, position: int) -> Axes:
-        original = self.labels.graph.gs.nodes[index]
+        original = self.labelled.graph.gs.nodes[index]
         name = original.inputs[position].name
-        if name in self.labels.axes:
-            return self.labels.axes[name]
+        if name in self.labelled.axes:
+            return self.labelled.axes[name]
         uses = (
-            constant for use in ("", original.outputs[0].name) if (constant := self.labels.constants.get((name, use)))
+            constant for use in ("", original.outputs[0].name) if (constant := self.labelled.constants.get((name, use)))
         )
         return next((constant.labels for constant in uses), ())
 

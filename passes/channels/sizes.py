@@ -12,39 +12,39 @@ from .sweep import Sweep
 def follow_sizes(s: Sweep) -> None:
     """Carry on what the numbers of the node at hand depend on; where they are read as data, freeze or pin.
 
-    See values.py for the kinds. A size that is read as data keeps its old value after a cut (`Labels.frozen`).
+    See values.py for the kinds. A size that is read as data keeps its old value after a cut (`LabelledGraph.frozen`).
     """
-    node, out = s.node, s.out
+    node, labelled = s.node, s.labelled
     if node.op in ("Shape", "Size"):
         _shape(s)
         return
     known = [t for t in node.outputs if t.name in s.facts.values]
     if known and node.op in FOLDABLE:
-        if any(t.name in out.kinds for t in node.inputs):
+        if any(t.name in labelled.kinds for t in node.inputs):
             _folded(s, known)
         return
     for position, tensor in enumerate(node.inputs):
-        kind = out.kinds.get(tensor.name)
+        kind = labelled.kinds.get(tensor.name)
         if kind is None or not (kind & TAINTED).any():
             continue
         if (kind == TAINTED | DYNAMIC).any() or tensor.name not in s.facts.values:
-            for labels in out.depends[tensor.name]:
+            for labels in labelled.depends[tensor.name]:
                 s.pin(labels, f"{node.op} reads its size, mixed with a free dimension")
         else:
-            out.frozen[s.index, position] = out.depends[tensor.name]
+            labelled.frozen[s.index, position] = labelled.depends[tensor.name]
 
 
 def _folded(s: Sweep, known: list[gs.Tensor]) -> None:
     """Numbers that are computed from sizes."""
-    node, out = s.node, s.out
-    depends = {id(a): a for t in node.inputs for a in out.depends.get(t.name, ())}
+    node, labelled = s.node, s.labelled
+    depends = {id(a): a for t in node.inputs for a in labelled.depends.get(t.name, ())}
     args = [s.value(i) for i in range(len(node.inputs))]
     kinds = [s.kind(i) for i in range(len(node.inputs)) if s.has(i)]
     values = [s.facts.values[t.name] for t in known]
     for tensor, kind in zip(known, fold_kinds(node.op, node.attrs, args, kinds, values), strict=False):
         if kind.any():
-            out.kinds[tensor.name] = kind
-            out.depends[tensor.name] = tuple(depends.values())
+            labelled.kinds[tensor.name] = kind
+            labelled.depends[tensor.name] = tuple(depends.values())
 
 
 def _shape(s: Sweep) -> None:
@@ -57,4 +57,4 @@ def _shape(s: Sweep) -> None:
     else:
         kind = kind[node.attrs.get("start", 0) : node.attrs.get("end", len(kind))]
     name = node.outputs[0].name
-    s.out.kinds[name], s.out.depends[name] = kind, tuple(a for a in axes if (a >= 0).any())
+    s.labelled.kinds[name], s.labelled.depends[name] = kind, tuple(a for a in axes if (a >= 0).any())

@@ -15,51 +15,51 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from .components import components
-from .labels import Labels, Split
+from .labels import LabelledGraph, Split
 
 Array = np.ndarray
 Ties = list[tuple[Array, Array]]
 Pins = list[tuple[Array, str]]
 
 
-def resolve_splits(labels: Labels) -> tuple[Ties, Pins]:
+def resolve_splits(labelled: LabelledGraph) -> tuple[Ties, Pins]:
     """The ties and pins that the splits amount to, once it is decided which of their axes lives."""
-    if not labels.splits:
+    if not labelled.splits:
         return [], []
-    clusters = _clusters(labels)
-    return _say(labels, clusters, _choose(labels, clusters))
+    clusters = _clusters(labelled)
+    return _say(labelled, clusters, _choose(labelled, clusters))
 
 
-def _choose(labels: Labels, clusters: list[_Cluster]) -> list[int]:
+def _choose(labelled: LabelledGraph, clusters: list[_Cluster]) -> list[int]:
     """The option of each cluster: the best of its own, unless its neighbours do better together with one number."""
     options = max(len(c.options) for c in clusters)
     if options == 1:
         return [0] * len(clusters)
-    weight, near = _label_weights(labels), _neighbours(labels, clusters)
+    weight, near = _label_weights(labelled), _neighbours(labelled, clusters)
     trials = [[min(number, len(c.options) - 1) for c in clusters] for number in range(options)]
-    scores = [_scores(labels, clusters, trial, weight, np.arange(len(clusters))) for trial in trials]
+    scores = [_scores(labelled, clusters, trial, weight, np.arange(len(clusters))) for trial in trials]
     own = [max(range(len(c.options)), key=lambda n, i=i: scores[n][i]) for i, c in enumerate(clusters)]
     if len(np.unique(near)) == len(clusters):
         return own
     trials = [own, *trials]
-    scores = [_scores(labels, clusters, trial, weight, near) for trial in trials]
+    scores = [_scores(labelled, clusters, trial, weight, near) for trial in trials]
     best = [max(range(len(trials)), key=lambda n, i=i: scores[n][i]) for i in near.tolist()]
     return [trials[n][i] for i, n in enumerate(best)]
 
 
-def _neighbours(labels: Labels, clusters: list[_Cluster]) -> Array:
+def _neighbours(labelled: LabelledGraph, clusters: list[_Cluster]) -> Array:
     """The neighbourhood of each cluster: neighbours split the same channels, as do grouped convolutions in a row."""
-    component = components(labels.count, labels.ties)
+    component = components(labelled.count, labelled.ties)
     first: dict[int, int] = {}
     edges: list[tuple[int, int]] = []
     for i, cluster in enumerate(clusters):
-        edges += [(first.setdefault(c, i), i) for c in _members(labels, cluster, component).tolist()]
+        edges += [(first.setdefault(c, i), i) for c in _members(labelled, cluster, component).tolist()]
     return _connect(len(clusters), edges)
 
 
-def _members(labels: Labels, cluster: _Cluster, component: Array) -> Array:
+def _members(labelled: LabelledGraph, cluster: _Cluster, component: Array) -> Array:
     """Components of the channels that a cluster splits."""
-    flat = np.concatenate([labels.splits[i].flat.reshape(-1) for i in cluster.splits])
+    flat = np.concatenate([labelled.splits[i].flat.reshape(-1) for i in cluster.splits])
     return np.unique(component[flat[flat >= 0]])
 
 
@@ -75,14 +75,14 @@ def _candidates(split: Split) -> list[int]:
     return [k for k, axis in enumerate(split.axes) if len(axis) > 1 and (axis >= 0).any()]
 
 
-def _clusters(labels: Labels) -> list[_Cluster]:
-    component = components(labels.count, labels.ties)
-    nodes = [(i, k) for i, split in enumerate(labels.splits) for k in _candidates(split)]
-    classes = _classes(labels, nodes, component)
+def _clusters(labelled: LabelledGraph) -> list[_Cluster]:
+    component = components(labelled.count, labelled.ties)
+    nodes = [(i, k) for i, split in enumerate(labelled.splits) for k in _candidates(split)]
+    classes = _classes(labelled, nodes, component)
     members: dict[int, list[tuple[int, int]]] = {}
     for node, c in zip(nodes, classes, strict=True):
         members.setdefault(c, []).append(node)
-    of_split: dict[int, list[int]] = {i: [] for i in range(len(labels.splits))}
+    of_split: dict[int, list[int]] = {i: [] for i in range(len(labelled.splits))}
     for (i, _), c in zip(nodes, classes, strict=True):
         of_split[i].append(c)
     parts = _connect(len(members), [(c[0], other) for c in of_split.values() if c for other in c[1:]])
@@ -96,12 +96,12 @@ def _clusters(labels: Labels) -> list[_Cluster]:
     return clusters
 
 
-def _classes(labels: Labels, nodes: list[tuple[int, int]], component: Array) -> list[int]:
+def _classes(labelled: LabelledGraph, nodes: list[tuple[int, int]], component: Array) -> list[int]:
     """Number of the class of each (split, axis): axes are of one class where a channel of theirs is tied."""
     number = int(component.max(initial=-1)) + 1
     rows, columns = [], []
     for n, (i, k) in enumerate(nodes):
-        axis = labels.splits[i].axes[k]
+        axis = labelled.splits[i].axes[k]
         touched = np.unique(component[axis[axis >= 0]])
         rows.append(np.full(len(touched), number + n))
         columns.append(touched)
@@ -141,12 +141,12 @@ def _options(
     return options
 
 
-def _say(labels: Labels, clusters: list[_Cluster], chosen: list[int]) -> tuple[Ties, Pins]:
+def _say(labelled: LabelledGraph, clusters: list[_Cluster], chosen: list[int]) -> tuple[Ties, Pins]:
     ties: Ties = []
     pins: Pins = []
     for cluster, number in zip(clusters, chosen, strict=True):
         for i, alive in cluster.options[number].items():
-            split = labels.splits[i]
+            split = labelled.splits[i]
             shape = "x".join(str(n) for n in split.flat.shape)
             for k, axis in enumerate(split.axes):
                 if k != alive and (axis >= 0).any():
@@ -172,10 +172,10 @@ def _tie(first: Array, second: Array, where: str, ties: Ties, pins: Pins) -> Non
     ties.append((first[both], second[both]))
 
 
-def _label_weights(labels: Labels) -> Array:
+def _label_weights(labelled: LabelledGraph) -> Array:
     """Elements of the constants' slices that belong to each label."""
-    weight = np.zeros(labels.count)
-    for constant in labels.constants.values():
+    weight = np.zeros(labelled.count)
+    for constant in labelled.constants.values():
         size = np.prod([len(a) for a in constant.labels])
         for array in constant.labels:
             if array.size and array[0] >= 0:
@@ -184,23 +184,23 @@ def _label_weights(labels: Labels) -> Array:
 
 
 def _scores(
-    labels: Labels, clusters: list[_Cluster], chosen: list[int], weight: Array, near: Array
+    labelled: LabelledGraph, clusters: list[_Cluster], chosen: list[int], weight: Array, near: Array
 ) -> list[tuple[float, ...]]:
     """Of each neighbourhood: free weights, minus the axes summed over by two activations, units."""
-    ties, pins = _say(labels, clusters, chosen)
-    component = components(labels.count, [*labels.ties, *ties])
+    ties, pins = _say(labelled, clusters, chosen)
+    component = components(labelled.count, [*labelled.ties, *ties])
     number = int(component.max(initial=-1)) + 1
     total = np.bincount(component, weight, number)
     free = np.ones(number, bool)
-    for array, _ in [*labels.pins, *pins]:
+    for array, _ in [*labelled.pins, *pins]:
         free[component[array]] = False
     summed = np.zeros(number, bool)
-    for mask in labels.masks:
-        array = labels.axes[labels.graph.gs.nodes[mask.node].inputs[mask.input].name][mask.axis]
+    for mask in labelled.masks:
+        array = labelled.axes[labelled.graph.gs.nodes[mask.node].inputs[mask.input].name][mask.axis]
         summed[component[array[array >= 0]]] = True
     members: list[list[Array]] = [[] for _ in range(int(near.max()) + 1)]
     for cluster, neighbourhood in zip(clusters, near.tolist(), strict=True):
-        members[neighbourhood].append(_members(labels, cluster, component))
+        members[neighbourhood].append(_members(labelled, cluster, component))
     scores = []
     for parts in members:
         units = np.unique(np.concatenate(parts))

@@ -16,7 +16,7 @@ import onnx_graphsurgeon as gs
 
 from ..graph.model import Graph, constant_values
 from ..graph.shapes import Facts
-from .labels import Array, Axes, ConstantAxes, Consumer, Labels, Layout, Mask, Operand, Split, Term
+from .labels import Array, Axes, ConstantAxes, Consumer, LabelledGraph, Layout, Mask, Operand, Split, Term
 
 POSITION = -1  # the label of batch and spatial positions
 _POSITION_REASON = "it meets positions (batch or space), which are no channels"
@@ -27,7 +27,7 @@ class Sweep:
 
     def __init__(self, graph: Graph, facts: Facts, *, inexact: bool = False) -> None:
         self.graph, self.facts, self.inexact = graph, facts, inexact
-        self.out = Labels(graph, facts)
+        self.labelled = LabelledGraph(graph, facts)
         self.index = -1
         self.node: gs.Node = gs.Node("")
         self._reasons = {POSITION: _POSITION_REASON}
@@ -39,15 +39,15 @@ class Sweep:
             if tensor.name not in initializers:
                 label = self._fix(f"graph input '{tensor.name}'")
                 shape = facts.shapes.get(tensor.name, ())
-                self.out.axes[tensor.name] = tuple(_filled(label, n) for n in shape)
+                self.labelled.axes[tensor.name] = tuple(_filled(label, n) for n in shape)
 
     # --- what a rule asks -------------------------------------------------------------------------------------------
 
     def axes(self, position: int) -> Axes:
         """The labels of the node's input, one array an axis."""
         tensor = self.node.inputs[position]
-        if tensor.name in self.out.axes:
-            return self.out.axes[tensor.name]
+        if tensor.name in self.labelled.axes:
+            return self.labelled.axes[tensor.name]
         return self.constant(tensor)
 
     def has(self, position: int) -> bool:
@@ -74,7 +74,7 @@ class Sweep:
     def kind(self, position: int) -> Array:
         """What each element of that input depends on (bits of values.TAINTED and DYNAMIC)."""
         tensor = self.node.inputs[position]
-        known = self.out.kinds.get(tensor.name)
+        known = self.labelled.kinds.get(tensor.name)
         return np.zeros(self.facts.shapes.get(tensor.name, ()), np.uint8) if known is None else known
 
     def is_moved_constant(self, position: int) -> bool:
@@ -84,8 +84,8 @@ class Sweep:
 
     def fresh(self, size: int) -> Array:
         """New labels for `size` channels."""
-        start = self.out.count
-        self.out.count += size
+        start = self.labelled.count
+        self.labelled.count += size
         return np.arange(start, start + size, dtype=np.int64)
 
     def fixed(self, size: int) -> Array:
@@ -97,7 +97,7 @@ class Sweep:
     def set(self, position: int, axes: Iterable[Array]) -> None:
         """The labels of the node's output."""
         if position < len(self.node.outputs) and self.node.outputs[position].name:
-            self.out.axes[self.node.outputs[position].name] = tuple(axes)
+            self.labelled.axes[self.node.outputs[position].name] = tuple(axes)
 
     def tie(self, first: Array, second: Array) -> None:
         """Index by index, the two axes carry the same channel."""
@@ -111,14 +111,14 @@ class Sweep:
             self._pin_to(first[fixed_second], second[fixed_second])
         free = ~(fixed_first | fixed_second) & (first != second)
         if free.any():
-            self.out.ties.append((first[free], second[free]))
+            self.labelled.ties.append((first[free], second[free]))
 
     def pin(self, labels: Array, reason: str) -> None:
         """These channels must stay."""
         labels = np.ravel(labels)
         labels = labels[labels >= 0]
         if labels.size:
-            self.out.pins.append((labels, reason))
+            self.labelled.pins.append((labels, reason))
 
     def keep(self, labels: Array, why: str) -> None:
         """Pin with the operator at hand in the reason."""
@@ -128,17 +128,17 @@ class Sweep:
     def couple(self, labels: Array, why: str) -> None:
         """The node takes statistics over these channels: they stay, or the rest is normalised by its own (inexact)."""
         if self.inexact:
-            self.out.coupled.append((self.index, labels))
+            self.labelled.coupled.append((self.index, labels))
         else:
             self.keep(labels, why)
 
     def split(self, flat: Array, axes: Sequence[Array]) -> None:
         """`flat` (k-dimensional) and the k axes describe the same channels; see Split."""
-        self.out.splits.append(Split(flat, tuple(axes), self.where()))
+        self.labelled.splits.append(Split(flat, tuple(axes), self.where()))
 
     def produces(self, labels: Array) -> None:
         """These rows of a constant weight make the channels of the node's output."""
-        self.out.produced.append((self.index, labels))
+        self.labelled.produced.append((self.index, labels))
 
     def contract(self, data: tuple[int, int], weight: tuple[int, int], layout: Layout | None = None) -> None:
         """The node sums products over an axis of each input, given as (input, axis): tie them, say who is silenced.
@@ -158,13 +158,13 @@ class Sweep:
             if constant in self.relabelled:
                 self.mask(*data)
             else:
-                self.out.consumed.append(labels)
+                self.labelled.consumed.append(labels)
             read = self.axes(data[0])[data[1]]
-            self.out.consumers.append(
+            self.labelled.consumers.append(
                 Consumer(self.index, name, constant, read, Operand(*data), Operand(*weight), layout)
             )
         elif self.is_moved_constant(data[0]) and self.node.inputs[data[0]].name not in self.relabelled:
-            self.out.consumed.append(self.axes(data[0])[data[1]])
+            self.labelled.consumed.append(self.axes(data[0])[data[1]])
         else:
             self.mask(*data)
 
@@ -172,24 +172,24 @@ class Sweep:
         """The node sums over this axis of an activation."""
         labels = self.axes(position)[axis]
         if (labels >= 0).any():
-            self.out.masks.append(Mask(self.index, position, axis))
+            self.labelled.masks.append(Mask(self.index, position, axis))
 
     def zero(self, position: int, values: Array) -> bool:
         """In this constant zero is written as `values`, which broadcasts to it; False if another reader differs."""
-        known = self.out.zeros.setdefault(self.node.inputs[position].name, values)
+        known = self.labelled.zeros.setdefault(self.node.inputs[position].name, values)
         return known is values or np.array_equal(known, values)
 
     def quantised(self, *positions: int) -> None:
         """These integer constants are weights and biases of a quantised network: parameters, as float ones are."""
-        self.out.quantised.update(self.node.inputs[i].name for i in positions if self.has(i))
+        self.labelled.quantised.update(self.node.inputs[i].name for i in positions if self.has(i))
 
     def macs(self, coefficient: float, axes: Sequence[Array]) -> None:
         """The node costs coefficient * prod(len(axis)) multiply-accumulates."""
-        self.out.terms.append(Term(self.index, float(coefficient), tuple(axes)))
+        self.labelled.terms.append(Term(self.index, float(coefficient), tuple(axes)))
 
     def note(self, *axes: Array) -> None:
         """Labels that the rule's rewrite will want to see again."""
-        self.out.notes[self.index] = axes
+        self.labelled.notes[self.index] = axes
 
     # --- the walk ---------------------------------------------------------------------------------------------------
 
@@ -208,7 +208,9 @@ class Sweep:
         label = self._fix(f"it meets the result of {self.node.op} ({reason})")
         for tensor in self.node.outputs:
             if tensor.name:
-                self.out.axes[tensor.name] = tuple(_filled(label, n) for n in self.facts.shapes.get(tensor.name, ()))
+                self.labelled.axes[tensor.name] = tuple(
+                    _filled(label, n) for n in self.facts.shapes.get(tensor.name, ())
+                )
 
     def constant(self, tensor: gs.Tensor) -> Axes:
         """The labels of a constant: fresh ones an axis, once; for each reader anew where a shared vector is read."""
@@ -217,15 +219,15 @@ class Sweep:
         shared_vector = self._readers[tensor.name] > 1 and sum(n > 1 for n in shape) <= 1
         use = self.node.outputs[0].name if shared_vector else ""
         key = (tensor.name, use)
-        if key not in self.out.constants:
+        if key not in self.labelled.constants:
             if values is None:  # sparse, or a type that is read by nobody here
                 labels = tuple(_filled(POSITION, n) for n in shape)
-                self.out.constants[key] = ConstantAxes(tensor.name, use, labels, 0, False)
+                self.labelled.constants[key] = ConstantAxes(tensor.name, use, labels, 0, False)
             else:
                 labels = tuple(self.fresh(n) if n > 1 else self.fixed(n) for n in shape)
                 floating = values.dtype.kind not in "iub"
-                self.out.constants[key] = ConstantAxes(tensor.name, use, labels, values.dtype.itemsize, floating)
-        return self.out.constants[key].labels
+                self.labelled.constants[key] = ConstantAxes(tensor.name, use, labels, values.dtype.itemsize, floating)
+        return self.labelled.constants[key].labels
 
     def _fix(self, reason: str) -> int:
         label = -len(self._reasons) - 1

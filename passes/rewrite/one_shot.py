@@ -12,20 +12,20 @@ from ..algebra.least_squares import Refit, refit_bias, refit_channel, refit_full
 from ..algebra.moments import Moments, MomentsSet
 from ..channels.affine import AffineConsumer, affine_consumers, write_refit
 from ..channels.constants import kept
-from ..channels.labels import Labels
+from ..channels.labels import LabelledGraph
 from ..graph.model import Graph
 
 Array = np.ndarray
 KINDS = ("none", "bias", "channel", "full", "sequential")
 
 
-def refit_once(labels: Labels, removed: Array, cut: Graph, moments: MomentsSet, kind: str) -> int:
+def refit_once(labelled: LabelledGraph, removed: Array, cut: Graph, moments: MomentsSet, kind: str) -> int:
     """Refit the consumers of `cut` in place and say how many.
 
     labels: of the original; removed: one bool a label, what was cut; kind: "bias", "channel" or "full" (least_squares).
     """
     done = 0
-    for consumer in affine_consumers(labels):
+    for consumer in affine_consumers(labelled):
         inputs = np.flatnonzero(kept(consumer.inputs, removed))
         if len(inputs) == len(consumer.inputs) or consumer.name not in moments:
             continue

@@ -15,7 +15,7 @@ import onnx_graphsurgeon as gs
 
 from ..algebra.least_squares import Refit
 from ..channels.affine import AffineConsumer, affine_consumers
-from ..channels.labels import Labels
+from ..channels.labels import LabelledGraph
 from ..errors import UsageError
 from ..graph.model import Graph, constant_values
 
@@ -39,23 +39,23 @@ class Head:
     steps: tuple[tuple[Array, Array], ...]
 
 
-def find_head(labels: Labels) -> Head:
+def find_head(labelled: LabelledGraph) -> Head:
     """Walk back from the output to where maps are flattened. Raises UsageError where the end is of another form."""
-    outputs = [t for t in labels.graph.gs.outputs if len(labels.facts.shapes.get(t.name, ())) == 2]
+    outputs = [t for t in labelled.graph.gs.outputs if len(labelled.facts.shapes.get(t.name, ())) == 2]
     for output in outputs:
-        head = _walk(labels, output)
+        head = _walk(labelled, output)
         if head is not None:
             return head
     raise UsageError(
         "there are no fully connected layers between maps and an output",
-        where=f"--replace-head; outputs: {', '.join(t.name for t in labels.graph.gs.outputs)}",
+        where=f"--replace-head; outputs: {', '.join(t.name for t in labelled.graph.gs.outputs)}",
         fix="leave it out: it is for networks that flatten their maps, as VGG does",
     )
 
 
-def _walk(labels: Labels, output: gs.Tensor) -> Head | None:
-    layers_by_name = {consumer.name: consumer for consumer in affine_consumers(labels)}
-    numbers = {id(node): number for number, node in enumerate(labels.graph.gs.nodes)}
+def _walk(labelled: LabelledGraph, output: gs.Tensor) -> Head | None:
+    layers_by_name = {consumer.name: consumer for consumer in affine_consumers(labelled)}
+    numbers = {id(node): number for number, node in enumerate(labelled.graph.gs.nodes)}
     tensor, logits = output, ""
     layers: list[str] = []
     nodes: list[int] = []
@@ -64,7 +64,7 @@ def _walk(labels: Labels, output: gs.Tensor) -> Head | None:
         node = tensor.inputs[0]
         data = next((t for t in node.inputs if constant_values(t) is None), node.inputs[0])
         if node.op in ("Flatten", "Reshape"):
-            if not layers or not _flattens(labels, node) or _pooled(labels, data, layers):
+            if not layers or not _flattens(labelled, node) or _pooled(labelled, data, layers):
                 return None
             between = tuple(sorted([*nodes, numbers[id(node)]]))
             return Head(data.name, logits, tuple(layers[::-1]), between, tuple(steps[::-1]))
@@ -99,17 +99,17 @@ def _step(node: gs.Node, layers: dict[str, AffineConsumer]) -> tuple[Array, Arra
     return None
 
 
-def _flattens(labels: Labels, node: gs.Node) -> bool:
+def _flattens(labelled: LabelledGraph, node: gs.Node) -> bool:
     """Whether maps with the channels on axis 1 become rows, all of an image in one."""
-    before, after = (labels.facts.shapes.get(t.name, ()) for t in (node.inputs[0], node.outputs[0]))
-    axes = labels.axes.get(node.inputs[0].name, ())
+    before, after = (labelled.facts.shapes.get(t.name, ()) for t in (node.inputs[0], node.outputs[0]))
+    axes = labelled.axes.get(node.inputs[0].name, ())
     channels = [axis for axis, array in enumerate(axes) if array.size and array[0] >= 0]
     return len(before) > 2 and channels == [1] and after == (before[0], int(np.prod(before[1:])))
 
 
-def _pooled(labels: Labels, maps: gs.Tensor, layers: Sequence[str]) -> bool:
+def _pooled(labelled: LabelledGraph, maps: gs.Tensor, layers: Sequence[str]) -> bool:
     """Whether this is already what it would be replaced by."""
-    return len(layers) == 1 and int(np.prod(labels.facts.shapes[maps.name][2:])) == 1
+    return len(layers) == 1 and int(np.prod(labelled.facts.shapes[maps.name][2:])) == 1
 
 
 def linear_start(head: Head, channels: int) -> Refit:

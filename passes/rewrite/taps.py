@@ -22,7 +22,7 @@ from onnx import TensorProto, helper
 
 from ..algebra.im2col import patch_table
 from ..algebra.positions import Positions
-from ..channels.labels import Consumer, Labels
+from ..channels.labels import Consumer, LabelledGraph
 from ..graph.shapes import Shape, input_shapes
 
 Array = np.ndarray
@@ -91,19 +91,19 @@ class Taps:
         return Taps(tuple(taps), self.sizes)
 
 
-def find_taps(labels: Labels, consumers: Iterable[Consumer] | None = None) -> Taps:
+def find_taps(labelled: LabelledGraph, consumers: Iterable[Consumer] | None = None) -> Taps:
     """The taps of these consumers, by default of all that read channels; those that read alike share one.
 
     Left out: Einsum, arithmetic on integers, weights with batch axes, tensors of unknown shape, and those that no graph
     input reaches.
     """
     if consumers is None:
-        consumers = [c for c in labels.consumers if (c.labels >= 0).any()]
-    sizes = {name: labels.facts.shapes[name][1:] for name in input_shapes(labels.graph)}
-    reached = _reached(labels, set(sizes))
+        consumers = [c for c in labelled.consumers if (c.labels >= 0).any()]
+    sizes = {name: labelled.facts.shapes[name][1:] for name in input_shapes(labelled.graph)}
+    reached = _reached(labelled, set(sizes))
     taps: list[Tap] = []
     for consumer in consumers:
-        tap = _tap(labels, consumer) if consumer.data in reached else None
+        tap = _tap(labelled, consumer) if consumer.data in reached else None
         if tap is None:
             continue
         same = next((i for i, other in enumerate(taps) if tap.reads_like(other)), None)
@@ -114,25 +114,25 @@ def find_taps(labels: Labels, consumers: Iterable[Consumer] | None = None) -> Ta
     return Taps(tuple(taps), sizes)
 
 
-def _reached(labels: Labels, inputs: set[str]) -> set[str]:
+def _reached(labelled: LabelledGraph, inputs: set[str]) -> set[str]:
     """The tensors that depend on what is fed; others have no batch."""
     reached = set(inputs)
-    for node in labels.graph.gs.nodes:
+    for node in labelled.graph.gs.nodes:
         if any(t.name in reached for t in node.inputs):
             reached.update(t.name for t in node.outputs)
     return reached
 
 
-def _tap(labels: Labels, consumer: Consumer) -> Tap | None:
-    shapes, node = labels.facts.shapes, labels.graph.gs.nodes[consumer.node]
+def _tap(labelled: LabelledGraph, consumer: Consumer) -> Tap | None:
+    shapes, node = labelled.facts.shapes, labelled.graph.gs.nodes[consumer.node]
     name = node.outputs[0].name
     layout = consumer.layout
-    if layout is None or consumer.weight in labels.quantised:
+    if layout is None or consumer.weight in labelled.quantised:
         return None
     if any(t not in shapes for t in (consumer.data, consumer.weight, name)):
         return None
     data, weight = shapes[consumer.data], shapes[consumer.weight]
-    dtype = labels.facts.dtypes.get(consumer.data, TensorProto.UNDEFINED)
+    dtype = labelled.facts.dtypes.get(consumer.data, TensorProto.UNDEFINED)
     if layout.window is not None:
         transposed = layout.window == "transposed"
         table = patch_table(node.attrs, data[2:], shapes[name][2:], weight[2:], transposed=transposed)
@@ -144,7 +144,7 @@ def _tap(labels: Labels, consumer: Consumer) -> Tap | None:
         return None
     axis = consumer.data_at.axis
     perm = (*(i for i in range(len(data)) if i != axis), axis) if axis + 1 < len(data) else None
-    images = _images(labels)
+    images = _images(labelled)
     batched = samples % images == 0
     samples = samples // images if batched else samples
     table = np.concatenate([np.where(table < 0, -1, table + i * rows) for i in range(samples)])
@@ -152,9 +152,9 @@ def _tap(labels: Labels, consumer: Consumer) -> Tap | None:
     return Tap(consumer.data, (name,), perm, len(data), count, len(table), table, layout.groups, dtype, batched)
 
 
-def _images(labels: Labels) -> int:
+def _images(labelled: LabelledGraph) -> int:
     """The batch size for which the shapes are known."""
-    shape = next((labels.facts.shapes[name] for name in input_shapes(labels.graph)), ())
+    shape = next((labelled.facts.shapes[name] for name in input_shapes(labelled.graph)), ())
     return shape[0] if shape else 1
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from ..channels.constants import cut_names, gone
 from ..channels.cost import CostModel
 from ..channels.groups import ChannelGroup, ChannelGroups
-from ..channels.labels import Labels
+from ..channels.labels import LabelledGraph
 from ..errors import ReadError, UsageError
 from ..graph.files import write_text
 from ..graph.reading import check_regular
@@ -126,11 +126,11 @@ def make_plan(
     seed: int = 0,
 ) -> Plan:
     """The plan that removes these units of these groups, each in ascending order."""
-    groups, labels = cost.groups, cost.groups.labels
+    groups, labelled = cost.groups, cost.groups.labelled
     kept = cost.kept(removed)
     return Plan(
-        model=labels.graph.source.graph.name,
-        graph_sha256=labels.graph.sha256(),
+        model=labelled.graph.source.graph.name,
+        graph_sha256=labelled.graph.sha256(),
         budget=budget,
         criterion=criterion,
         allocation=allocation,
@@ -139,7 +139,7 @@ def make_plan(
         macs=(cost.macs(cost.units), cost.macs(kept)),
         params=(cost.params(cost.units), cost.params(kept)),
         groups=tuple(PlannedGroup(g.name, g.units, tuple(removed.get(g.name, ())), g.pinned) for g in groups.groups),
-        slices=removed_slices(labels, groups.removed_labels(removed)),
+        slices=removed_slices(labelled, groups.removed_labels(removed)),
     )
 
 
@@ -153,15 +153,15 @@ def recounted(plan: Plan, cost: CostModel, removed: Array) -> Plan:
         plan,
         macs=(cost.macs(cost.units), cost.macs(kept)),
         params=(cost.params(cost.units), cost.params(kept)),
-        slices=removed_slices(cost.groups.labels, removed) if plan.slices is None else plan.slices,
+        slices=removed_slices(cost.groups.labelled, removed) if plan.slices is None else plan.slices,
     )
 
 
-def removed_slices(labels: Labels, removed: Array) -> Slices:
+def removed_slices(labelled: LabelledGraph, removed: Array) -> Slices:
     """The removed indices of each constant of the cut model, given the removed labels (one bool a label)."""
     slices: dict[str, dict[str, tuple[int, ...]]] = {}
-    for key, name in cut_names(labels, removed).items():
-        lost = {str(axis): gone(array, removed) for axis, array in enumerate(labels.constants[key].labels)}
+    for key, name in cut_names(labelled, removed).items():
+        lost = {str(axis): gone(array, removed) for axis, array in enumerate(labelled.constants[key].labels)}
         slices[name] = {axis: tuple(np.flatnonzero(mask).tolist()) for axis, mask in lost.items() if mask.any()}
     return slices
 
@@ -178,7 +178,7 @@ def removed_from_plan(groups: ChannelGroups, plan: Plan) -> Array:
         _check_group(by_name.get(planned.name), planned)
     removed = groups.removed_labels(plan.removed)
     if plan.slices is not None:
-        expected = removed_slices(groups.labels, removed)
+        expected = removed_slices(groups.labelled, removed)
         wrong = [n for n in {**expected, **plan.slices} if expected.get(n) != plan.slices.get(n)]
         if wrong:
             raise UsageError(
@@ -190,7 +190,7 @@ def removed_from_plan(groups: ChannelGroups, plan: Plan) -> Array:
 
 
 def _check_graph(groups: ChannelGroups, plan: Plan) -> None:
-    graph = groups.labels.graph
+    graph = groups.labelled.graph
     if plan.graph_sha256 == graph.sha256():
         return
     units, planned = {g.name: g.units for g in groups.groups}, {g.name: g.units for g in plan.groups}

@@ -58,7 +58,7 @@ def inner_convolutions(groups: ChannelGroups) -> frozenset[str]:
 
     The first of a basic block, the first two of a bottleneck; empty where there is no block.
     """
-    blocks = residual_blocks(groups.labels)
+    blocks = residual_blocks(groups.labelled)
     inside = frozenset(number for block in blocks for number in block.inside)
     streams = summed(groups, blocks)
     convolutions = _convolutions(groups)
@@ -72,7 +72,7 @@ def first_convolutions(groups: ChannelGroups) -> frozenset[str]:
     inner = inner_convolutions(groups)
     if inner:
         return inner
-    nodes = groups.labels.graph.gs.nodes
+    nodes = groups.labelled.graph.gs.nodes
     first = [n for n, node in enumerate(nodes) if _is_convolution(node)][:_THINET_DEPTH]
     return frozenset(name for name, made in _convolutions(groups).items() if all(n in first for n in made))
 
@@ -88,8 +88,8 @@ def stage_starts(groups: ChannelGroups) -> frozenset[str]:
     In residual networks: of the blocks whose sum has another shape than that of the block before; else those whose map
     is another than that of the convolution before.
     """
-    made, shapes, nodes = _convolutions(groups), groups.labels.facts.shapes, groups.labels.graph.gs.nodes
-    blocks = residual_blocks(groups.labels)
+    made, shapes, nodes = _convolutions(groups), groups.labelled.facts.shapes, groups.labelled.graph.gs.nodes
+    blocks = residual_blocks(groups.labelled)
     if inner_convolutions(groups):
         starts = _changed(blocks, [block.shape for block in blocks])
         inside = frozenset(number for block in starts for number in block.inside)
@@ -101,7 +101,7 @@ def stage_starts(groups: ChannelGroups) -> frozenset[str]:
 
 def rectified(groups: ChannelGroups) -> frozenset[str]:
     """Groups that one layer makes and only ReLUs read, behind a BatchNormalization or not: zeros can be counted."""
-    nodes = groups.labels.graph.gs.nodes
+    nodes = groups.labelled.graph.gs.nodes
     free = {group.name for group in groups.free}
     single = {name: made[0] for name, made in producers(groups).items() if len(made) == 1 and name in free}
     return frozenset(name for name, number in single.items() if _only_rectified(nodes[number].outputs[0]))
@@ -126,7 +126,7 @@ def _is_convolution(node: gs.Node) -> bool:
 
 def _convolutions(groups: ChannelGroups) -> dict[str, tuple[int, ...]]:
     """Free group -> its makers, where all of them are convolutions."""
-    nodes = groups.labels.graph.gs.nodes
+    nodes = groups.labelled.graph.gs.nodes
     free = {group.name for group in groups.free}
     made = producers(groups)
     return {name: made[name] for name in made if name in free and all(_is_convolution(nodes[n]) for n in made[name])}

@@ -60,7 +60,7 @@ class Evidence:
     def weight(self, key: Key) -> Array:
         """The values of the constant as they are stored; nothing is dequantised."""
         if not self._tensors:
-            self._tensors.update(self.groups.labels.graph.gs.tensors())
+            self._tensors.update(self.groups.labelled.graph.gs.tensors())
         values = constant_values(self._tensors[key.constant])
         assert values is not None, f"{key.constant} is no constant"
         return values
@@ -69,7 +69,7 @@ class Evidence:
     def consumers(self) -> tuple[AffineConsumer, ...]:
         """`affine_consumers` of the network, read once."""
         if not self._consumers:
-            self._consumers.append(tuple(affine_consumers(self.groups.labels)))
+            self._consumers.append(tuple(affine_consumers(self.groups.labelled)))
         return self._consumers[0]
 
     def scores(self, score: Callable[[Evidence], Array]) -> Array:
@@ -80,7 +80,7 @@ class Evidence:
 
     def present(self, key: Key) -> Array:
         """`weight(key)` without the indices of the other axes that are gone upstream."""
-        values, axes = self.weight(key), self.groups.labels.constants[key[:2]].labels
+        values, axes = self.weight(key), self.groups.labelled.constants[key[:2]].labels
         if self.removed is None:
             return values
         for axis, labels in enumerate(axes):

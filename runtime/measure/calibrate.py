@@ -10,7 +10,7 @@ import onnx
 
 from ...passes.algebra.moments import ActivationStatistics, Moments, MomentsSet
 from ...passes.algebra.positions import Positions
-from ...passes.channels.labels import Labels
+from ...passes.channels.labels import LabelledGraph
 from ...passes.errors import ReadError, UsageError
 from ...passes.rewrite.taps import Instrument, Taps, find_taps, instrument
 from ..data.random_feeds import Feeds
@@ -40,7 +40,7 @@ class Calibration:
 
 
 def calibrate(
-    labels: Labels,
+    labelled: LabelledGraph,
     data: Iterable[Batch],
     taps: Taps | None = None,
     how: Calibration | None = None,
@@ -53,9 +53,9 @@ def calibrate(
     Raises UsageError where the data do not fit, ReadError where the model does not run or gives what is not finite.
     """
     how = how or Calibration()
-    taps = find_taps(labels) if taps is None else taps
-    model = labels.graph.source
-    instruments = instrument(taps, labels.graph.opset, how.activations)
+    taps = find_taps(labelled) if taps is None else taps
+    model = labelled.graph.source
+    instruments = instrument(taps, labelled.graph.opset, how.activations)
     sums = _Sums(instruments, how)
     images = 0
     for count, patches, found in _run(model, instruments, data, how):
@@ -64,7 +64,7 @@ def calibrate(
         progress(images, None)
     if not images:
         raise UsageError("there are no samples to calibrate on", where="the calibration data", fix="give at least one")
-    return sums.result(labels.graph.sha256())
+    return sums.result(labelled.graph.sha256())
 
 
 def iterate_rows(

@@ -48,8 +48,8 @@ def measure_sensitivity(
     Its consumers are refitted on the moments, where they are given. Only what comes behind the first of them is run.
     """
     batches = list(data)
-    frontier = Frontier(groups.labels.graph, batches, device=device)
-    reference = list(outputs(groups.labels.graph.source, batches, device=device))
+    frontier = Frontier(groups.labelled.graph, batches, device=device)
+    reference = list(outputs(groups.labelled.graph.source, batches, device=device))
     consumers = _consumers(groups)
     values: dict[str, dict[int, float]] = {name: {} for name in rankings}
     kind = ""
@@ -70,7 +70,7 @@ def _consumers(groups: ChannelGroups) -> dict[str, list[AffineConsumer]]:
     """The consumers of every group that can be refitted, in the order of the graph."""
     owner = {component: group.name for group in groups.free for component in group.components.tolist()}
     consumers: dict[str, list[AffineConsumer]] = {group.name: [] for group in groups.groups}
-    for consumer in affine_consumers(groups.labels):
+    for consumer in affine_consumers(groups.labelled):
         components = groups.component[consumer.inputs[consumer.inputs >= 0]]
         for name in {owner[c] for c in np.unique(components).tolist() if c in owner}:
             consumers[name].append(consumer)
@@ -114,7 +114,7 @@ def silenced_and_refitted(
     groups: ChannelGroups, consumers: Sequence[AffineConsumer], components: Array, moments: MomentsSet | None
 ) -> Graph:
     """The original graph in which these consumers do without these units: weights zero, the others refitted."""
-    graph = groups.labels.graph.copy()
+    graph = groups.labelled.graph.copy()
     gone = np.zeros(int(groups.component.max()) + 1, bool)
     gone[components] = True
     for consumer in consumers:

@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ...passes.channels.constants import kept
-from ...passes.channels.labels import Labels
+from ...passes.channels.labels import LabelledGraph
 from ..session import Device, open_session
 
 Array = np.ndarray
@@ -63,13 +63,13 @@ class Difference:
         return np.where(self.error > 0, self.error / np.where(self.scale > 0, self.scale, 1), 0.0)
 
 
-def watched(labels: Labels, removed: Array, models: Sequence[onnx.ModelProto]) -> list[Watched]:
+def watched(labelled: LabelledGraph, removed: Array, models: Sequence[onnx.ModelProto]) -> list[Watched]:
     """Float tensors that all models hold, less those computed from sizes, which a cut changes until they are used."""
     held = set.intersection(*({o for node in m.graph.node for o in node.output} for m in models))
     found = []
-    for name, axes in labels.axes.items():
-        kind = labels.facts.dtypes.get(name)
-        if kind in _CALM and name in held and axes and not labels.kinds.get(name, np.zeros(1)).any():
+    for name, axes in labelled.axes.items():
+        kind = labelled.facts.dtypes.get(name)
+        if kind in _CALM and name in held and axes and not labelled.kinds.get(name, np.zeros(1)).any():
             channels = tuple(i for i, a in enumerate(axes) if (a >= 0).any())
             steps, count = _steps([len(a) for a in axes], channels)
             left = {i: kept(a, removed) for i, a in enumerate(axes)}

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
-from ...passes.channels.labels import Labels
+from ...passes.channels.labels import LabelledGraph
 from ...passes.channels.silence import silence
 from ...passes.errors import ProofError, ReadError
 from ...passes.graph.export import to_model
@@ -33,7 +33,7 @@ _REPORT = "nothing was written; this is a bug of onnx-prune: please report it wi
 
 
 def prove_cut(
-    labels: Labels,
+    labelled: LabelledGraph,
     removed: np.ndarray,
     model: onnx.ModelProto,
     feeds: Mapping[str, np.ndarray],
@@ -44,10 +44,10 @@ def prove_cut(
     removed: one bool a label; model: cut and not refitted; feeds: of one run. Raises ProofError where the two differ or
     the cut one does not run, ReadError where the original does not.
     """
-    runs = [feeds, *_second_batch(labels, feeds)]
-    with _written(silence(labels, removed)) as twin:
-        proof, runs = _prove(labels, model, twin, runs, device)
-        return _prove_inner(watched(labels, removed, [model, twin]), model, twin, runs, proof, device)
+    runs = [feeds, *_second_batch(labelled, feeds)]
+    with _written(silence(labelled, removed)) as twin:
+        proof, runs = _prove(labelled, model, twin, runs, device)
+        return _prove_inner(watched(labelled, removed, [model, twin]), model, twin, runs, proof, device)
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def _written(graph: Graph) -> Generator[onnx.ModelProto]:
 
 
 def _prove(
-    labels: Labels,
+    labelled: LabelledGraph,
     model: onnx.ModelProto,
     twin: onnx.ModelProto,
     runs: Sequence[Mapping[str, np.ndarray]],
@@ -72,7 +72,7 @@ def _prove(
         proof = max_relative_error(model, twin, runs, device=device)
     except ReadError as error:
         usable = [f for f in runs if runs_on(twin, f, device=device)]
-        if not usable and not runs_on(labels.graph.source, runs[0], device=device):
+        if not usable and not runs_on(labelled.graph.source, runs[0], device=device):
             raise ReadError(
                 "ONNX Runtime does not run the model, so that nothing can be proved",
                 where=error.what,
@@ -194,9 +194,9 @@ def _redrawn(feeds: Mapping[str, np.ndarray], seed: int, amplitude: float) -> di
     }
 
 
-def _second_batch(labels: Labels, feeds: Mapping[str, np.ndarray]) -> list[Mapping[str, np.ndarray]]:
+def _second_batch(labelled: LabelledGraph, feeds: Mapping[str, np.ndarray]) -> list[Mapping[str, np.ndarray]]:
     """Where the batch is free, one more input of another batch size: nothing may be wired to the first one."""
-    shapes = input_shapes(labels.graph)
+    shapes = input_shapes(labelled.graph)
     if not shapes or any(not dims or isinstance(dims[0], int) for dims in shapes.values()):
         return []
     rng = np.random.default_rng(1)

@@ -37,10 +37,10 @@ def _with(text, **initializers):
 
 
 def _labelled(model, x):
-    """Labels for images like x, and the taps of all consumers."""
+    """The graph labelled for images like x, and the taps of all consumers."""
     graph = load(model)
-    labels = label_channels(graph, tensor_facts(graph, {graph.source.graph.input[0].name: (1, *x.shape[1:])}))
-    return labels, find_taps(labels, labels.consumers)
+    labelled = label_channels(graph, tensor_facts(graph, {graph.source.graph.input[0].name: (1, *x.shape[1:])}))
+    return labelled, find_taps(labelled, labelled.consumers)
 
 
 def _batches(x, size=2):

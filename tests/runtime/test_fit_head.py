@@ -50,7 +50,7 @@ def outputs(model, images):
 
 
 def changed(model, data):
-    return fit_head(analyse(model).groups.labels, model, data, Calibration())[0]
+    return fit_head(analyse(model).groups.labelled, model, data, Calibration())[0]
 
 
 def test_a_head_that_is_linear_in_the_pooled_maps_is_found_again(nets, classifier):
@@ -80,7 +80,7 @@ def test_a_run_ends_with_the_new_head_and_counts_it():
     assert result.report.proof < 1e-5  # of the cut
     onnx.checker.check_model(result.model, full_check=True)
     with pytest.raises(UsageError):
-        find_head(analyse(result.model).groups.labels)
+        find_head(analyse(result.model).groups.labelled)
 
 
 def test_it_is_refused_before_the_work_where_it_does_not_fit():

@@ -76,8 +76,8 @@ def run(model, feeds):
 
 def test_writing_the_weights_that_are_there_changes_nothing(plain, images):
     groups = groups_of(plain)
-    graph = groups.labels.graph.copy()
-    found = list(affine_consumers(groups.labels))
+    graph = groups.labelled.graph.copy()
+    found = list(affine_consumers(groups.labelled))
     assert [consumer.name for consumer in found] == ["a", "c", "t", "m"]
     for consumer in found:
         write_refit(graph, consumer, Refit(consumer.W, consumer.b))
@@ -86,8 +86,8 @@ def test_writing_the_weights_that_are_there_changes_nothing(plain, images):
 
 def test_a_bias_is_written_where_the_node_has_none(plain, images):
     groups = groups_of(plain)
-    for consumer in affine_consumers(groups.labels):
-        graph = groups.labels.graph.copy()
+    for consumer in affine_consumers(groups.labelled):
+        graph = groups.labelled.graph.copy()
         write_refit(graph, consumer, Refit(consumer.W, consumer.b + 1))
         assert np.abs(run(to_model(graph), images) - run(plain, images)).max() > 1e-3
 
@@ -98,12 +98,14 @@ def test_repeated_channels_go_without_any_loss(plain, images, kind):
     group = next(g for g in groups.free if g.units == 8)
     removed = groups.removed_labels({group.name: [4, 5, 6, 7]})
     data = open_data(images, model_inputs(plain), batch=16)
-    cut = apply_removal(groups.labels, removed)
+    cut = apply_removal(groups.labelled, removed)
     lost = np.abs(run(to_model(cut), images) - run(plain, images)).max()
     if kind == "full":
-        refit_once(groups.labels, removed, cut, calibrate(groups.labels, data, how=Calibration(positions=99)), "full")
+        refit_once(
+            groups.labelled, removed, cut, calibrate(groups.labelled, data, how=Calibration(positions=99)), "full"
+        )
     else:
-        refit_sequentially(groups.labels, removed, cut, data, Calibration(positions=99))
+        refit_sequentially(groups.labelled, removed, cut, data, Calibration(positions=99))
     assert lost > 0.1
     assert np.abs(run(to_model(cut), images) - run(plain, images)).max() < 0.02 * lost
 
@@ -111,9 +113,9 @@ def test_repeated_channels_go_without_any_loss(plain, images, kind):
 def test_segments_show_what_the_whole_cut_network_computes(plain, images):
     groups = groups_of(plain)
     removed = groups.removed_labels({g.name: range(g.units // 2) for g in groups.free})
-    cut = apply_removal(groups.labels, removed)
+    cut = apply_removal(groups.labelled, removed)
     data = open_data(images, model_inputs(plain), batch=16)
-    taps, how = find_taps(groups.labels), Calibration(positions=4)
+    taps, how = find_taps(groups.labelled), Calibration(positions=4)
     frontier = Frontier(cut, data)
     for name in ("c", "t", "m"):
         own = taps.only([name])
@@ -128,7 +130,7 @@ def digits():
     model = onnx.load(digits_model())
     groups = groups_of(model)
     data = open_data(str(digits_data()[1]), model_inputs(model), samples=256, batch=64)
-    return model, groups, data, calibrate(groups.labels, data)
+    return model, groups, data, calibrate(groups.labelled, data)
 
 
 def test_each_refit_is_nearer_to_the_original_than_the_one_before(digits):
@@ -138,11 +140,11 @@ def test_each_refit_is_nearer_to_the_original_than_the_one_before(digits):
     reference = list(outputs(model, data))
     errors = []
     for kind in ("none", "channel", "full", "sequential"):
-        cut = apply_removal(groups.labels, removed)
+        cut = apply_removal(groups.labelled, removed)
         if kind == "sequential":
-            refit_sequentially(groups.labels, removed, cut, data)
+            refit_sequentially(groups.labelled, removed, cut, data)
         elif kind != "none":
-            refit_once(groups.labels, removed, cut, moments, kind)
+            refit_once(groups.labelled, removed, cut, moments, kind)
         errors.append(divergence(to_model(cut), reference, data).value)
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.1 * errors[0]

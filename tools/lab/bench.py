@@ -128,15 +128,15 @@ def calibrate(model: Path, data: str, runs: int, samples: int, **options: Any) -
     analysis = analyse(model)
     inputs = model_inputs(analysis.graph.source)
     batches = list(open_data(data, inputs, preprocessing(options), samples=samples))
-    labels = analysis.groups.labels
+    labelled = analysis.groups.labelled
 
     def forward() -> None:
         session = open_session(analysis.graph.source)
         for batch in batches:
             session.run(batch.feeds)
 
-    rows = _in_turns({"forward": forward, "calibrate": lambda: measure(labels, batches)}, runs)
-    moments = measure(labels, batches)
+    rows = _in_turns({"forward": forward, "calibrate": lambda: measure(labelled, batches)}, runs)
+    moments = measure(labelled, batches)
     evidence = Evidence(analysis.groups, moments=moments)
     rows += [_choice(word, evidence) for word in ("thinet", "obs")]
     _show(f"calibration: {model.name}, {sum(len(b.feeds[inputs[0].name]) for b in batches)} images", rows)
@@ -155,7 +155,7 @@ def _choice(word: str, evidence: Evidence) -> Row:
     def choose() -> None:
         rankings = rank_groups(make_criterion(word), evidence)
         removed = groups.removed_labels({g.name: rankings[g.name].order[: g.units // 2] for g in groups.free})
-        refit_once(groups.labels, removed, apply_removal(groups.labels, removed), moments, "full")
+        refit_once(groups.labelled, removed, apply_removal(groups.labelled, removed), moments, "full")
 
     with threadpool_limits(1):  # as in pipeline/decide.py
         return Row(f"{word}, all groups, and a full refit", *_timed(choose))

@@ -156,10 +156,10 @@ def _least(cost: CostModel) -> float:
 
 def _is_convolutional(groups: ChannelGroups) -> bool:
     """More than one convolution, and no product of two activations (attention, correlation)."""
-    labels = groups.labels
-    nodes = labels.graph.gs.nodes
-    weighted = {consumer.node for consumer in labels.consumers}
-    products = any(nodes[t.node].op in _PRODUCTS and t.node not in weighted for t in labels.terms)
+    labelled = groups.labelled
+    nodes = labelled.graph.gs.nodes
+    weighted = {consumer.node for consumer in labelled.consumers}
+    products = any(nodes[t.node].op in _PRODUCTS and t.node not in weighted for t in labelled.terms)
     return not products and sum("Conv" in node.op for node in nodes) > 1
 
 

@@ -71,16 +71,16 @@ def _usable(model: onnx.ModelProto, original: Analysis) -> str:
     from ...passes.errors import ReadError
     from ...runtime.session import open_session
 
-    labels = original.groups.labels
+    labelled = original.groups.labelled
     try:
         shown: dict[str, np.ndarray] = open_session(model, optimise=False).run(original.feeds)
     except ReadError as error:
         return f"wrong: {_words(error)}"
-    shapes = labels.facts.shapes
+    shapes = labelled.facts.shapes
     for name, value in shown.items():
         if shapes.get(name, value.shape) != value.shape:
             return f"wrong: output '{name}' is {list(value.shape)}, not {list(shapes[name])}"
-    if _infers(labels.graph.source) and not _infers(model):
+    if _infers(labelled.graph.source) and not _infers(model):
         return "invalid: the declared shapes contradict the inferred ones"
     return "ok"
 

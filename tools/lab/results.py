@@ -148,7 +148,7 @@ class Experiment:
     @cached_property
     def moments(self) -> MomentsSet:
         how = Calibration(seed=self.seed, activations=True)
-        return calibrate(self.analysis.groups.labels, self.data, how=how)
+        return calibrate(self.analysis.groups.labelled, self.data, how=how)
 
     @cached_property
     def streams(self) -> str:
@@ -178,14 +178,14 @@ class Experiment:
         """Of the original, or of the model that the plan and this refit make."""
         if plan is None:
             return accuracy(self.analysis.graph.source, self.test, threads=1).top1
-        labels, removed = self.analysis.groups.labels, removed_from_plan(self.analysis.groups, plan)
-        cut = apply_removal(labels, removed)
+        labelled, removed = self.analysis.groups.labelled, removed_from_plan(self.analysis.groups, plan)
+        cut = apply_removal(labelled, removed)
         with threadpool_limits(1):
             if kind == "sequential":
                 how = Calibration(positions=_POSITIONS, seed=self.seed)
-                refit_sequentially(labels, removed, cut, self.data, how)
+                refit_sequentially(labelled, removed, cut, self.data, how)
             elif kind != "none":
-                refit_once(labels, removed, cut, self.moments, kind)
+                refit_once(labelled, removed, cut, self.moments, kind)
         return accuracy(to_model(cut), self.test, threads=1).top1
 
 

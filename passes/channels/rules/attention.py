@@ -58,7 +58,7 @@ def _multi_head(s: Sweep) -> None:
     if s.has(3):
         (bias,) = s.axes(3)
         s.tie(bias, np.concatenate([queries[2], keys[2], values[2]]))
-        s.out.consumed.append(bias[: len(queries[2])])  # a query is silent if its bias is
+        s.labelled.consumed.append(bias[: len(queries[2])])  # a query is silent if its bias is
     for position in (4, 5):
         for axis in s.axes(position) if s.has(position) else ():
             s.keep(axis, "runs over this axis")

@@ -19,7 +19,7 @@ def _conv(s: Sweep) -> None:
     convolve(s)
     if s.has(3):
         (name,) = (tensor.name for tensor in s.node.outputs)
-        s.set(0, broadcast(s, [s.out.axes[name], s.axes(3)]))
+        s.set(0, broadcast(s, [s.labelled.axes[name], s.axes(3)]))
 
 
 def _matmul(s: Sweep) -> None:

@@ -28,7 +28,7 @@ def concat(s: Sweep, positions: Iterable[int] | None = None) -> None:
     joined = [o[axis] for o in operands]
     result = [same(s, [o[i] for o in operands]) if i != axis else a for i, a in enumerate(operands[0])]
     if all(map(s.is_moved_constant, positions)):
-        s.out.joined += [(a, o[i]) for o in operands for i, a in enumerate(result) if i != axis and a is not o[i]]
+        s.labelled.joined += [(a, o[i]) for o in operands for i, a in enumerate(result) if i != axis and a is not o[i]]
     result[axis] = joined[0] if len(joined) == 1 else np.concatenate(joined)
     s.set(0, result)
 

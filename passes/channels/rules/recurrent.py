@@ -33,7 +33,7 @@ def _recurrent(s: Sweep) -> None:
     s.produces(weight[1])
     s.tie(weight[1], np.tile(hidden, gates))
     s.tie(recurrence[1], weight[1])
-    s.out.consumed.append(hidden)  # the recursion sums over R's last axis
+    s.labelled.consumed.append(hidden)  # the recursion sums over R's last axis
     if s.has(3):
         s.tie(s.axes(3)[1], np.tile(hidden, 2 * gates))
     for position in (5, 6):  # initial_h, initial_c

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ....passes.channels.blocks import residual_blocks
-from ....passes.channels.labels import Labels
+from ....passes.channels.labels import LabelledGraph
 from ....passes.errors import UsageError
 from .readout import Readout, as_logits, check_labels
 from .samples import Samples
@@ -58,16 +58,16 @@ def features(x: Tensor, depth: Depth, samples: int) -> Tensor:
     return rectified.mean(dims).reshape(samples, -1)
 
 
-def depths(labels: Labels, count: int) -> tuple[Depth, ...]:
+def depths(labelled: LabelledGraph, count: int) -> tuple[Depth, ...]:
     """`count` of the tensors that layers read, evenly over the depth: behind residual sums where there are enough.
 
     Raises UsageError where the network has fewer.
     """
-    nodes = labels.graph.gs.nodes
-    read = {c.data: None for c in sorted(labels.consumers, key=lambda c: c.node)}
-    sums = [_next_read(nodes[block.sum].outputs[0], read) for block in residual_blocks(labels)]
+    nodes = labelled.graph.gs.nodes
+    read = {c.data: None for c in sorted(labelled.consumers, key=lambda c: c.node)}
+    sums = [_next_read(nodes[block.sum].outputs[0], read) for block in residual_blocks(labelled)]
     for names in (sums, read):
-        found = list(dict.fromkeys(d for d in (_depth(labels, name) for name in names) if d is not None))
+        found = list(dict.fromkeys(d for d in (_depth(labelled, name) for name in names) if d is not None))
         if len(found) > count:
             return tuple(found[-(-len(found) * i // (count + 1)) - 1] for i in range(1, count + 1))
     raise UsageError(
@@ -84,8 +84,8 @@ def _next_read(tensor: gs.Tensor, read: Container[str]) -> str:
     return tensor.name
 
 
-def _depth(labels: Labels, name: str) -> Depth | None:
-    axes = labels.axes.get(name, ())
+def _depth(labelled: LabelledGraph, name: str) -> Depth | None:
+    axes = labelled.axes.get(name, ())
     return next((Depth(name, a) for a, found in enumerate(axes) if a > 0 and (found >= 0).any()), None)
 
 

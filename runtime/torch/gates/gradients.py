@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ....passes.channels.groups import ChannelGroups
-from ....passes.channels.labels import Labels
+from ....passes.channels.labels import LabelledGraph
 from ....passes.errors import ReadError, UsageError
 from ...data.sources import Batch
 from ...progress import Count, silent
@@ -61,7 +61,7 @@ def gate_gradients(
     """
     gated, wanted = with_gates(groups), wanted or Wanted()
     network = _Network(gated, GraphModule(gated.model).to(torch_device(device)).eval().requires_grad_(False), data)
-    loss = network.loss(groups.labels, wanted)
+    loss = network.loss(groups.labelled, wanted)
     rows: list[Array] = []
     for samples in network:
         gates = samples.inputs[0].new_ones(len(samples), gated.gates, dtype=torch.float64, requires_grad=True)
@@ -112,11 +112,11 @@ class _Network:
                 together = self._apart(samples)
             yield from map(samples.one, range(len(samples))) if together is False else [samples]
 
-    def loss(self, labels: Labels, wanted: Wanted) -> GateLoss:
+    def loss(self, labelled: LabelledGraph, wanted: Wanted) -> GateLoss:
         readout = Readout.of(self.module, self.gated.model.graph)
         heads: tuple[Head, ...] = ()
         if wanted.auxiliary:
-            read = depths(labels, wanted.auxiliary)
+            read = depths(labelled, wanted.auxiliary)
             where = tuple(Depth(self.gated.behind(depth.tensor, depth.axis), depth.axis) for depth in read)
             heads = fit_heads(readout, where, self, labels=wanted.labels)
         return GateLoss(readout, heads, wanted.labels, Signs(wanted.seed))

@@ -54,11 +54,11 @@ def with_gates(groups: ChannelGroups) -> GatedModel:
 
     Where a layer's own output carries the unit it read (a group of a convolution), the gate is at the next reader.
     """
-    graph = groups.labels.graph.copy()
+    graph = groups.labelled.graph.copy()
     nodes, taken = list(graph.gs.nodes), set(graph.gs.tensors())
     table, columns = _columns(groups)
     gates = int(table[-1])
-    shapes = groups.labels.facts.shapes
+    shapes = groups.labelled.facts.shapes
     made: dict[tuple[str, int, bytes], gs.Variable] = {}
     tensors: list[GatedTensor] = []
     for number, position, axis in sorted(_readings(groups)):
@@ -71,7 +71,7 @@ def with_gates(groups: ChannelGroups) -> GatedModel:
             made[key] = gated = gs.Variable(_fresh(taken), dtype=getattr(tensor, "dtype", None))
             identity = gs.Node("Identity", name=gated.name, inputs=[tensor], outputs=[gated])
             graph.gs.nodes.insert(graph.gs.nodes.index(node), identity)
-            source = groups.labels.graph.gs.nodes[number].inputs[position].name
+            source = groups.labelled.graph.gs.nodes[number].inputs[position].name
             tensors.append(GatedTensor(gated.name, source, axis, found, shapes[source]))
         node.inputs[position] = made[key]
     reached = np.isin(np.arange(gates), np.concatenate([gate.columns for gate in tensors] or [np.zeros(0)]))
@@ -95,17 +95,17 @@ def _columns(groups: ChannelGroups) -> tuple[Array, dict[str, slice]]:
 
 def _readings(groups: ChannelGroups) -> set[tuple[int, int, int]]:
     """(node, input, axis) of every contraction of an activation."""
-    labels = groups.labels
-    masked = {(mask.node, mask.input, mask.axis) for mask in labels.masks}
-    return masked | {(c.node, c.data_at.input, c.data_at.axis) for c in labels.consumers if c.data in labels.axes}
+    labelled = groups.labelled
+    masked = {(mask.node, mask.input, mask.axis) for mask in labelled.masks}
+    return masked | {(c.node, c.data_at.input, c.data_at.axis) for c in labelled.consumers if c.data in labelled.axes}
 
 
 def _gate_columns(groups: ChannelGroups, number: int, position: int, axis: int, table: Array) -> Array:
     """(C,) int64: the gate of each index, the last column where there is none."""
-    labels, node = groups.labels, groups.labels.graph.gs.nodes[number]
-    there = labels.axes[node.inputs[position].name][axis]
+    labelled, node = groups.labelled, groups.labelled.graph.gs.nodes[number]
+    there = labelled.axes[node.inputs[position].name][axis]
     component = np.where(there >= 0, groups.component[np.maximum(there, 0)], -1)
-    after = [groups.component[a[a >= 0]] for t in node.outputs for a in labels.axes.get(t.name, ())]
+    after = [groups.component[a[a >= 0]] for t in node.outputs for a in labelled.axes.get(t.name, ())]
     passed = np.isin(component, np.concatenate(after)) if after else np.zeros(len(component), bool)
     return table[np.where(passed, -1, component)]
 

@@ -15,7 +15,7 @@ def cut_half(model, graphs, feeds=None):
     """Cut every second unit, prove it, and return the groups and the cut model."""
     groups = graphs.groups_of(model)
     removed = groups.removed_labels({g.name: range(1, g.units, 2) for g in groups.free})
-    cut, twin = to_model(apply_removal(groups.labels, removed)), to_model(silence(groups.labels, removed))
+    cut, twin = to_model(apply_removal(groups.labelled, removed)), to_model(silence(groups.labelled, removed))
     onnx.checker.check_model(cut, full_check=not cut.graph.sparse_initializer)  # inference does not know those
     feeds = graphs.random_feeds(model) if feeds is None else feeds
     assert graphs.difference(graphs.ort(cut, feeds), graphs.ort(twin, feeds)) < 2e-6

@@ -37,7 +37,7 @@ def test_costs_equal_those_counted_on_the_cut_model(builder, groups_of):
     cost = cost_model(groups)
     for seed in range(3):
         removed = random_removal(groups, seed)
-        cut = infer_shapes(to_model(apply_removal(groups.labels, groups.removed_labels(removed))))
+        cut = infer_shapes(to_model(apply_removal(groups.labelled, groups.removed_labels(removed))))
         recount = cost_model(groups_of(cut))
         kept = cost.kept(removed)
         assert cost.macs(kept) == recount.macs(recount.units)
@@ -122,7 +122,7 @@ def test_a_shared_vector_that_is_cut_apart_counts_once_for_every_cut(removed, bi
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(shape, np.float32), name))
     groups = groups_of(model)
     cost = cost_model(groups)
-    cut = infer_shapes(to_model(apply_removal(groups.labels, groups.removed_labels(removed))))
+    cut = infer_shapes(to_model(apply_removal(groups.labelled, groups.removed_labels(removed))))
     recount = cost_model(groups_of(cut))
     widths = [3, *(4 - len(removed.get(name, ())) for name in "abc"), 2]
     assert cost.params(cost.kept(removed)) == sum(a * b for a, b in pairwise(widths)) + bias

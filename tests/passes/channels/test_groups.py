@@ -42,7 +42,7 @@ def assert_option_a(groups, blocks):
 
 
 def output_of(groups):
-    return groups.labels.graph.source.graph.output[0].name
+    return groups.labelled.graph.source.graph.output[0].name
 
 
 @pytest.mark.shared

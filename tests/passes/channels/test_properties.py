@@ -30,7 +30,7 @@ def cut_and_twin(model, seed):
     groups = channel_groups(label_channels(graph, tensor_facts(graph)))
     assume(any(g.units > 1 for g in groups.free))
     removed = removal(groups, seed)
-    return to_model(apply_removal(groups.labels, removed)), to_model(silence(groups.labels, removed))
+    return to_model(apply_removal(groups.labelled, removed)), to_model(silence(groups.labelled, removed))
 
 
 def hold(data, graphs):
@@ -89,6 +89,6 @@ def test_no_axis_empties_where_every_group_keeps_one_unit(graphs):
     groups = graphs.groups_of(model)
     assert [g.units for g in groups.free] == [3, 3]
     removed = groups.removed_labels({g.name: [1, 2] for g in groups.free})
-    cut, twin = to_model(apply_removal(groups.labels, removed)), to_model(silence(groups.labels, removed))
+    cut, twin = to_model(apply_removal(groups.labelled, removed)), to_model(silence(groups.labelled, removed))
     feeds = graphs.random_feeds(model)
     assert graphs.difference(graphs.ort(cut, feeds), graphs.ort(twin, feeds)) < 2e-6

@@ -77,5 +77,5 @@ def _prove(model: onnx.ModelProto) -> None:
     analysis = analyse(model)
     assert analysis.groups.free
     removed = analysis.groups.removed_labels({g.name: range(0, g.units, 2) for g in analysis.groups.free})
-    cut = to_model(apply_removal(analysis.groups.labels, removed))
-    prove_cut(analysis.groups.labels, removed, cut, analysis.feeds)
+    cut = to_model(apply_removal(analysis.groups.labelled, removed))
+    prove_cut(analysis.groups.labelled, removed, cut, analysis.feeds)

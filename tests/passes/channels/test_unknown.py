@@ -87,7 +87,7 @@ def test_what_only_the_data_decide_pins_and_the_rest_is_proven(text, reasons, ru
     assert {g.units for g in groups.free} == {5, 7}
     assert reasons[run] in next(g.pinned for g in groups.groups if g.units == 6)
     removed = groups.removed_labels({g.name: range(1, g.units, 2) for g in groups.free})
-    cut, twin = to_model(apply_removal(groups.labels, removed)), to_model(silence(groups.labels, removed))
+    cut, twin = to_model(apply_removal(groups.labelled, removed)), to_model(silence(groups.labelled, removed))
     onnx.checker.check_model(cut, full_check=True)
     feeds = graphs.random_feeds(model)
     assert graphs.difference(graphs.ort(cut, feeds), graphs.ort(twin, feeds)) < 2e-6
@@ -119,7 +119,7 @@ def test_an_unknown_operator_keeps_its_own_constants(graphs):
     model.graph.value_info.append(onnx.helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, [1, 6, 4, 4]))
     groups = graphs.groups_of(model, sizes={})
     removed = groups.removed_labels({g.name: range(1, g.units, 2) for g in groups.free})
-    cut = to_model(apply_removal(groups.labels, removed))
+    cut = to_model(apply_removal(groups.labelled, removed))
     before, after = ({t.name: t for t in m.graph.initializer} for m in (model, cut))
     assert after["v"] == before["v"]
     assert after["w1"].dims == [6, 3, 1, 1]

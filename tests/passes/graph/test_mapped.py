@@ -73,7 +73,7 @@ def test_a_cut_graph_and_its_twin_hold_no_large_array(saved, graphs):
     graph = load(saved)
     groups = graphs.groups_of(graph)
     removed = groups.removed_labels({g.name: [0] for g in groups.free})
-    for made in (apply_removal(groups.labels, removed), silence(groups.labels, removed)):
+    for made in (apply_removal(groups.labelled, removed), silence(groups.labelled, removed)):
         held = [t._values for t in made.gs.tensors().values() if hasattr(t, "_values")]
         assert any(isinstance(values, Edited) for values in held)
         assert not [values for values in held if isinstance(values, np.ndarray) and values.size > 64]

@@ -26,7 +26,7 @@ GEMM = (
 
 
 def labels_of(graphs, model):
-    return graphs.groups_of(model).labels
+    return graphs.groups_of(model).labelled
 
 
 @pytest.fixture
@@ -45,16 +45,16 @@ def test_the_head_goes_from_the_maps_to_the_logits(graphs, classifier, between, 
 
 
 def test_the_classifiers_of_vgg_are_found(groups_of):
-    labels = groups_of(models.vgg16_cifar()).labels
-    head = find_head(labels)
-    assert [labels.graph.gs.nodes[n].op for n in head.nodes] == [
+    labelled = groups_of(models.vgg16_cifar()).labelled
+    head = find_head(labelled)
+    assert [labelled.graph.gs.nodes[n].op for n in head.nodes] == [
         "Flatten",
         "Gemm",
         "BatchNormalization",
         "Relu",
         "Gemm",
     ]
-    assert len(find_head(groups_of(models.vgg16_imagenet(hidden=64, input_size=32)).labels).layers) == 3
+    assert len(find_head(groups_of(models.vgg16_imagenet(hidden=64, input_size=32)).labelled).layers) == 3
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_the_classifiers_of_vgg_are_found(groups_of):
 )
 def test_other_ends_are_refused(groups_of, build):
     with pytest.raises(UsageError, match="no fully connected layers"):
-        find_head(groups_of(build()).labels)
+        find_head(groups_of(build()).labelled)
 
 
 def test_a_branch_within_the_head_is_refused(graphs):
@@ -72,18 +72,18 @@ def test_a_branch_within_the_head_is_refused(graphs):
 
 
 def test_the_linear_start_is_exact_on_constant_maps_without_what_is_between(graphs, classifier):
-    labels = labels_of(graphs, classifier("s = Identity (h)", "Identity"))
-    refit = linear_start(find_head(labels), 4)
+    labelled = labels_of(graphs, classifier("s = Identity (h)", "Identity"))
+    refit = linear_start(find_head(labelled), 4)
     maps = np.random.default_rng(0).standard_normal((3, 4))
-    weights = {t.name: onnx.numpy_helper.to_array(t) for t in labels.graph.source.graph.initializer}
+    weights = {t.name: onnx.numpy_helper.to_array(t) for t in labelled.graph.source.graph.initializer}
     flat = np.repeat(maps, 36, axis=1)
     wanted = (flat @ weights["w1"].T + weights["b1"]) @ weights["w2"] + weights["b2"]
     np.testing.assert_allclose(maps @ refit.weight[:, :, 0].T + refit.bias, wanted, rtol=1e-5, atol=1e-4)
 
 
 def test_a_batch_normalization_in_the_head_is_part_of_the_start(groups_of):
-    labels = groups_of(models.vgg16_cifar()).labels
-    head = find_head(labels)
+    labelled = groups_of(models.vgg16_cifar()).labelled
+    head = find_head(labelled)
     refit = linear_start(head, 512)
     (W1, b1), (scale, shift), (W2, b2) = head.steps
     x = np.random.default_rng(0).standard_normal(512)
@@ -94,10 +94,10 @@ def test_a_batch_normalization_in_the_head_is_part_of_the_start(groups_of):
 
 def test_the_replaced_head_computes_pooling_and_the_layer(graphs, classifier):
     model = classifier()
-    labels = labels_of(graphs, model)
+    labelled = labels_of(graphs, model)
     rng = np.random.default_rng(1)
     refit = Refit(rng.standard_normal((5, 4, 1)), rng.standard_normal(5))
-    changed, name = replace_head(labels.graph, find_head(labels), refit)
+    changed, name = replace_head(labelled.graph, find_head(labelled), refit)
     result = to_model(changed)
     onnx.checker.check_model(result, full_check=True)
     assert name == "l"
@@ -114,7 +114,7 @@ def test_the_replaced_head_computes_pooling_and_the_layer(graphs, classifier):
     logits = pooled @ refit.weight[:, :, 0].T + refit.bias
     wanted = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_allclose(graphs.reference(result, feeds)[0], wanted, rtol=1e-5)
-    assert labels.graph.gs.nodes[2].op == "Flatten", "the graph that was given is not changed"
+    assert labelled.graph.gs.nodes[2].op == "Flatten", "the graph that was given is not changed"
 
 
 def test_names_that_are_taken_are_not_used_again(graphs, classifier):
@@ -123,6 +123,6 @@ def test_names_that_are_taken_are_not_used_again(graphs, classifier):
         tensor.name = tensor.name.replace("w2", "head.weight")
     for node in model.graph.node:
         node.input[:] = [name.replace("w2", "head.weight") for name in node.input]
-    labels = labels_of(graphs, model)
-    changed, _ = replace_head(labels.graph, find_head(labels), linear_start(find_head(labels), 4))
+    labelled = labels_of(graphs, model)
+    changed, _ = replace_head(labelled.graph, find_head(labelled), linear_start(find_head(labelled), 4))
     assert {t.name for t in to_model(changed).graph.initializer} == {"w", "head_2.weight", "head_2.bias"}

@@ -55,15 +55,15 @@ def test_what_reads_no_channels_is_left_out(labels_of):
 
 
 def test_einsum_and_weights_with_batch_axes_are_left_out(labels_of):
-    labels = labels_of("""
+    labelled = labels_of("""
         <ir_version: 8, opset_import: ["": 17]>
         g (float[2, 3, 5] x) => (float[2, 3, 4] y, float[2, 3, 4] z)
         <float[5, 4] w, float[2, 5, 4] v> {
           y = Einsum <equation = "abc,cd->abd"> (x, w)
           z = MatMul (x, v)
         }""")
-    assert len(labels.consumers) >= 1
-    assert len(find_taps(labels, labels.consumers)) == 0
+    assert len(labelled.consumers) >= 1
+    assert len(find_taps(labelled, labelled.consumers)) == 0
 
 
 def test_positions_are_the_same_for_every_batch_size():

@@ -56,7 +56,7 @@ def test_slices_alone_redo_the_cut(builder, groups_of):
     for name, axes in plan.slices.items():
         for axis, indices in axes.items():
             before[name] = np.delete(before[name], indices, int(axis))
-    after = initializers(to_model(apply_removal(groups.labels, removed_from_plan(groups, plan))))
+    after = initializers(to_model(apply_removal(groups.labelled, removed_from_plan(groups, plan))))
     assert all(np.array_equal(after[name], before[name]) for name in plan.slices)
     untouched = set(after) - set(plan.slices)
     assert all(after[name].shape == before[name].shape for name in untouched if name in before)
@@ -98,7 +98,7 @@ def shared(groups_of):
 )
 def test_slices_name_the_copies_of_a_shared_vector_as_the_cut_model_does(shared, removed, biases):
     plan = make_plan(cost_model(shared), removed, Budget(), **SETTINGS)
-    after = initializers(to_model(apply_removal(shared.labels, removed_from_plan(shared, plan))))
+    after = initializers(to_model(apply_removal(shared.labelled, removed_from_plan(shared, plan))))
     assert {name: v.tolist() for name, v in after.items() if name in biases} == biases
     named = {name for name in plan.slices if name.startswith("one")}
     assert named == {name for name, values in biases.items() if len(values) < 4}

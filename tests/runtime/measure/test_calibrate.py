@@ -24,15 +24,15 @@ SOME = Calibration(positions=3, seed=5, device="cpu")
 @pytest.mark.parametrize(("dtype", "kind"), [("float16", np.float16), ("double", np.float64)])
 def test_other_types_are_read_as_float32(nets, dtype, kind):
     model, x = nets.network("MatMul", (3, 6), (6, 2), dtype), nets.images((3, 6), dtype=kind)
-    labels, taps = nets.labelled(model, x)
-    nets.assert_moments(calibrate(labels, nets.batches(x), taps, ALL)["y"], x.reshape(-1, 6).astype(np.float64))
+    labelled, taps = nets.labelled(model, x)
+    nets.assert_moments(calibrate(labelled, nets.batches(x), taps, ALL)["y"], x.reshape(-1, 6).astype(np.float64))
 
 
 @pytest.mark.parametrize("how", [ALL, SOME])
 def test_the_batch_size_changes_nothing(nets, how):
     model, x = nets.network("Conv <pads = [1, 1, 1, 1]>", (3, 4, 5), (2, 3, 3, 3)), nets.images((3, 4, 5), 7)
-    labels, taps = nets.labelled(model, x)
-    one, *others = (calibrate(labels, nets.batches(x, size), taps, how)["y"] for size in (1, 3, 7))
+    labelled, taps = nets.labelled(model, x)
+    one, *others = (calibrate(labelled, nets.batches(x, size), taps, how)["y"] for size in (1, 3, 7))
     for other in others:
         assert other.rows == one.rows
         assert other.second == pytest.approx(one.second, rel=1e-5, abs=1e-6)
@@ -68,8 +68,8 @@ def test_rows_of_a_cut_model_belong_to_those_of_the_original(nets):
 
 def test_contractions_that_are_too_wide_keep_samples(nets):
     model, x = nets.network("Gemm", (40,), (40, 3)), nets.images((40,), 30)
-    labels, taps = nets.labelled(model, x)
-    moments = calibrate(labels, nets.batches(x, 4), taps, Calibration(limit=1600, device="cpu"))["y"]
+    labelled, taps = nets.labelled(model, x)
+    moments = calibrate(labelled, nets.batches(x, 4), taps, Calibration(limit=1600, device="cpu"))["y"]
     assert moments.second is None
     assert (moments.samples == x[:10]).all()
     assert moments.rows == 30
@@ -78,8 +78,8 @@ def test_contractions_that_are_too_wide_keep_samples(nets):
 
 def test_samples_of_convolutions_are_channel_major(nets):
     model, x = nets.network("Conv <pads = [1, 1, 1, 1]>", (3, 4, 5), (2, 3, 3, 3)), nets.images((3, 4, 5))
-    labels, taps = nets.labelled(model, x)
-    found = calibrate(labels, nets.batches(x), taps, replace(ALL, limit=4 * 27 * 50))["y"]
+    labelled, taps = nets.labelled(model, x)
+    found = calibrate(labelled, nets.batches(x), taps, replace(ALL, limit=4 * 27 * 50))["y"]
     (rows,) = sample_rows(model, taps, nets.batches(x), ALL)
     assert (found.samples == rows[:50]).all()
     assert found.mean == pytest.approx(rows.mean(0), abs=1e-5)
@@ -94,9 +94,9 @@ def test_statistics_of_channels_are_those_of_the_whole_tensor(nets):
     relu = np.maximum(x, 0).transpose(1, 0, 2, 3).reshape(3, -1)
     for opset in (11, 17, 21):
         model = nets.with_(text.replace("OPSET", str(opset)), w=np.ones((2, 3, 3, 3), np.float32))
-        labels, taps = nets.labelled(model, x)
+        labelled, taps = nets.labelled(model, x)
         how = Calibration(positions=1, activations=True, device="cpu")
-        found = calibrate(labels, nets.batches(x), taps, how).activations["r"]
+        found = calibrate(labelled, nets.batches(x), taps, how).activations["r"]
         assert found.zeros == pytest.approx((relu == 0).mean(1), abs=1e-6)
         assert found.mean == pytest.approx(relu.mean(1), rel=1e-5)
         assert found.variance == pytest.approx(relu.var(1), rel=1e-4)
@@ -104,11 +104,11 @@ def test_statistics_of_channels_are_those_of_the_whole_tensor(nets):
 
 def test_memory_does_not_grow_with_the_images(nets):
     model, x = nets.network("Conv <pads = [1, 1, 1, 1]>", (8, 12, 12), (2, 8, 3, 3)), nets.images((8, 12, 12), 16)
-    labels, taps = nets.labelled(model, x)
+    labelled, taps = nets.labelled(model, x)
     peaks = []
     for repeats in (2, 20, 200):
         tracemalloc.start()
-        calibrate(labels, itertools.repeat(nets.batches(x, 16)[0], repeats), taps, ALL)
+        calibrate(labelled, itertools.repeat(nets.batches(x, 16)[0], repeats), taps, ALL)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[2] < 1.1 * peaks[1]
@@ -122,28 +122,28 @@ def test_rows_come_batch_by_batch(nets):
 
 def test_data_of_another_size_and_no_data_are_refused(nets):
     model, x = nets.network("Conv", (3, 4, 5), (2, 3, 3, 3)), nets.images((3, 4, 5))
-    labels, taps = nets.labelled(model, x)
+    labelled, taps = nets.labelled(model, x)
     with pytest.raises(UsageError, match="size"):
-        calibrate(labels, nets.batches(nets.images((3, 5, 5))), taps)
+        calibrate(labelled, nets.batches(nets.images((3, 5, 5))), taps)
     with pytest.raises(UsageError, match="no samples"):
-        calibrate(labels, [], taps)
+        calibrate(labelled, [], taps)
 
 
 def test_activations_that_are_not_finite_are_refused(nets):
     model, x = nets.network("Conv", (3, 4, 5), (2, 3, 3, 3)), nets.images((3, 4, 5))
     x[0, 0, 0, 0] = np.inf
-    labels, taps = nets.labelled(model, x)
+    labelled, taps = nets.labelled(model, x)
     with pytest.raises(ReadError, match="not finite"):
-        calibrate(labels, nets.batches(x), taps, ALL)
+        calibrate(labelled, nets.batches(x), taps, ALL)
 
 
 def test_the_demo_model_is_calibrated_whole():
     graph = load(digits_model())
-    labels = label_channels(graph, tensor_facts(graph))
+    labelled = label_channels(graph, tensor_facts(graph))
     data = open_data(digits_data()[1], model_inputs(graph.source), samples=100)
     seen = []
-    moments = calibrate(labels, data, progress=lambda done, of: seen.append(done))
-    consumers = {graph.gs.nodes[c.node].outputs[0].name for c in labels.consumers if (c.labels >= 0).any()}
+    moments = calibrate(labelled, data, progress=lambda done, of: seen.append(done))
+    consumers = {graph.gs.nodes[c.node].outputs[0].name for c in labelled.consumers if (c.labels >= 0).any()}
     assert set(moments) == consumers
     assert moments.graph_sha256 == graph.sha256()
     assert seen[-1] == 100
@@ -154,8 +154,8 @@ def test_the_demo_model_is_calibrated_whole():
 @pytest.mark.gpu
 def test_a_gpu_measures_the_same_moments():
     graph = load(digits_model())
-    labels = label_channels(graph, tensor_facts(graph))
+    labelled = label_channels(graph, tensor_facts(graph))
     data = list(open_data(digits_data()[1], model_inputs(graph.source), samples=100))
-    cpu, gpu = (calibrate(labels, data, how=Calibration(device=d)) for d in ("cpu", "cuda"))
+    cpu, gpu = (calibrate(labelled, data, how=Calibration(device=d)) for d in ("cpu", "cuda"))
     for name in cpu:
         assert gpu[name].second == pytest.approx(cpu[name].second, abs=1e-3 * np.abs(cpu[name].second).max())

@@ -84,18 +84,18 @@ UNGROUPED = [name for name in GEOMETRIES if "grouped" not in name]
 def test_moments_of_all_positions_equal_brute_force(nets, name):
     operation, shape, weight = GEOMETRIES[name]
     model, x = nets.network(operation, shape, weight), nets.images(shape)
-    labels, taps = nets.labelled(model, x)
-    moments = calibrate(labels, nets.batches(x), taps, ALL)["y"]
+    labelled, taps = nets.labelled(model, x)
+    moments = calibrate(labelled, nets.batches(x), taps, ALL)["y"]
     assert moments.channels * moments.kernel == moments.second.shape[0]
     nets.assert_moments(moments, brute_force(model, x))
 
 
 def test_brute_force_tells_a_wrong_geometry(nets):
     x = nets.images((4, 6, 5))
-    labels, taps = nets.labelled(nets.network("Conv <pads = [1, 0, 0, 1]>", (4, 6, 5), (2, 4, 2, 2)), x)
+    labelled, taps = nets.labelled(nets.network("Conv <pads = [1, 0, 0, 1]>", (4, 6, 5), (2, 4, 2, 2)), x)
     other = brute_force(nets.network("Conv <pads = [0, 1, 1, 0]>", (4, 6, 5), (2, 4, 2, 2)), x)
     with pytest.raises(AssertionError):
-        nets.assert_moments(calibrate(labels, nets.batches(x), taps, ALL)["y"], other)
+        nets.assert_moments(calibrate(labelled, nets.batches(x), taps, ALL)["y"], other)
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)
@@ -135,9 +135,9 @@ def expected_outputs(model: onnx.ModelProto, X: np.ndarray, w: np.ndarray) -> np
 def test_a_group_convolution_has_moments_of_each_group(nets, name):
     operation, shape, weight = GEOMETRIES[name]
     model, x = nets.network(operation, shape, weight), nets.images(shape)
-    labels, taps = nets.labelled(model, x)
+    labelled, taps = nets.labelled(model, x)
     (rows,) = sample_rows(model, taps, nets.batches(x), ALL)
-    parts = calibrate(labels, nets.batches(x), taps, ALL).groups("y")
+    parts = calibrate(labelled, nets.batches(x), taps, ALL).groups("y")
     assert len(parts) == 2
     for moments, u in zip(parts, np.split(rows.astype(np.float64), 2, axis=1), strict=True):
         assert moments.channels == 3
@@ -151,9 +151,11 @@ def test_a_transposed_gemm_reads_its_columns(nets):
     """
     model = nets.with_(text, w=np.ones((5, 3), np.float32))
     graph = load(model)
-    labels = label_channels(graph, tensor_facts(graph))
+    labelled = label_channels(graph, tensor_facts(graph))
     x = nets.images((4,), 5)
-    nets.assert_moments(calibrate(labels, [Batch({"x": x}, None)], find_taps(labels, labels.consumers), ALL)["y"], x.T)
+    nets.assert_moments(
+        calibrate(labelled, [Batch({"x": x}, None)], find_taps(labelled, labelled.consumers), ALL)["y"], x.T
+    )
 
 
 def test_images_that_are_folded_into_the_batch_are_all_sampled(nets):
@@ -165,8 +167,10 @@ def test_images_that_are_folded_into_the_batch_are_all_sampled(nets):
     plain = nets.network("Conv <pads = [1, 1, 1, 1]>", (2, 4, 5), (2, 2, 3, 3))
     model = nets.with_(text, w=numpy_helper.to_array(plain.graph.initializer[0]))
     x = nets.images((3, 2, 4, 5))
-    labels, taps = nets.labelled(model, x)
-    nets.assert_moments(calibrate(labels, nets.batches(x), taps, ALL)["y"], brute_force(plain, x.reshape(-1, 2, 4, 5)))
+    labelled, taps = nets.labelled(model, x)
+    nets.assert_moments(
+        calibrate(labelled, nets.batches(x), taps, ALL)["y"], brute_force(plain, x.reshape(-1, 2, 4, 5))
+    )
 
 
 def test_channels_last_graphs_are_read_like_others(nets):
@@ -183,5 +187,5 @@ def test_channels_last_graphs_are_read_like_others(nets):
     model = nets.with_(text, w=numpy_helper.to_array(plain.graph.initializer[0]))
     x = nets.images((3, 4, 5))
     last = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
-    labels, taps = nets.labelled(model, last)
-    nets.assert_moments(calibrate(labels, nets.batches(last), taps, ALL)["y"], brute_force(plain, x))
+    labelled, taps = nets.labelled(model, last)
+    nets.assert_moments(calibrate(labelled, nets.batches(last), taps, ALL)["y"], brute_force(plain, x))

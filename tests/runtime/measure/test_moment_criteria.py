@@ -31,7 +31,7 @@ def digits():
     groups = channel_groups(label_channels(graph, tensor_facts(graph)))
     data = open_data(str(digits_data()[1]), model_inputs(model), samples=128, batch=64)
     how = Calibration(activations=True)
-    return groups, data, how, calibrate(groups.labels, data, how=how)
+    return groups, data, how, calibrate(groups.labelled, data, how=how)
 
 
 @pytest.mark.parametrize("word", ON_MOMENTS)
@@ -58,7 +58,7 @@ def one_reader(groups):
     """A group that one consumer reads, and that consumer."""
     for group in groups.free:
         mine = [
-            x for x in affine_consumers(groups.labels) if np.isin(groups.component[x.inputs], group.components).any()
+            x for x in affine_consumers(groups.labelled) if np.isin(groups.component[x.inputs], group.components).any()
         ]
         if len(mine) == 1 and len(mine[0].inputs) == group.units:
             return group, mine[0]
@@ -68,7 +68,7 @@ def one_reader(groups):
 def test_thinet_is_the_paper_s_greedy_on_the_sampled_rows(digits):
     groups, data, how, moments = digits
     group, reader = one_reader(groups)
-    (rows,) = sample_rows(groups.labels.graph.source, find_taps(groups.labels).only([reader.name]), data, how)
+    (rows,) = sample_rows(groups.labelled.graph.source, find_taps(groups.labelled).only([reader.name]), data, how)
     patches = rows.reshape(len(rows), group.units, -1).astype(np.float64)
     contributions = np.einsum("ick,jck->ijc", patches, reader.W).reshape(-1, group.units)
     chosen = []

@@ -158,10 +158,10 @@ def prove(model: onnx.ModelProto, mutate: Callable[[onnx.ModelProto], None] | No
     analysis = analyse(model)
     assert len(analysis.groups.free) >= 4
     removed = analysis.groups.removed_labels({g.name: range(0, g.units, 3) for g in analysis.groups.free})
-    cut = to_model(apply_removal(analysis.groups.labels, removed))
+    cut = to_model(apply_removal(analysis.groups.labelled, removed))
     if mutate is not None:
         mutate(cut)
-    return prove_cut(analysis.groups.labels, removed, cut, analysis.feeds)
+    return prove_cut(analysis.groups.labelled, removed, cut, analysis.feeds)
 
 
 @pytest.mark.parametrize("head", HEADS)

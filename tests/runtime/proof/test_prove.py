@@ -20,7 +20,7 @@ SCALE = 1e3  # radians: a rounding error of the sum is no longer small beside th
 
 @pytest.fixture
 def cut(request):
-    """Labels, removed labels and the cut model of x -> W1 -> W2 -> sin(scale * .), half of the hidden units gone."""
+    """The labelled x -> W1 -> W2 -> sin(scale * .), removed labels (half of the hidden units) and the cut model."""
     model = parser.parse_model("""
     <ir_version: 8, opset_import: ["" : 17]>
     g (float[1, 256] x) => (float[1, 64] y)
@@ -38,8 +38,8 @@ def cut(request):
 
 
 def proven(analysis, removed):
-    model = to_model(apply_removal(analysis.groups.labels, removed))
-    return prove_cut(analysis.groups.labels, removed, model, analysis.feeds)
+    model = to_model(apply_removal(analysis.groups.labelled, removed))
+    return prove_cut(analysis.groups.labelled, removed, model, analysis.feeds)
 
 
 @pytest.mark.parametrize("cut", [SCALE], indirect=True)

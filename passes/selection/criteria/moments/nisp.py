@@ -10,7 +10,7 @@ from ....algebra.infinite_selection import infinite_selection
 from ....algebra.moments import Moments
 from ....channels.affine import weight_matrices
 from ....channels.groups import ChannelGroup
-from ....channels.labels import Consumer, Labels
+from ....channels.labels import Consumer, LabelledGraph
 from ....errors import UsageError
 from ....graph.model import constant_values
 from ...ranking import Evidence, Ranking
@@ -40,27 +40,27 @@ def propagated(evidence: Evidence) -> Array:
     """The score of every component of labels, float64; readers from last to first, so that each finds all behind it."""
     if evidence.moments is None:
         raise UsageError("nisp looks at responses", where="--criterion", fix="give --calibration, or take l2")
-    labels, component = evidence.groups.labels, evidence.groups.component
-    nodes = labels.graph.gs.nodes
-    consumers = {consumer.node: consumer for consumer in labels.consumers}
-    last = _last(labels, set(consumers))
+    labelled, component = evidence.groups.labelled, evidence.groups.component
+    nodes = labelled.graph.gs.nodes
+    consumers = {consumer.node: consumer for consumer in labelled.consumers}
+    last = _last(labelled, set(consumers))
     scores = np.zeros(int(component.max(initial=-1)) + 1)
     for number in sorted(consumers, reverse=True):
         inputs, name = consumers[number].labels, nodes[number].outputs[0].name
         if number in last:
             found = _responses(evidence.moments.groups(name), len(inputs)) if name in evidence.moments else None
         else:
-            found = _through(labels, consumers[number], scores, component)
+            found = _through(labelled, consumers[number], scores, component)
         if found is not None:
             real = inputs >= 0
             np.add.at(scores, component[inputs[real]], found[real])
     return scores
 
 
-def _last(labels: Labels, readers: set[int]) -> set[int]:
+def _last(labelled: LabelledGraph, readers: set[int]) -> set[int]:
     """The readers with no other reader between them and an output of the graph."""
-    number = {id(node): i for i, node in enumerate(labels.graph.gs.nodes)}
-    waiting, seen, last = list(labels.graph.gs.outputs), set(), set()
+    number = {id(node): i for i, node in enumerate(labelled.graph.gs.nodes)}
+    waiting, seen, last = list(labelled.graph.gs.outputs), set(), set()
     while waiting:
         for node in waiting.pop().inputs:
             if id(node) not in seen:
@@ -85,16 +85,16 @@ def _selected(moments: Moments) -> Array:
     return infinite_selection(np.einsum("itjt->ij", by_tap) / moments.kernel)
 
 
-def _through(labels: Labels, consumer: Consumer, scores: Array, component: Array) -> Array | None:
+def _through(labelled: LabelledGraph, consumer: Consumer, scores: Array, component: Array) -> Array | None:
     """What the inputs of a layer get from its outputs, (C,); None for a form of its own (Einsum, computed weights)."""
-    node, layout = labels.graph.gs.nodes[consumer.node], consumer.layout
+    node, layout = labelled.graph.gs.nodes[consumer.node], consumer.layout
     values = constant_values(node.inputs[consumer.weight_at.input])
     if layout is None or values is None or values.dtype.kind != "f":
         return None
     W = weight_matrices(np.abs(values.astype(np.float64)), layout)
     if W is None:
         return None
-    outputs = labels.axes[node.outputs[0].name][layout.result]
+    outputs = labelled.axes[node.outputs[0].name][layout.result]
     unit = component[np.maximum(outputs, 0)]
     after = np.where(outputs >= 0, scores[unit] / np.bincount(unit)[unit], 0.0)
     return np.einsum("gjc,gj->gc", W.sum(-1), after.reshape(layout.groups, -1)).ravel()

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from ....channels.groups import ChannelGroup, Key
-from ....channels.labels import Labels
+from ....channels.labels import LabelledGraph
 from ...ranking import Evidence, Ranking
 
 Array = np.ndarray
@@ -32,7 +32,7 @@ class Magnitude:
         """Harm is the sum of the norms of what is gone."""
         keys = making(group)
         if self.residual == "shortcut":
-            keys = projections(group, evidence.groups.labels) or keys
+            keys = projections(group, evidence.groups.labelled) or keys
         return Ranking.by_score(np.sum([self._norms(group, key, evidence) for key in keys], axis=0))
 
     def _norms(self, group: ChannelGroup, key: Key, evidence: Evidence) -> Array:
@@ -56,18 +56,18 @@ def slices(group: ChannelGroup, key: Key, values: Array) -> Array:
     return rows.reshape(group.units, -1).astype(np.float64)
 
 
-def projections(group: ChannelGroup, labels: Labels) -> tuple[Key, ...]:
+def projections(group: ChannelGroup, labelled: LabelledGraph) -> tuple[Key, ...]:
     """Those of the produced weights that belong to 1x1 convolutions on the shortcut of a residual sum.
 
     Such a convolution feeds an Add, possibly through a BatchNormalization, whose other operand is computed from the
     convolution's own input; the last 1x1 convolution of a bottleneck is none: its input lies within the branch.
     """
     produced = {key.constant: key for key in group.produced}
-    position = {id(node): i for i, node in enumerate(labels.graph.gs.nodes)}
+    position = {id(node): i for i, node in enumerate(labelled.graph.gs.nodes)}
     found = []
-    for node in labels.graph.gs.nodes:
+    for node in labelled.graph.gs.nodes:
         if node.op == "Conv" and node.inputs[1].name in produced:
-            pointwise = all(n == 1 for n in labels.facts.shapes[node.inputs[1].name][2:])
+            pointwise = all(n == 1 for n in labelled.facts.shapes[node.inputs[1].name][2:])
             if pointwise and any(_reaches(node.inputs[0], other, position) for other in _addends(node)):
                 found.append(produced[node.inputs[1].name])
     return tuple(found)

@@ -23,7 +23,7 @@ class BnScale:
 
     def rank(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
         """Harm is the sum of the scales of what is gone."""
-        nodes = evidence.groups.labels.graph.gs.nodes
+        nodes = evidence.groups.labelled.graph.gs.nodes
         scales = {node.inputs[1].name for node in nodes if node.op == "BatchNormalization"}
         if not scales:
             raise UsageError(

@@ -63,10 +63,10 @@ def test_inexact_removal_is_normalised_by_the_statistics_of_what_is_left(text, g
     assert [(g.units, g.inexact) for g in groups.free] == [(6, True)]
     removed, feeds = half_of(groups), graphs.random_feeds(model)
     run = graphs.reference if "GroupNorm" not in text else graphs.ort
-    cut = run(to_model(apply_removal(groups.labels, removed)), feeds)
-    assert graphs.difference(cut, run(to_model(silence(groups.labels, removed)), feeds)) < 2e-6
-    groups.labels.coupled.clear()  # and the twin that keeps the old statistics is another function
-    assert graphs.difference(cut, run(to_model(silence(groups.labels, removed)), feeds)) > 1e-3
+    cut = run(to_model(apply_removal(groups.labelled, removed)), feeds)
+    assert graphs.difference(cut, run(to_model(silence(groups.labelled, removed)), feeds)) < 2e-6
+    groups.labelled.coupled.clear()  # and the twin that keeps the old statistics is another function
+    assert graphs.difference(cut, run(to_model(silence(groups.labelled, removed)), feeds)) > 1e-3
 
 
 def test_whole_groups_go_exactly_with_one_scale_a_group_as_opset_18_has_it(graphs):
@@ -75,7 +75,7 @@ def test_whole_groups_go_exactly_with_one_scale_a_group_as_opset_18_has_it(graph
     groups = graphs.groups_of(model)
     assert [(g.units, g.inexact) for g in groups.free] == [(3, False)]
     removed, feeds = groups.removed_labels({groups.free[0].name: [1]}), graphs.random_feeds(model)
-    cut, twin = to_model(apply_removal(groups.labels, removed)), to_model(silence(groups.labels, removed))
+    cut, twin = to_model(apply_removal(groups.labelled, removed)), to_model(silence(groups.labelled, removed))
     assert graphs.difference(graphs.ort(cut, feeds), graphs.ort(twin, feeds)) < 2e-6
     assert next(n for n in cut.graph.node if n.op_type == "GroupNormalization").attribute[0].i == 2
 
@@ -88,5 +88,5 @@ def test_inexact_groups_lose_the_same_positions_in_each_group(graphs):
     groups = graphs.groups_of(model, inexact=True)
     assert [(g.units, g.inexact) for g in groups.free] == [(3, True)]
     removed, feeds = half_of(groups), graphs.random_feeds(model)
-    cut, twin = to_model(apply_removal(groups.labels, removed)), to_model(silence(groups.labels, removed))
+    cut, twin = to_model(apply_removal(groups.labelled, removed)), to_model(silence(groups.labelled, removed))
     assert graphs.difference(graphs.ort(cut, feeds), graphs.ort(twin, feeds)) < 2e-6

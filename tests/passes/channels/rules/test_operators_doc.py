@@ -46,7 +46,7 @@ def test_the_example_of_the_page_is_pruned_and_proven(graphs, monkeypatch):
     groups = graphs.groups_of(model)
     assert [g.units for g in groups.free] == [4]
     removed = groups.removed_labels({groups.free[0].name: [0, 2, 3]})
-    cut, twin = to_model(apply_removal(groups.labels, removed)), to_model(silence(groups.labels, removed))
+    cut, twin = to_model(apply_removal(groups.labelled, removed)), to_model(silence(groups.labelled, removed))
     onnx.checker.check_model(cut, full_check=True)
     feeds = graphs.random_feeds(model)
     first, second = (ReferenceEvaluator(m, new_ops=[names["ChannelShuffle"]]).run(None, feeds) for m in (cut, twin))

@@ -81,7 +81,7 @@ def prove(model, graphs, groups=None):
     feeds = graphs.random_feeds(model)
     groups = groups or groups_of_run(model, feeds)
     removed = half_of(groups)
-    cut, twin = to_model(apply_removal(groups.labels, removed)), to_model(silence(groups.labels, removed))
+    cut, twin = to_model(apply_removal(groups.labelled, removed)), to_model(silence(groups.labelled, removed))
     return cut, graphs.difference(graphs.ort(cut, feeds), graphs.ort(twin, feeds))
 
 
@@ -178,8 +178,8 @@ def test_the_twin_is_wrong_where_zero_points_are_forgotten(graphs, tmp_path):
     kind = {"weight_type": QuantType.QUInt8, "activation_type": QuantType.QUInt8}
     model = quantise(graphs.parse(NETWORK), tmp_path, quant_format=QuantFormat.QDQ, **kind)
     groups = groups_of_run(model, graphs.random_feeds(model))
-    assert any(zeros.any() for zeros in groups.labels.zeros.values())
-    groups.labels.zeros.clear()
+    assert any(zeros.any() for zeros in groups.labelled.zeros.values())
+    groups.labelled.zeros.clear()
     assert prove(model, graphs, groups)[1] > 1e-3
 
 
@@ -199,7 +199,7 @@ def test_a_pruned_float_network_goes_through_quantize_static_and_runs(graphs, tm
     from onnxruntime.quantization import QuantFormat
 
     groups = graphs.groups_of(graphs.parse(NETWORK))
-    cut = to_model(apply_removal(groups.labels, half_of(groups)))
+    cut = to_model(apply_removal(groups.labelled, half_of(groups)))
     feeds = graphs.random_feeds(cut)
     exact = graphs.ort(cut, feeds)
     for form in QuantFormat:
@@ -260,8 +260,8 @@ def test_other_float_types_load_are_cut_saved_and_run(dtype, graphs, tmp_path):
     onnx.save(model, tmp_path / "model.onnx")
     groups = channel_groups(label_channels(graph := load(tmp_path / "model.onnx"), tensor_facts(graph)))
     removed = half_of(groups)
-    path = save_model(to_model(apply_removal(groups.labels, removed)), tmp_path / "cut.onnx")
-    cut, twin = onnx.load(path), to_model(silence(groups.labels, removed))
+    path = save_model(to_model(apply_removal(groups.labelled, removed)), tmp_path / "cut.onnx")
+    cut, twin = onnx.load(path), to_model(silence(groups.labelled, removed))
     assert {t.data_type for t in cut.graph.initializer} == {dtype}
     assert {tuple(t.dims) for t in cut.graph.initializer} >= {(4, 4, 3, 3), (8, 5)}
     feeds = graphs.random_feeds(model)

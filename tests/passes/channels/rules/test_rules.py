@@ -85,9 +85,9 @@ def test_cutting_equals_silencing(name, graphs):
     feeds = graphs.random_feeds(model)
     for seed in range(3):
         removed = random_removal(groups, seed)
-        cut = to_model(apply_removal(groups.labels, removed))
+        cut = to_model(apply_removal(groups.labelled, removed))
         onnx.checker.check_model(cut, full_check=True)
-        twin = to_model(silence(groups.labels, removed))
+        twin = to_model(silence(groups.labelled, removed))
         run = graphs.reference if double else graphs.ort
         error = graphs.difference(run(cut, feeds), run(twin, feeds))
         assert error < (1e-12 if double else 2e-6)
@@ -98,7 +98,7 @@ def test_removing_nothing_changes_nothing(name, graphs):
     model = graphs.parse(SAMPLES[name])
     groups = graphs.groups_of(model)
     none = groups.removed_labels({})
-    for graph in (apply_removal(groups.labels, none), silence(groups.labels, none)):
+    for graph in (apply_removal(groups.labelled, none), silence(groups.labelled, none)):
         assert to_model(graph).SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)
 
 
@@ -106,7 +106,7 @@ def test_removing_nothing_changes_nothing(name, graphs):
 def test_a_cut_model_is_smaller_and_keeps_its_interface(name, graphs):
     model = graphs.parse(SAMPLES[name])
     groups = graphs.groups_of(model)
-    cut = to_model(apply_removal(groups.labels, random_removal(groups, 0)))
+    cut = to_model(apply_removal(groups.labelled, random_removal(groups, 0)))
     elements = [sum(int(np.prod(t.dims)) for t in m.graph.initializer) for m in (cut, model)]
     assert elements[0] < elements[1]
     assert list(cut.graph.input) == list(model.graph.input)
@@ -120,7 +120,7 @@ def test_the_proof_turns_red_for_a_wrong_index(name, graphs, monkeypatch):
     feeds = graphs.random_feeds(model)
     group = max(groups.free, key=lambda g: g.units)
     removed = groups.removed_labels({group.name: range(group.units // 2)})
-    twin = graphs.reference(to_model(silence(groups.labels, removed)), feeds)
+    twin = graphs.reference(to_model(silence(groups.labelled, removed)), feeds)
     axes = [key for key, slices in group.slices.items() if len(slices) > 1]
     right = Cut.compress
     for wrong, _, axis in axes:
@@ -131,5 +131,5 @@ def test_the_proof_turns_red_for_a_wrong_index(name, graphs, monkeypatch):
             return right(cut, constant, values)
 
         monkeypatch.setattr(Cut, "compress", shifted)
-        cut = graphs.reference(to_model(apply_removal(groups.labels, removed)), feeds)
+        cut = graphs.reference(to_model(apply_removal(groups.labelled, removed)), feeds)
         assert graphs.difference(cut, twin) > 1e-3

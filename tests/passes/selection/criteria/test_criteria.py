@@ -95,7 +95,7 @@ def test_the_projection_shortcut_alone_decides_where_it_is_asked_to(groups_of):
 def test_the_last_convolution_of_a_bottleneck_is_no_projection(groups_of):
     groups = groups_of(models.resnet50(input_size=32))
     for stage in (1, 2, 3, 4):
-        (key,) = projections(groups[f"layer{stage}.0.conv3"], groups.labels)
+        (key,) = projections(groups[f"layer{stage}.0.conv3"], groups.labelled)
         assert key[0] == f"layer{stage}.0.downsample.0.weight"
 
 

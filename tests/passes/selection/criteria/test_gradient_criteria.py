@@ -122,8 +122,8 @@ def test_auxiliary_classifiers_are_asked_for_by_ccp_ac_alone():
 
 def responses(groups, covariance):
     """Moments of the last layer's input alone."""
-    last = max(groups.labels.consumers, key=lambda c: c.node)
-    name = groups.labels.graph.gs.nodes[last.node].outputs[0].name
+    last = max(groups.labelled.consumers, key=lambda c: c.node)
+    name = groups.labelled.graph.gs.nodes[last.node].outputs[0].name
     mean = np.zeros(len(covariance))
     return MomentsSet("", {name: (Moments(9, mean, np.asarray(covariance, float), len(covariance), 1),)})
 
@@ -142,7 +142,7 @@ def test_nisp_carries_the_scores_of_the_responses_through_the_weights(chain):
 def scores_of(groups, evidence):
     """What the layers read -> the scores of its channels' units, by the name of the layer's weight."""
     scores = propagated(evidence)
-    return {c.weight: scores[groups.component[c.labels]] for c in groups.labels.consumers if (c.labels >= 0).all()}
+    return {c.weight: scores[groups.component[c.labels]] for c in groups.labelled.consumers if (c.labels >= 0).all()}
 
 
 def test_nisp_adds_at_residual_sums(groups_of):

@@ -337,7 +337,7 @@ def test_auxiliary_classifiers_speak_to_the_layers_in_front_of_them_alone():
     x, labels = images(8)
     data = [Batch({"x": x}, labels)]
     plain, helped = (gate_gradients(groups, data, Wanted(auxiliary=n)) for n in (0, 1))
-    (depth,) = depths(groups.labels, 1)
+    (depth,) = depths(groups.labelled, 1)
     first, last = (group.name for group in groups.free)
     assert depth.tensor == "r"
     np.testing.assert_allclose(helped[last], plain[last], atol=1e-12)
@@ -346,4 +346,4 @@ def test_auxiliary_classifiers_speak_to_the_layers_in_front_of_them_alone():
 
 def test_auxiliary_classifiers_want_depths():
     with pytest.raises(UsageError, match="no 9 depths"):
-        depths(groups_of(network("in a concatenation")).labels, 9)
+        depths(groups_of(network("in a concatenation")).labelled, 9)
