@@ -14,7 +14,7 @@ from onnx_prune.passes.graph.shapes import tensor_facts
 from onnx_prune.passes.rewrite.taps import find_taps
 from onnx_prune.passes.selection.allocate import select
 from onnx_prune.passes.selection.criteria import criteria, make_criterion
-from onnx_prune.passes.selection.criteria.moments._consumers import readers
+from onnx_prune.passes.selection.criteria.moments._consumers import group_objectives
 from onnx_prune.passes.selection.criteria.moments.thinet import Thinet
 from onnx_prune.passes.selection.ranking import Evidence, rank_groups
 from onnx_prune.runtime.data.inputs import model_inputs
@@ -98,7 +98,7 @@ def test_swaps_never_raise_the_error_of_what_is_selected(digits):
     kept = np.array([g.units // 2 if g.pinned is None else g.units for g in groups.groups])
     plain, swapped = (select(groups, kept, make_criterion(word), evidence) for word in ("obs", "obs:swaps=30"))
     for group in groups.free:
-        found = readers(group, evidence, centred=True)
+        found = group_objectives(group, evidence, centred=True)
         rest = np.setdiff1d(np.arange(found[0].W.shape[1]), np.arange(group.units))
         errors = []
         for removed in (plain[group.name], swapped[group.name]):
