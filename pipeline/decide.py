@@ -155,7 +155,7 @@ class Decision:
         return gate_gradients(
             self.analysis.groups,
             self.data,
-            Wanted(criterion.labels, criterion.auxiliary, self.settings.seed),
+            Wanted(criterion.labels, criterion.auxiliary, criterion.tuned, self.settings.seed),
             device=self.settings.device,
             progress=counted(self.progress, "taking gradients", "samples"),
         )

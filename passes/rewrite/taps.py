@@ -22,8 +22,10 @@ from onnx import TensorProto, helper
 
 from ..algebra.im2col import patch_table
 from ..algebra.positions import Positions
+from ..channels.activations import Activation
 from ..channels.labels import Consumer, LabelledGraph
 from ..graph.shapes import Shape, input_shapes
+from .statistics import statistics
 
 Array = np.ndarray
 _PREFIX = "onnx_prune"
@@ -209,8 +211,8 @@ class Draw:
     outside: tuple[Array, ...]
 
 
-def instrument(taps: Taps, opset: int, statistics: bool = False) -> Instrument:
-    """Nodes for these taps in a model of this opset; statistics: of every tensor that is read, too."""
+def instrument(taps: Taps, opset: int, activations: Iterable[Activation] = ()) -> Instrument:
+    """Nodes for these taps in a model of this opset, and for statistics of these activations."""
     nodes, inputs, outputs = [], [], []
     tables: list[Tap] = []
     table_of: list[int] = []
@@ -229,12 +231,9 @@ def instrument(taps: Taps, opset: int, statistics: bool = False) -> Instrument:
         rows.append(f"{_PREFIX}.patches.{len(rows)}")
         nodes += _gather(tap, sources[key], number, rows[-1])
         outputs.append(helper.make_tensor_value_info(rows[-1], TensorProto.FLOAT, None))
-    measured: dict[str, tuple[str, str, str]] = {}
-    if statistics:
-        for (tensor, _), source in sources.items():
-            measured[tensor] = (f"{source}.mean", f"{source}.square", f"{source}.nonzero")
-            nodes += _statistics(source, opset)
-            outputs += [helper.make_tensor_value_info(o, TensorProto.FLOAT, None) for o in measured[tensor]]
+    measuring, measured = statistics(activations, opset)
+    nodes += measuring
+    outputs += [helper.make_tensor_value_info(o, TensorProto.FLOAT, None) for found in measured.values() for o in found]
     additions = onnx.ModelProto(graph=onnx.GraphProto(node=nodes, input=inputs, output=outputs))
     return Instrument(additions, tuple(rows), measured, taps, tuple(tables), tuple(table_of))
 
@@ -264,24 +263,3 @@ def _gather(tap: Tap, source: str, number: int, output: str) -> list[onnx.NodePr
         helper.make_node("Gather", [source, _rows_input(number)], [raw], axis=0),
         helper.make_node("Cast", [raw], [output], to=TensorProto.FLOAT),
     ]
-
-
-def _statistics(source: str, opset: int) -> list[onnx.NodeProto]:
-    """Means over the rows of x, x^2 and x != 0."""
-    cast, square, truth, one = (f"{source}.{n}" for n in ("float", "squares", "truth", "ones"))
-    nodes = [
-        helper.make_node("Cast", [source], [cast], to=TensorProto.FLOAT),
-        helper.make_node("Mul", [cast, cast], [square]),
-        helper.make_node("Cast", [cast], [truth], to=TensorProto.BOOL),
-        helper.make_node("Cast", [truth], [one], to=TensorProto.FLOAT),
-    ]
-    for what, name in ((cast, "mean"), (square, "square"), (one, "nonzero")):
-        nodes += _mean_of_rows(what, f"{source}.{name}", opset)
-    return nodes
-
-
-def _mean_of_rows(source: str, output: str, opset: int) -> list[onnx.NodeProto]:
-    if opset < 18:
-        return [helper.make_node("ReduceMean", [source], [output], axes=[0], keepdims=0)]
-    axes = helper.make_node("Constant", [], [f"{output}.axes"], value_ints=[0])
-    return [axes, helper.make_node("ReduceMean", [source, f"{output}.axes"], [output], keepdims=0)]

@@ -12,6 +12,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from ..algebra.moments import MomentsSet
+from ..channels.activations import Activation, activations_read
 from ..channels.affine import AffineConsumer, affine_consumers
 from ..channels.groups import ChannelGroup, ChannelGroups, Key
 from ..graph.model import constant_values
@@ -55,6 +56,7 @@ class Evidence:
     gradients: Mapping[str, Array] | None = None
     _tensors: dict[str, gs.Tensor] = field(default_factory=dict, repr=False)
     _consumers: list[tuple[AffineConsumer, ...]] = field(default_factory=list, repr=False)
+    _activations: dict[str, tuple[Activation, ...]] = field(default_factory=dict, repr=False)
     _scores: dict[Callable[[Evidence], Array], Array] = field(default_factory=dict, repr=False)
 
     def weight(self, key: Key) -> Array:
@@ -71,6 +73,13 @@ class Evidence:
         if not self._consumers:
             self._consumers.append(tuple(affine_consumers(self.groups.labelled)))
         return self._consumers[0]
+
+    @property
+    def activations(self) -> Mapping[str, tuple[Activation, ...]]:
+        """`activations_read` of the network, found once."""
+        if not self._activations:
+            self._activations.update(activations_read(self.groups.labelled))
+        return self._activations
 
     def scores(self, score: Callable[[Evidence], Array]) -> Array:
         """What a criterion finds for the whole network at once, (component,) float64, computed for the first group."""

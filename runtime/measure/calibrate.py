@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import onnx
 
 from ...passes.algebra.moments import ActivationStatistics, Moments, MomentsSet
 from ...passes.algebra.positions import Positions
+from ...passes.channels.activations import activations_read
 from ...passes.channels.labels import LabelledGraph
 from ...passes.errors import ReadError, UsageError
 from ...passes.rewrite.taps import Instrument, Taps, find_taps, instrument
@@ -27,8 +29,9 @@ class Calibration:
     """How activations are sampled and where the model runs.
 
     positions: patches an image and tensor, None for `positions.default_positions`, all where a map has no more; seed:
-    of the positions; activations: whether statistics of every channel are taken too; limit: bytes that the second
-    moment of one consumer may take, above which patches are kept instead; threads: of one operator, None for all.
+    of the positions; activations: whether statistics of every channel are taken too, where its activations stand;
+    limit: bytes that the second moment of one consumer may take, above which patches are kept instead; threads: of one
+    operator, None for all.
     """
 
     positions: int | None = None
@@ -55,7 +58,8 @@ def calibrate(
     how = how or Calibration()
     taps = find_taps(labelled) if taps is None else taps
     model = labelled.graph.source
-    instruments = instrument(taps, labelled.graph.opset, how.activations)
+    sites = chain(*activations_read(labelled).values()) if how.activations else ()
+    instruments = instrument(taps, labelled.graph.opset, sites)
     sums = _Sums(instruments, how)
     images = 0
     for count, patches, found in _run(model, instruments, data, how):

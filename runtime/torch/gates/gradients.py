@@ -28,6 +28,7 @@ from .loss import GateLoss, Signs
 from .model import GatedModel, GatedTensor, with_gates
 from .readout import Edits, Readout
 from .samples import Samples, to_samples, torch_device
+from .tuning import tune_heads
 
 Array = np.ndarray
 
@@ -36,12 +37,14 @@ Array = np.ndarray
 class Wanted:
     """Which loss.
 
-    labels: of the data's labels, where there are any (see gate_loss.py); auxiliary: so many classifiers at intermediate
-    depths add theirs (auxiliary.py); seed: of what is drawn.
+    labels: of the data's labels, where there are any (see loss.py); auxiliary: so many classifiers at intermediate
+    depths add theirs (auxiliary.py); tuned: whether network and classifiers are trained together on the data before
+    the gradients are taken, in a copy; seed: of what is drawn.
     """
 
     labels: bool = True
     auxiliary: int = 0
+    tuned: bool = False
     seed: int = 0
 
 
@@ -55,6 +58,7 @@ def gate_gradients(
 ) -> dict[str, Array]:
     """U of every free group that a layer reads: (samples, units) float64, U[n, i] = d loss_n / d gate_i.
 
+    Auxiliary classifiers have losses of their own, whose rows follow: (losses * samples, units), loss by loss.
     Running statistics are used, so that samples do not see one another. Memory: U, and the activations of a batch.
     progress is told how many samples are done. Raises UsageError for an operator that torch lacks here, or a loss that
     the data or the model do not allow; ReadError where gradients are not finite.
@@ -65,19 +69,28 @@ def gate_gradients(
     rows: list[Array] = []
     for samples in network:
         gates = samples.inputs[0].new_ones(len(samples), gated.gates, dtype=torch.float64, requires_grad=True)
-        (found,) = torch.autograd.grad(loss(samples, gate_edits(gated, gates)), gates)
-        rows.append(found.cpu().numpy())
-        progress(sum(map(len, rows)), None)
+        rows.append(_gradients(loss(samples, gate_edits(gated, gates)), gates))
+        progress(sum(part.shape[1] for part in rows), None)
     if not rows:
         raise UsageError(
             "there are no samples to take gradients on", where="the calibration data", fix="give at least one"
         )
-    U = np.concatenate(rows)
+    U = np.concatenate(rows, axis=1).reshape(-1, gated.gates)
     if not np.isfinite(U).all():
         raise ReadError(
             "the gradients are not finite", where="the calibration data", fix="check the data and their preprocessing"
         )
     return {name: U[:, found] for name, found in gated.columns.items()}
+
+
+def _gradients(losses: tuple[Tensor, ...], gates: Tensor) -> Array:
+    """(losses, samples, gates) float64; a loss that no gate reaches has zeros."""
+    last = len(losses) - 1
+    found = [
+        torch.autograd.grad(loss, gates, retain_graph=number < last, allow_unused=True, materialize_grads=True)[0]
+        for number, loss in enumerate(losses)
+    ]
+    return torch.stack(found).cpu().numpy()
 
 
 def gate_edits(gated: GatedModel, gates: Tensor) -> Edits:
@@ -119,6 +132,8 @@ class _Network:
             read = depths(labelled, wanted.auxiliary)
             where = tuple(Depth(self.gated.behind(depth.tensor, depth.axis), depth.axis) for depth in read)
             heads = fit_heads(readout, where, self, labels=wanted.labels)
+            if wanted.tuned:
+                heads = tune_heads(readout, heads, self, labels=wanted.labels)
         return GateLoss(readout, heads, wanted.labels, Signs(wanted.seed))
 
     def _apart(self, samples: Samples) -> bool:

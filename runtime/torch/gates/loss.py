@@ -42,9 +42,11 @@ class Signs:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GateLoss:
-    """A loss of batches: `sum_n loss_n`, so that its gradient by sample n's gates is that of loss_n.
+    """Losses of batches, each `sum_n loss_n`, so that its gradient by sample n's gates is that of loss_n.
 
-    heads: auxiliary classifiers, whose losses are added; labels: whether the data's labels are used.
+    The network's own comes first, then one for each head. They stay apart: the curvature of their sum is the sum of
+    their curvatures, which has no products of different losses. heads: auxiliary classifiers; labels: whether the
+    data's labels are used.
     """
 
     readout: Readout
@@ -52,8 +54,8 @@ class GateLoss:
     labels: bool = True
     signs: Signs = field(default_factory=Signs)
 
-    def __call__(self, samples: Samples, edits: Edits) -> Tensor:
-        """The loss of the model with these edits. Raises UsageError where no output can be differentiated."""
+    def __call__(self, samples: Samples, edits: Edits) -> tuple[Tensor, ...]:
+        """The losses of the model with these edits. Raises UsageError where no output can be differentiated."""
         count = len(samples)
         outputs, seen = self.readout(samples, edits, [head.depth.tensor for head in self.heads])
         outputs = [value for value in outputs if value.requires_grad]
@@ -65,10 +67,11 @@ class GateLoss:
         extra = [head.logits(seen[head.depth.tensor], count) for head in self.heads]
         if self.labels and samples.labels is not None and classifiers:
             check_labels(samples.labels, classifiers[0])
-            return _sum([F.cross_entropy(v, samples.labels, reduction="sum") for v in [classifiers[0], *extra]])
+            return tuple(F.cross_entropy(v, samples.labels, reduction="sum") for v in [classifiers[0], *extra])
+        helped = tuple(divergence_root(rows, self.signs) for rows in extra)
         if len(classifiers) == len(outputs):
-            return _sum([divergence_root(rows, self.signs) for rows in [*classifiers, *extra]])
-        return _sum([squares_root(value, count, self.signs) for value in outputs])
+            return _sum([divergence_root(rows, self.signs) for rows in classifiers]), *helped
+        return _sum([squares_root(value, count, self.signs) for value in outputs]), *helped
 
 
 def divergence_root(logits: Tensor, signs: Signs) -> Tensor:

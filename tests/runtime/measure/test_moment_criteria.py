@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+from onnx.reference import ReferenceEvaluator
 from onnx_prune.models import digits_data, digits_model
 from onnx_prune.passes.algebra.removal import refit_harm
 from onnx_prune.passes.channels.affine import affine_consumers
@@ -19,6 +20,7 @@ from onnx_prune.passes.selection.criteria.moments.thinet import Thinet
 from onnx_prune.passes.selection.ranking import Evidence, rank_groups
 from onnx_prune.runtime.data.inputs import model_inputs
 from onnx_prune.runtime.data.open import open_data
+from onnx_prune.runtime.data.sources import Batch
 from onnx_prune.runtime.measure.calibrate import Calibration, calibrate, sample_rows
 
 ON_MOMENTS = ("apoz", "fluctuation", "lasso", "mean-activation", "nisp", "obs", "thinet", "thinet-omp")
@@ -85,11 +87,68 @@ def test_thinet_is_the_paper_s_greedy_on_the_sampled_rows(digits):
 
 
 def test_apoz_counts_zeros_where_the_group_is_read(digits):
-    groups, _, _, moments = digits
+    groups, data, _, moments = digits
     group, reader = one_reader(groups)
     ranking = make_criterion("apoz").rank(group, Evidence(groups, moments=moments))
-    zeros = moments.activations[reader.data].zeros
-    np.testing.assert_array_equal(ranking.order, np.argsort(1 - zeros, kind="stable"))
+    relu = values_of(groups.labelled.graph.source, [reader.data], data)[reader.data]
+    nonzero = (relu != 0).mean((0, 2, 3))
+    np.testing.assert_array_equal(ranking.order, np.argsort(nonzero, kind="stable"))
+    np.testing.assert_allclose(ranking.harm, np.cumsum(np.sort(nonzero)), rtol=1e-5)
+
+
+POOLED = """
+<ir_version: 8, opset_import: ["": 17]>
+g (float[N, 3, 8, 8] x) => (float[N, 4] y)
+<float[6,3,3,3] w1, float[6] b1, float[5,3,3,3] w2, float[5] b2, float[7,11,1,1] w3, float[7] b3, float[4,28] w4> {
+  a = Conv <pads = [1, 1, 1, 1]> (x, w1, b1)
+  ra = Relu (a)
+  pa = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (ra)
+  c = Conv <pads = [1, 1, 1, 1]> (x, w2, b2)
+  rc = Relu (c)
+  pc = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (rc)
+  both = Concat <axis = 1> (pa, pc)
+  d = Conv (both, w3, b3)
+  rd = Relu (d)
+  pd = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (rd)
+  f = Flatten (pd)
+  y = Gemm <transB = 1> (f, w4)
+}
+"""
+
+
+def values_of(model, names, data):
+    """Tensors of the model on all of the data, by onnx's own evaluator."""
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    shown.graph.output.extend(onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in names)
+    run = ReferenceEvaluator(shown)
+    found = [run.run(list(names), batch.feeds) for batch in data]
+    return dict(zip(names, map(np.concatenate, zip(*found, strict=True)), strict=True))
+
+
+@pytest.mark.parametrize("word", ["apoz", "mean-activation"])
+def test_activations_are_those_behind_the_relu_not_behind_the_pool(word):
+    model = onnx.parser.parse_model(POOLED)
+    rng = np.random.default_rng(0)
+    for value in model.graph.value_info:
+        shape = [d.dim_value for d in value.type.tensor_type.shape.dim]
+        if value.name[0] in "wb" and value.name != "both":
+            numbers = rng.standard_normal(shape).astype(np.float32)
+            model.graph.initializer.append(onnx.numpy_helper.from_array(numbers, value.name))
+    del model.graph.value_info[:]
+    graph = load(model)
+    groups = channel_groups(label_channels(graph, tensor_facts(graph, {"x": (1, 3, 8, 8)})))
+    data = [Batch({"x": rng.standard_normal((5, 3, 8, 8)).astype(np.float32)}, None) for _ in range(2)]
+    moments = calibrate(groups.labelled, data, how=Calibration(activations=True))
+    tensors = ("ra", "rc", "rd", "pa", "pc", "pd")
+    shown = values_of(model, tensors, data)
+    for group, behind_relu, behind_pool in zip(groups.free, tensors[:3], tensors[3:], strict=True):
+        ranking = make_criterion(word).rank(group, Evidence(groups, moments=moments))
+        score = (lambda z: (z != 0).mean((0, 2, 3))) if word == "apoz" else (lambda z: z.mean((0, 2, 3)))
+        wanted = np.sort(score(shown[behind_relu]))
+        np.testing.assert_allclose(ranking.harm, np.cumsum(wanted), rtol=1e-5)
+        assert ranking.order.tolist() == np.argsort(score(shown[behind_relu]), kind="stable").tolist()
+        assert word != "apoz" or np.abs(wanted - np.sort(score(shown[behind_pool]))).max() > 0.05
 
 
 def test_swaps_never_raise_the_error_of_what_is_selected(digits):

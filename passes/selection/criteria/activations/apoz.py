@@ -11,12 +11,12 @@ from ....algebra.moments import ActivationStatistics
 from ....channels.groups import ChannelGroup
 from ....errors import UsageError
 from ...ranking import Evidence, Ranking
-from ..moments._consumers import tensors
+from ..moments._consumers import activations
 from ..weights.l2 import L2
 
 
 class OfActivations(ABC):
-    """Scores a unit by a statistic of its activations where they are read; calibration has to take those statistics.
+    """Scores a unit by a statistic of the activations that are read; calibration has to take those statistics.
 
     One whose activations nothing reads linearly is ranked by its weights.
     """
@@ -24,13 +24,15 @@ class OfActivations(ABC):
     __slots__ = ()
 
     def rank(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
-        """Rank all units of a free group: the mean over the tensors that are read, and over a unit's channels."""
-        found = tensors(group, evidence)
+        """Rank all units of a free group: the mean over the activations that are read, and over a unit's channels."""
+        found = activations(group, evidence)
         assert evidence.moments is not None
         known = evidence.moments.activations
-        if found and not known:
+        if found and not any(name in known for name, _ in found):
             raise UsageError(
-                "the moments hold no statistics of activations", where="--moments", fix="calibrate for this criterion"
+                "the moments hold no statistics of these activations",
+                where=f"--moments, '{found[0][0]}'",
+                fix="calibrate for this criterion",
             )
         scores = [self._statistic(known[name])[places].mean(1) for name, places in found if name in known]
         if not scores:
@@ -44,7 +46,10 @@ class OfActivations(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Apoz(OfActivations):
-    """The share of a unit's activations that are not zero; least first. Networks without ReLU have no zeros."""
+    """The share of a unit's activations that are not zero, behind the ReLU and in front of a pool; least first.
+
+    Networks without ReLU have no zeros.
+    """
 
     def _statistic(self, statistics: ActivationStatistics) -> np.ndarray:
         return 1 - statistics.zeros

@@ -12,7 +12,7 @@ from .apoz import OfActivations
 
 @dataclass(frozen=True, slots=True)
 class MeanActivation(OfActivations):
-    """The size of a unit's mean activation where it is read; least first."""
+    """The size of a unit's mean activation, in front of a pool; least first."""
 
     def _statistic(self, statistics: ActivationStatistics) -> np.ndarray:
         return np.abs(statistics.mean)

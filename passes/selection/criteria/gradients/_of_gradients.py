@@ -28,8 +28,13 @@ class OfGradients(ABC):
 
     @property
     def auxiliary(self) -> int:
-        """How many classifiers at intermediate depths add their loss."""
+        """How many classifiers at intermediate depths add losses, whose gradients are further rows of U."""
         return 0
+
+    @property
+    def tuned(self) -> bool:
+        """Whether these classifiers are trained together with the network before gradients are taken."""
+        return False
 
     def rank(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
         """Rank all units of a free group."""

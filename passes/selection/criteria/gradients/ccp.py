@@ -42,4 +42,6 @@ class Ccp(OfGradients):
         return Ranking(removal.order, np.maximum.accumulate(np.maximum(removal.harm, 0)), comparable=True)
 
     def _quadratic(self, U: Array) -> tuple[Array, Array]:
-        return U.mean(0) if self.linear else np.zeros(U.shape[1]), U.T @ U / len(U)
+        """U and S of the sum of all losses, whose rows follow one another in U."""
+        samples = len(U) // (1 + self.auxiliary)
+        return U.sum(0) / samples if self.linear else np.zeros(U.shape[1]), U.T @ U / samples

@@ -26,9 +26,31 @@ def group_objectives(group: ChannelGroup, evidence: Evidence, *, centred: bool) 
     return [relative(*_filled(W, S, most)) for W, S in matrices]
 
 
-def tensors(group: ChannelGroup, evidence: Evidence) -> list[tuple[str, Array]]:
-    """Each tensor that the group's consumers read, with the (units, m) channels of each unit; none twice."""
-    return list({consumer.data: (consumer.data, places) for consumer, places, _ in _read_by(group, evidence)}.values())
+def activations(group: ChannelGroup, evidence: Evidence) -> list[tuple[str, Array]]:
+    """The activations that the group's consumers read, with the (units, m) channels of each unit; none twice.
+
+    They stand in front of pools and reshapes (see channels/activations.py).
+    """
+    labelled, component, tensors = evidence.groups.labelled, evidence.groups.component, {}
+    for consumer, _, _ in _read_by(group, evidence):
+        for site in evidence.activations[consumer.data]:
+            inputs = labelled.axes[site.tensor][site.axis]
+            places = _places(group, np.where(inputs >= 0, component[np.maximum(inputs, 0)], -1))
+            if places is not None:
+                tensors[site.tensor] = places
+    return list(tensors.items())
+
+
+def _places(group: ChannelGroup, mine: Array) -> Array | None:
+    """(units, m) indices of an axis at which each unit is; mine: the component at each index.
+
+    None where the axis does not have the same number of every unit.
+    """
+    places = np.flatnonzero(np.isin(mine, group.components))
+    if not places.size or places.size % group.units:
+        return None
+    rank = np.argsort(group.components)[np.searchsorted(np.sort(group.components), mine[places])]
+    return places[np.argsort(rank, kind="stable")].reshape(group.units, -1)
 
 
 def _read_by(group: ChannelGroup, evidence: Evidence) -> list[tuple[AffineConsumer, Array, Moments]]:
@@ -41,12 +63,9 @@ def _read_by(group: ChannelGroup, evidence: Evidence) -> list[tuple[AffineConsum
     for consumer in evidence.consumers:
         if consumer.name not in evidence.moments:
             continue
-        mine = np.where(consumer.inputs >= 0, component[consumer.inputs], -1)
-        places = np.flatnonzero(np.isin(mine, group.components))
-        if places.size and places.size % group.units == 0:
-            rank = np.argsort(group.components)[np.searchsorted(np.sort(group.components), mine[places])]
-            table = places[np.argsort(rank, kind="stable")].reshape(group.units, -1)
-            entries.append((consumer, table, evidence.moments[consumer.name]))
+        places = _places(group, np.where(consumer.inputs >= 0, component[consumer.inputs], -1))
+        if places is not None:
+            entries.append((consumer, places, evidence.moments[consumer.name]))
     return entries
 
 

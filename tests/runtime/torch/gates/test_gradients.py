@@ -14,8 +14,9 @@ from onnx_prune.passes.errors import ReadError, UsageError
 from onnx_prune.passes.graph.model import load
 from onnx_prune.passes.graph.shapes import tensor_facts
 from onnx_prune.passes.selection.criteria.gradients.ccp import Ccp
+from onnx_prune.passes.selection.criteria.gradients.ccp_ac import CcpAc
 from onnx_prune.runtime.data.sources import Batch
-from onnx_prune.runtime.torch.gates.auxiliary import depths
+from onnx_prune.runtime.torch.gates.auxiliary import depths, softmax_regression
 from onnx_prune.runtime.torch.gates.gradients import Wanted, gate_gradients
 from onnx_prune.runtime.torch.gates.model import with_gates
 from onnx_prune.runtime.torch.graph_module import GraphModule
@@ -340,8 +341,60 @@ def test_auxiliary_classifiers_speak_to_the_layers_in_front_of_them_alone():
     (depth,) = depths(groups.labelled, 1)
     first, last = (group.name for group in groups.free)
     assert depth.tensor == "r"
-    np.testing.assert_allclose(helped[last], plain[last], atol=1e-12)
-    assert np.abs(helped[first] - plain[first]).max() > 1e-3
+    np.testing.assert_allclose(helped[last], np.concatenate([plain[last], 0 * plain[last]]), atol=1e-12)
+    np.testing.assert_allclose(helped[first][:8], plain[first], atol=1e-12)
+    assert np.abs(helped[first][8:]).max() > 1e-3
+
+
+def head_losses(model, tensor, x, labels, head):
+    """The cross-entropy of a linear classifier on the mean over positions of that tensor, sample by sample."""
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    shown.graph.output.append(helper.make_tensor_value_info(tensor, onnx.TensorProto.DOUBLE, None))
+    _, values = ReferenceEvaluator(shown).run(None, {"x": x})
+    features = np.maximum(values, 0).mean((2, 3))
+    W, b = softmax_regression(features, labels, 3) if head is None else head
+    y = features.astype(np.float32) @ W.T + b
+    return W, b, np.log(np.exp(y).sum(1)) - y[np.arange(len(y)), labels]
+
+
+def test_the_curvature_of_ccp_ac_is_the_sum_of_the_losses_curvatures_without_products_of_different_losses():
+    model = network("behind a BatchNormalization")
+    groups = groups_of(model)
+    x, labels = images(8)
+    group = groups.free[0]
+    scales = [key for key in group.slices if key[0] in {"s", "t"}]  # scale and bias together are a gate behind both
+    own = differences(model, group, scales, x, labels)
+    W, b, _ = head_losses(model, "r", x, labels, None)
+    W, b = W.astype(np.float32).astype(float), b.astype(np.float32).astype(float)
+    columns, step = [], 1e-3  # the classifier's features are float32
+    for unit in range(group.units):
+        more, less = (
+            head_losses(scaled(model, group, unit, scales, 1 + s), "r", x, labels, (W, b))[2] for s in (step, -step)
+        )
+        columns.append((more - less) / (2 * step))
+    aside = np.stack(columns, axis=1)
+    u, S = Ccp(linear=True)._quadratic(own)
+    found_u, found_S = CcpAc(classifiers=1, linear=True)._quadratic(
+        gate_gradients(groups, [Batch({"x": x}, labels)], Wanted(auxiliary=1))[group.name]
+    )
+    np.testing.assert_allclose(found_S, S + aside.T @ aside / 8, atol=2e-4)
+    np.testing.assert_allclose(found_u, u + aside.mean(0), atol=2e-4)
+    summed = (own + aside).T @ (own + aside) / 8
+    assert np.abs(found_S - summed).max() > 0.01
+
+
+def test_classifiers_are_trained_with_the_network_where_that_is_asked_for():
+    groups = groups_of(network("behind a BatchNormalization"))
+    x, labels = images(8)
+    fitted, tuned = (
+        gate_gradients(groups, [Batch({"x": x}, labels)], Wanted(auxiliary=1, tuned=tuned)) for tuned in (False, True)
+    )
+    for name, rows in fitted.items():
+        far = np.abs(tuned[name] - rows).max()
+        assert 0 < far < 0.1 * np.abs(rows).max()
+    assert CcpAc(heads="finetuned").tuned
+    assert not CcpAc().tuned
 
 
 def test_auxiliary_classifiers_want_depths():
