@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,6 +87,7 @@ def prune_and_finetune(
     from ..runtime.torch.training.finetune import Keeping, Watch
     from ..runtime.torch.training.recipe import Recipe
 
+    start = time.perf_counter()
     source, schedule, recipe = load(model), schedule or Schedule(), recipe or Recipe()
     settings = {"calibration": examples.train, "preprocessing": examples.preprocessing, **settings}
     if schedule.kind != "once" and settings.get("replace_head"):
@@ -104,7 +106,8 @@ def prune_and_finetune(
     )
     run.check()
     trained = run.softly() if schedule.kind == "soft" else run.in_rounds(schedule)
-    return replace(trained, result=replace(trained.result, external=source.external))
+    report = replace(trained.result.report, seconds=time.perf_counter() - start)
+    return replace(trained, result=replace(trained.result, external=source.external, report=report))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -34,6 +35,8 @@ class Report:
     same_class, distance: of the written model and the original, see `measure.closeness`; None where
         there are no data
     closeness: the same in words
+    inputs: the sizes of the inputs that MACs and milliseconds are told for; free: those of them of which the model
+        leaves more than the batch open
     refit: "kept", or why it was not; None where none was asked for
     """
 
@@ -55,6 +58,8 @@ class Report:
     distance: float | None = None
     closeness: str | None = None
     refit: str | None = None
+    inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    free: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

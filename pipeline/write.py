@@ -170,6 +170,8 @@ def _report(run: Run, plan: Plan, written: _Written, proof: Proof) -> Result:
         distance=None if written.closeness is None else written.closeness.distance,
         closeness=None if written.closeness is None else written.closeness.words(),
         refit=written.refit,
+        inputs=analysis.sizes,
+        free=analysis.free,
     )
     return Result(model, plan, report, analysis.graph.external, analysis.graph.source)
 

@@ -13,7 +13,7 @@ import numpy as np
 from ..passes.channels.cost import CostModel, cost_model
 from ..passes.channels.groups import ChannelGroups, channel_groups
 from ..passes.channels.label_channels import label_channels
-from ..passes.errors import ReadError
+from ..passes.errors import ReadError, UsageError
 from ..passes.graph.model import Graph, ModelLike, constant_values, load
 from ..passes.graph.shapes import input_shapes, tensor_facts
 from .data.random_feeds import Feeds, runnable_feeds, sample_feeds
@@ -33,6 +33,17 @@ class Analysis:
     cost: CostModel
     feeds: Mapping[str, np.ndarray]
 
+    @property
+    def sizes(self) -> dict[str, tuple[int, ...]]:
+        """The sizes of the inputs that it was read for."""
+        return {name: tuple(array.shape) for name, array in self.feeds.items()}
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """The inputs of which the model leaves more sizes open than the batch."""
+        declared = input_shapes(self.graph)
+        return tuple(name for name, dims in declared.items() if any(not _fixed(dim) for dim in dims[1:]))
+
 
 def analyse(
     model: ModelLike,
@@ -51,6 +62,7 @@ def analyse(
     """
     graph = load(model)
     check_nodes(graph, device)
+    _check_sizes(graph, sizes)
     graph = fold_weights(graph, device=device)
     feeds = _feeds(graph, device, seed, sizes) if example is None else example
     shapes = {name: tuple(array.shape) for name, array in feeds.items()}
@@ -66,7 +78,7 @@ def analyse(
 def _feeds(graph: Graph, device: Device, seed: int, sizes: Mapping[str, int] | None) -> Mapping[str, np.ndarray]:
     """Random input for one run. A model of images whose batch alone is free is not run to find out."""
     shapes = input_shapes(graph)
-    free = any(not isinstance(d, int) or d <= 0 for dims in shapes.values() for d in dims[1:])
+    free = any(not _fixed(dim) for dims in shapes.values() for dim in dims[1:])
     if not free and not _may_be_no_batch(graph):
         return sample_feeds(graph.source, seed=seed, batch=1, sizes=sizes)
     try:
@@ -75,6 +87,22 @@ def _feeds(graph: Graph, device: Device, seed: int, sizes: Mapping[str, int] | N
         if knows_all_operators(graph):
             raise
         return sample_feeds(graph.source, seed=seed, batch=1, sizes=sizes)
+
+
+def _fixed(dim: object) -> bool:
+    return isinstance(dim, int) and dim > 0
+
+
+def _check_sizes(graph: Graph, sizes: Mapping[str, int] | None) -> None:
+    """Raise UsageError for a size of no dimension."""
+    free = {dim for dims in input_shapes(graph).values() for dim in dims if isinstance(dim, str) and dim}
+    for name in sizes or {}:
+        if name not in free:
+            raise UsageError(
+                f"no input of the model has a free dimension '{name}'",
+                where="--size-of",
+                fix=f"name one of {', '.join(sorted(free))}" if free else "leave it out: the model fixes its sizes",
+            )
 
 
 def _may_be_no_batch(graph: Graph) -> bool:

@@ -8,32 +8,14 @@ import sys
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import NoReturn
 
 import click
 
 from .commands import COMMANDS
-from .endings import finish, progress_shown, target_of
-from .finetune_command import IN_TURNS, check_in_turns, finetune, forget_run, run_in_turns
-from .options import (
-    ALIGN,
-    BUDGETS,
-    DEVICE,
-    IMAGES,
-    JSON,
-    MODEL,
-    NO_LATENCY,
-    OUTPUT,
-    SEED,
-    SIZES,
-    THREADS,
-    check_outputs,
-    free_sizes,
-    preprocessing,
-)
-
-if TYPE_CHECKING:
-    from ..pipeline.write import Result
+from .finetune_command import finetune
+from .progress import OPTIONS, close_log, log
+from .prune_command import prune
 
 BUG = 1
 
@@ -72,104 +54,9 @@ def cli() -> None:
     """
 
 
-@cli.command()
-@MODEL
-@OUTPUT
-@BUDGETS
-@click.option("--preset", help="The strategy of a paper (thinet, li, apoz): sets the next three, and what stays whole.")
-@click.option(
-    "--criterion", help="Which channels go; options follow it: obs:swaps=20. Default: obs with data, else l2."
-)
-@click.option("--allocation", help="How many go where. Default: sensitivity with data, else uniform.")
-@click.option("--reconstruct", help="How what stays is refitted. Default: sequential with data, else none.")
-@click.option(
-    "--calibration",
-    help="Folder or zip of images, .npz, .npy, or module:function; no labels are needed. synthetic: drawn images, the "
-    "default for models of images up to 1 G MACs; none: the weights decide alone.",
-)
-@click.option(
-    "--samples", type=click.IntRange(min=1), default=1024, show_default=True, help="Calibration samples to use."
-)
-@click.option("--moments", type=click.Path(path_type=Path), help="Use measured moments instead of data.")
-@click.option("--save-moments", type=click.Path(path_type=Path), help="Keep the measured moments (.npz).")
-@click.option("--evaluate", "evaluation", help="Labelled data: print top-1 before and after.")
-@click.option("--max-drop", help="Write nothing if top-1 falls by more than this (1%): needs --evaluate.")
-@IMAGES
-@ALIGN
-@click.option("--replace-head", type=click.Choice(["gap"]), help="Pool and one linear layer for the last layers.")
-@click.option("--inexact", is_flag=True, help="Let LayerNorm, GroupNorm and the like lose channels as well.")
-@click.option("--exclude", help="Regular expression of group names that stay whole.")
-@click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="Write what was removed as plan.json.")
-@SEED
-@DEVICE
-@SIZES
-@NO_LATENCY
-@THREADS
-@IN_TURNS
-@JSON
-def prune(model: Path, output: Path | None, as_json: bool, no_latency: bool, **options: Any) -> None:  # noqa: ANN401
-    """Prune MODEL: remove channels until the budget holds, prove the result, write it.
-
-    With --calibration (images like those the model was trained on, no labels) channels are chosen by what the next
-    layers need, and the weights that stay are refitted. Without it channels are chosen by their weights and accuracy
-    is not protected: fine-tune with --finetune, here or later.
-    """
-    from ..passes.selection.budget import Budget
-    from ..pipeline.prune import prune as run
-    from .scores import allowed_drop, guard, require_labels, top1_of
-
-    target = target_of(model, output)
-    data = [options[name] for name in ("calibration", "evaluation", "moments", "train")]
-    check_outputs([model, *data], target, options["plan_file"], options["save_moments"])
-    check_in_turns(options)
-    allowed = allowed_drop(options["max_drop"], options["evaluation"])
-    budget = {k: options[k] for k in ("macs", "params", "size", "latency", "channels") if options[k]}
-    chosen = {k: options[k] for k in _DATA_DRIVEN if options[k] is not None}
-    images = preprocessing(options)
-    if options["evaluation"] is not None:
-        require_labels(model, options["evaluation"], images)
-    chosen |= {name: options[name] for name in _PLAIN}
-    chosen |= {"sizes": free_sizes(options["sizes"]), "measure": not no_latency, "preprocessing": images}
-    limit = Budget(**budget) if budget else None
-    accuracy = None
-    tuned = run_in_turns(model, target, as_json, limit, options, chosen) if options["train"] is not None else None
-    with progress_shown(as_json) as progress:
-        result = tuned or run(model, budget=limit, progress=progress, **chosen)
-        if options["evaluation"] is not None:
-            progress("evaluating")
-            accuracy = top1_of((model, result.model), options["evaluation"], images, options["device"])
-            guard(model, accuracy, allowed)
-    warning = None if tuned else _warning(result)
-    finish(result, target, options["plan_file"], as_json, accuracy=accuracy, warning=warning)
-    if tuned:
-        forget_run(target)
-
-
-def _warning(result: Result) -> str | None:
-    if result.report.data is None:
-        return _BY_WEIGHTS
-    if "synthetic" in result.report.data:
-        return _SYNTHETIC
-    return _NOT_REFITTED if result.plan.reconstruct == "none" else None
-
-
-_BY_WEIGHTS = (
-    "no calibration data: channels were chosen by their weights alone, and accuracy is not protected\n"
-    "  fix:   give --calibration IMAGES (no labels are needed) or synthetic, or fine-tune the result"
-)
-_SYNTHETIC = (
-    "no calibration data: channels were chosen and refitted on synthetic images\n"
-    "  fix:   give --calibration IMAGES (no labels are needed): real ones lose less"
-)
-_NOT_REFITTED = (
-    "the weights that stay were not refitted: accuracy is not protected\n"
-    "  fix:   give --reconstruct sequential, or fine-tune the result"
-)
-_PLAIN = ("align", "exclude", "inexact", "replace_head", "seed", "device", "threads")
-_DATA_DRIVEN = ("preset", "criterion", "allocation", "reconstruct", "calibration", "samples", "moments", "save_moments")
-
-
-for command in (*COMMANDS, finetune):
+for command in (*COMMANDS, finetune, prune):
+    for option in OPTIONS:
+        option(command)
     cli.add_command(command)
 for command in cli.commands.values():  # whole first sentences in the list of commands: click would cut them
     command.short_help = " ".join((command.help or "").split("\n\n")[0].split())
@@ -203,8 +90,7 @@ def main() -> None:
     try:
         cli(prog_name="onnx-prune", standalone_mode=False)
     except OnnxPruneError as error:
-        click.echo(f"onnx-prune: {error}", err=True)
-        sys.exit(error.exit_code)
+        _end(f"onnx-prune: {error}", error.exit_code)
     except click.exceptions.Exit as end:
         sys.exit(end.exit_code)
     except click.ClickException as error:
@@ -213,22 +99,32 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         _interrupted()
     except MemoryError:
-        click.echo(_NO_MEMORY, err=True)
-        sys.exit(3)
+        _end(_NO_MEMORY, 3)
     except BrokenPipeError:
         sys.exit(0)
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug is said, not thrown at the user
-        import os
-        import traceback
+        _bug(error)
+    finally:
+        close_log()
 
-        if os.environ.get("ONNX_PRUNE_DEBUG"):
-            traceback.print_exc()
-        click.echo(
-            f"onnx-prune: a bug of ours: {type(error).__name__}: {error}\n"
-            "  fix:   set ONNX_PRUNE_DEBUG=1 for the traceback and report it with the graph",
-            err=True,
-        )
-        sys.exit(BUG)
+
+def _end(text: str, code: int) -> NoReturn:
+    log.info(text)
+    click.echo(text, err=True)
+    sys.exit(code)
+
+
+def _bug(error: Exception) -> NoReturn:
+    import os
+    import traceback
+
+    if os.environ.get("ONNX_PRUNE_DEBUG"):
+        traceback.print_exc()
+    _end(
+        f"onnx-prune: a bug of ours: {type(error).__name__}: {error}\n"
+        "  fix:   set ONNX_PRUNE_DEBUG=1 for the traceback and report it with the graph",
+        BUG,
+    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from .endings import finish, print_json, progress_shown, target_of
+from .checks import check_outputs
+from .endings import finish, print_json, target_of
 from .options import (
     DEVICE,
     IMAGES,
@@ -18,10 +19,10 @@ from .options import (
     OUTPUT,
     SEED,
     SIZES,
-    check_outputs,
     free_sizes,
     preprocessing,
 )
+from .progress import progress_shown
 
 
 @click.command()
@@ -36,15 +37,16 @@ from .options import (
 def evaluate(model: Path, data: str, reference: Path | None, as_json: bool, **options: Any) -> None:  # noqa: ANN401
     """Measure MODEL on DATA: top-1 and top-5, or how far its outputs are from --reference."""
     from .scores import score
+    from .show import print_score
 
     chosen = {k: options[k] for k in ("samples", "seed", "device")}
-    with progress_shown(as_json) as progress:
+    with progress_shown() as progress:
         progress("evaluating")
         result = score(model, data, reference, preprocessing(options), **chosen)
     if as_json:
         print_json(result)
     else:
-        click.echo("  ".join(f"{k} {v:.4%}" if k.startswith("top") else f"{k} {v}" for k, v in result.items()))
+        print_score(result)
 
 
 @click.command()
@@ -63,7 +65,7 @@ def apply(
 
     target = target_of(model, output)
     check_outputs([model, plan], target)
-    with progress_shown(as_json) as progress:
+    with progress_shown() as progress:
         result = run(model, plan, progress=progress, seed=seed, device=device, measure=not no_latency)  # type: ignore[arg-type]
     finish(result, target, None, as_json, warning=_NOT_REFITTED)
 
@@ -85,7 +87,7 @@ def inspect(model: Path, device: str, sizes: tuple[str, ...], as_json: bool, mem
     from ..pipeline.prune import inspect as run
     from .show import inspection_dict, print_inspection
 
-    with progress_shown(as_json):
+    with progress_shown():
         analysis = run(model, device=device, sizes=free_sizes(sizes))  # type: ignore[arg-type]
     if as_json:
         print_json(inspection_dict(analysis))
@@ -103,7 +105,7 @@ def demo(output: Path | None, no_latency: bool, as_json: bool) -> None:
 
     target = output or Path("digits.pruned.onnx")
     check_outputs([], target)
-    with progress_shown(as_json) as progress:
+    with progress_shown() as progress:
         result, accuracy = run_demo(progress, measure=not no_latency)
     finish(result, target, None, as_json, accuracy=accuracy)
 
@@ -129,7 +131,7 @@ def sensitivity(model: Path, as_json: bool, **options: Any) -> None:  # noqa: AN
     given = ("calibration", "samples", "criterion", "reconstruct", "seed", "device")
     chosen = {name: options[name] for name in given if options[name] is not None}
     images, sizes = preprocessing(options), free_sizes(options["sizes"])
-    with progress_shown(as_json) as progress:
+    with progress_shown() as progress:
         analysis, found = run(model, progress=progress, sizes=sizes, preprocessing=images, **chosen)
     if as_json:
         print_json(sensitivity_dict(analysis, found))
@@ -154,7 +156,7 @@ def bench(models: tuple[Path, ...], seconds: float, threads: int, batch: int, as
     from .show import print_latencies
 
     device = options["device"]
-    with progress_shown(as_json) as progress:
+    with progress_shown() as progress:
         progress("measuring latency")
         feeds = runnable_feeds(models[0], batch=batch, sizes=free_sizes(options["sizes"]), device=device)
         timings = compare(models, feeds, seconds=seconds, device=device, threads=threads)

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .endings import print_json, progress_shown
-from .options import DEVICE, IMAGES, JSON, SEED, check_outputs, options, preprocessing
+from .checks import check_outputs
+from .endings import print_json
+from .options import DEVICE, IMAGES, JSON, SEED, options, preprocessing
+from .progress import Progress, progress_shown
 
 if TYPE_CHECKING:
     import onnx
@@ -84,7 +86,7 @@ def finetune(model: Path, teacher: Path | None, output: Path | None, as_json: bo
     lessons = Examples(
         given["train"], given["evaluation"], preprocessing(given), None if teacher is None else load(teacher).source
     )
-    with watched(as_json, target) as watch:
+    with watched(target) as watch:
         tuned = run(
             student.source,
             lessons,
@@ -128,7 +130,7 @@ def check_in_turns(given: dict[str, Any]) -> None:
 
 
 def run_in_turns(
-    model: Path, target: Path, quiet: bool, budget: Budget | None, given: dict[str, Any], settings: dict[str, Any]
+    model: Path, target: Path, budget: Budget | None, given: dict[str, Any], settings: dict[str, Any]
 ) -> Result:
     """Prune and fine-tune as the flags say. The state is kept until `forget_run`."""
     from ..pipeline.in_turns import Schedule, prune_and_finetune
@@ -137,7 +139,7 @@ def run_in_turns(
     steps = given["steps"] or 1
     schedule = Schedule(given["schedule"] or ("steps" if steps > 1 else "once"), steps)
     lessons = Examples(given["train"], given["evaluation"], preprocessing(given))
-    with watched(quiet, target) as watch:
+    with watched(target) as watch:
         return prune_and_finetune(
             model,
             lessons,
@@ -178,20 +180,20 @@ def save(tuned: FineTuned, target: Path, *, external: bool) -> None:
 
 
 @contextmanager
-def watched(quiet: bool, target: Path) -> Generator[Watch]:
+def watched(target: Path) -> Generator[Watch]:
     """Progress on standard error: a line that changes, on a terminal, and one an epoch; what to do after a stop."""
     from ..runtime.torch.training.finetune import Watch
 
-    with progress_shown(quiet) as progress:
+    with progress_shown() as progress:
         try:
-            yield Watch(progress, _tell)
+            yield Watch(progress, lambda row: _tell(row, progress))
         except KeyboardInterrupt:
             if _state_of(target).is_dir():
                 click.echo(f"onnx-prune: stopped; --resume goes on from {target}.finetune", err=True)
             raise
 
 
-def _tell(row: Epoch) -> None:
+def _tell(row: Epoch, progress: Progress) -> None:
     parts = [
         f"epoch {row.number}" if row.number else "before",
         f"loss {row.loss:.4f}" if row.loss is not None else None,
@@ -200,7 +202,7 @@ def _tell(row: Epoch) -> None:
         f"{row.seconds:.0f} s" if row.number else None,
     ]
     if len([part for part in parts if part]) > 1:
-        click.echo("  ".join(part for part in parts if part), err=True)
+        progress.say("  ".join(part for part in parts if part))
 
 
 def _top1(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,53 +95,6 @@ def preprocessing(options: Any) -> Preprocessing | None:  # noqa: ANN401
             sizes = numbers(given[name], f"--{name}", int)
             given[name] = sizes[0] if len(sizes) == 1 else sizes
     return Preprocessing(**given)
-
-
-def check_outputs(inputs: Sequence[Path | str | None], *outputs: Path | None) -> None:
-    """Raise UsageError before the work where a file cannot be written, would replace what is read, or is named twice.
-
-    inputs: models, whose external weights count as well, data, folders of data; one that is not there, or is none, is
-    for its reader to report.
-    """
-    from ..passes.errors import UsageError
-    from ..passes.graph.files import target_file
-
-    read = [Path(path) for path in inputs if path is not None]
-    if read and not (_there(read[0]) and read[0].is_file()):
-        return
-    taken: list[Path] = []
-    for path in filter(None, outputs):
-        target = target_file(path)
-        if target in taken or (target.exists() and any(_holds(one, target) for one in read)):
-            raise UsageError(
-                "the output is the input, a part of it, or named twice", where=str(path), fix="choose another name"
-            )
-        taken.append(target)
-
-
-def _holds(read: Path, target: Path) -> bool:
-    """Whether what is read is that file, lies in it, or keeps its weights there; hard links are the same file."""
-    if not _there(read):
-        return False
-    if read.is_dir():
-        return target.is_relative_to(read.resolve())
-    return any(_there(file) and file.samefile(target) for file in (read, *_weights(read)))
-
-
-def _there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # a name that is too long, or none at all
-        return False
-
-
-def _weights(model: Path) -> list[Path]:
-    """The files with the weights of a model, if it is one."""
-    if model.suffix.lower() != ".onnx" or not model.is_file():
-        return []
-    from ..passes.graph.reading import external_files
-
-    return external_files(model)
 
 
 def free_sizes(given: tuple[str, ...]) -> dict[str, int]:

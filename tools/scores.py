@@ -108,6 +108,9 @@ def numbers(text: str, flag: str, kind: type[Number]) -> tuple[Number, ...]:
 def share(text: str) -> float:
     """1% or 0.01. Raises UsageError."""
     try:
-        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
-        raise UsageError("this is not a share", where=f"--max-drop {text}", fix="for example 1%") from None
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise UsageError("this is not a share", where=f"--max-drop {text}", fix="for example 1%")
+    return value

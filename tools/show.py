@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -17,6 +18,7 @@ from ..passes.selection.presets import most_sensitive
 from ..runtime.measure.latency import Timing, machine, ratio
 from ..runtime.measure.sensitivity import LEVELS
 from ..runtime.soundness import why_nothing
+from .words import count, digits, listed, shortened, shortened_inside, size
 
 if TYPE_CHECKING:
     from ..passes.channels.groups import ChannelGroup
@@ -45,7 +47,7 @@ def print_result(
     for heading, justify in (("group", "left"), ("before", "right"), ("after", "right"), ("kept", "right")):
         table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for row in changed[:_MANY]:
-        table.add_row(Text(row.name), str(row.before), str(row.after), f"{row.after / row.before:.0%}")
+        table.add_row(Text(shortened(row.name)), str(row.before), str(row.after), f"{row.after / row.before:.0%}")
     if len(changed) > _MANY:
         rest = changed[_MANY:]
         before, after = sum(r.before for r in rest), sum(r.after for r in rest)
@@ -74,8 +76,13 @@ def _remarks(result: Result) -> Iterator[Text]:
     )
     if report.compared is not None and report.inner is not None:
         yield Text(f"{report.compared[0]} of {report.compared[1]} cut tensors compared, worst {report.inner:.0e}")
+    if report.macs[0] == report.macs[1] and not any(row.after < row.before for row in report.groups):
+        yield Text("nothing was cut: the model is already below the budget", style="yellow")
     if report.closeness is not None:
         yield Text(report.closeness)
+    sizes = sizes_in_words(report.inputs, report.free)
+    if sizes is not None:
+        yield Text(sizes, style="dim")
     if report.refit not in (None, "kept"):
         yield Text(f"the refit was {report.refit}", style="yellow")
     if report.measured_on is not None:
@@ -91,29 +98,15 @@ def _summary(result: Result, accuracy: tuple[float, float] | None) -> Table:
     table = Table(show_edge=False, pad_edge=False)
     for heading, justify in (("", "left"), ("before", "right"), ("after", "right"), ("kept", "right")):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-    rows = [("MACs", report.macs, _count), ("parameters", report.params, _count), ("file", report.size, _bytes)]
+    rows = [("MACs", report.macs, count), ("parameters", report.params, count), ("file", report.size, size)]
     for name, (before, after), text in rows:
         table.add_row(name, text(before), text(after), f"{after / before:.1%}" if before else "")
     if report.latency is not None:
         before, after = report.latency
-        table.add_row("latency", f"{before:.3g} ms", f"{after:.3g} ms", f"{report.latency_ratio:.1%}")
+        table.add_row("latency", f"{digits(before)} ms", f"{digits(after)} ms", f"{report.latency_ratio:.1%}")
     if accuracy is not None:
         table.add_row("top-1", f"{accuracy[0]:.2%}", f"{accuracy[1]:.2%}", "")
     return table
-
-
-def _count(value: float) -> str:
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            return f"{value / size:.2f} {unit}"
-    return str(int(value))
-
-
-def _bytes(value: float) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if value >= size:
-            return f"{value / size:.2f} {unit}"
-    return f"{int(value)} B"
 
 
 def inspection_dict(analysis: Analysis) -> dict[str, Any]:
@@ -153,9 +146,12 @@ def print_inspection(analysis: Analysis, *, members: bool) -> None:
         Text.assemble(
             (analysis.name, "bold"),
             f": {len(analysis.graph.gs.nodes)} nodes, opset {analysis.graph.opset}, "
-            f"{_count(whole)} MACs, {_count(cost.params(cost.units))} parameters",
+            f"{count(whole)} MACs, {count(cost.params(cost.units))} parameters",
         )
     )
+    sizes = sizes_in_words(analysis.sizes, analysis.free)
+    if sizes is not None:
+        console.print(Text(sizes, style="dim"))
     table = Table(show_edge=False, pad_edge=False)
     for heading, justify in (
         ("group", "left"),
@@ -165,25 +161,43 @@ def print_inspection(analysis: Analysis, *, members: bool) -> None:
     ):
         table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for index, g in enumerate(analysis.groups.groups):
-        saved = "" if g.pinned else _count(whole - cost.macs(cost.units - (np.arange(len(cost.units)) == index)))
-        table.add_row(Text(g.name), str(g.units), saved, Text(g.pinned or "", style="yellow"))
+        saved = "" if g.pinned else count(whole - cost.macs(cost.units - (np.arange(len(cost.units)) == index)))
+        table.add_row(
+            Text(shortened(g.name)), str(g.units), saved, Text(shortened_inside(g.pinned or ""), style="yellow")
+        )
         if members:
             for (name, _, axis), places in g.slices.items():
                 role = _role(g, next(k for k in g.slices if k[0] == name and k[2] == axis))
                 times = f" x{places.shape[1]}" if places.shape[1] > 1 else ""
-                table.add_row(Text(f"  {name} axis {axis}: {role}{times}", style="dim"), "", "", "")
+                table.add_row(Text(f"  {shortened(name)} axis {axis}: {role}{times}", style="dim"), "", "", "")
     console.print(table)
     free = analysis.groups.free
     least = cost.macs(np.where(cost.free, 1, cost.units))
     if any(group.units > 1 for group in free):
         console.print(
             f"{len(free)} of {len(analysis.groups.groups)} groups can be pruned; "
-            f"at most {1 - least / max(whole, 1):.0%} of the MACs can go"
+            f"at most {_below_all(least, whole)} of the MACs can go"
         )
     else:
         console.print(Text(f"nothing in this graph can be removed: {why_nothing(analysis.groups)}"))
-    for reason, count in Counter(g.pinned for g in analysis.groups.groups if g.pinned).most_common():
-        console.print(Text(f"  {count} pinned: {reason}", style="dim"))
+    for reason, times in Counter(g.pinned for g in analysis.groups.groups if g.pinned).most_common():
+        console.print(Text(f"  {times} pinned: {shortened_inside(reason)}", style="dim"))
+
+
+def _below_all(least: float, whole: float) -> str:
+    """The share that can go, with as many digits as tell it from all: 99.97%, not 100%."""
+    stays = least / max(whole, 1)
+    digits_needed = 0 if stays >= 0.01 or not stays else int(np.ceil(-np.log10(stays))) - 2
+    scale = 10.0**digits_needed
+    return f"{np.floor(100 * (1 - stays) * scale) / scale:.{digits_needed}f}%"
+
+
+def sizes_in_words(inputs: Mapping[str, tuple[int, ...]], free: Sequence[str]) -> str | None:
+    """For which sizes of the inputs MACs and milliseconds are told; None where the model fixes them."""
+    if not free:
+        return None
+    sizes = ", ".join(f"{shortened(name)} {' x '.join(map(str, inputs[name]))}" for name in free)
+    return f"MACs and latency are for inputs of this size: {sizes} (another: --size-of)"
 
 
 def sensitivity_dict(analysis: Analysis, found: Sensitivities) -> dict[str, Any]:
@@ -207,12 +221,23 @@ def print_sensitivity(analysis: Analysis, found: Sensitivities) -> None:
     for g in groups:
         values = [found.values[g.name].get(int(level * g.units)) for level in LEVELS]
         cells = ["" if value is None else f"{value:.2e}" for value in values]
-        table.add_row(Text(g.name), str(g.units), *cells, style="yellow" if g.name in sensitive else "")
+        table.add_row(Text(shortened(g.name)), str(g.units), *cells, style="yellow" if g.name in sensitive else "")
     console.print(table)
     if sensitive:
         console.print(
-            Text(f"most sensitive: {', '.join(g.name for g in groups if g.name in sensitive)}", style="yellow")
+            Text(f"most sensitive: {listed([g.name for g in groups if g.name in sensitive])}", style="yellow")
         )
+
+
+def print_score(found: dict[str, Any]) -> None:
+    """What `evaluate` found, in words."""
+    if "top1" in found:
+        click.echo(f"top-1 {found['top1']:.2%}, top-5 {found['top5']:.2%} of {found['samples']} samples")
+        return
+    click.echo(f"{_KINDS[found['kind']]}: {digits(found['value'])}, over {found['samples']} samples")
+    if len(found["outputs"]) > 1:
+        for name, value in found["outputs"].items():
+            click.echo(f"  {shortened(name)}: {digits(value)}")
 
 
 def print_latencies(models: list[str], timings: list[Timing]) -> None:
@@ -222,7 +247,7 @@ def print_latencies(models: list[str], timings: list[Timing]) -> None:
         table.add_column(heading, justify="left" if heading == "model" else "right", overflow="fold")
     for model, t in zip(models, timings, strict=True):
         share = f"{ratio(timings[0], t):.1%}"
-        table.add_row(Text(model), f"{t.wall:.3g} ms", f"{t.cpu:.3g} ms", f"{t.spread:.0%}", share)
+        table.add_row(Text(model), f"{digits(t.wall)} ms", f"{digits(t.cpu)} ms", f"{t.spread:.0%}", share)
     console = _console()
     console.print(table)
     console.print(Text(f"measured on {machine()}", style="dim"))

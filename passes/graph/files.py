@@ -7,6 +7,7 @@ import glob
 import hashlib
 import os
 import re
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -167,6 +168,22 @@ def target_file(path: Path) -> Path:
     except OSError as error:
         raise _unwritable(error, path) from error
     return path
+
+
+def check_writable(path: Path, size: int) -> None:
+    """Raise UsageError where nothing can be written there, or not so many bytes."""
+    path = target_file(path)
+    try:
+        with scratch_folder(path.parent):  # permissions, quotas and read-only mounts are asked by doing it
+            free = shutil.disk_usage(path.parent).free
+    except OSError as error:
+        raise _unwritable(error, path) from error
+    if free < size:
+        raise UsageError(
+            f"there is no room for the result: {free >> 20} MiB are free, {size >> 20} MiB may be needed",
+            where=str(path.parent),
+            fix="make room, or choose another folder with --output",
+        )
 
 
 def _unwritable(error: OSError, path: Path) -> UsageError | ReadError:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import fields
@@ -69,7 +70,10 @@ def _value(kind: Any, text: str) -> Any:  # noqa: ANN401 - of the type that `kin
         return _TRUTH[text]
     if get_origin(kind) is Literal:
         return {choice: choice for choice in get_args(kind)}[text]
-    return kind(text)
+    value = kind(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
 
 
 def _wanted(key: str, kind: Any) -> str:  # noqa: ANN401 - a type

@@ -29,6 +29,15 @@ class ModelInput:
         """The batch size that the model fixes."""
         return self.dims[0] if self.dims else None
 
+    def takes(self, other: ModelInput) -> bool:
+        """Whether what is made for the other can be fed here: the name, the type, and the sizes that both fix."""
+        if (self.name, self.dtype) != (other.name, other.dtype):
+            return False
+        if self.dims is None or other.dims is None:
+            return True
+        pairs = zip(self.dims, other.dims, strict=False)
+        return len(self.dims) == len(other.dims) and all(a is None or b is None or a == b for a, b in pairs)
+
     def __str__(self) -> str:
         dims = "..." if self.dims is None else ", ".join("?" if d is None else str(d) for d in self.dims)
         return f"input {self.name!r}: {self.dtype.name} ({dims})"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import re
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +12,7 @@ from typing import cast
 import numpy as np
 
 from ...passes.errors import OnnxPruneError, ReadError, UsageError
+from .functions import failed, imported, names_function
 from .inputs import ModelInput, check_feeds, fits
 from .preprocess import ImageReader, Preprocessing, image_reader
 from .random_feeds import Feeds
@@ -25,7 +23,6 @@ DataSource = str | Path | Mapping[str, np.ndarray] | Callable[[], Iterable[objec
 _READERS = 2  # threads that decode; pillow and zlib let the interpreter go meanwhile
 _AHEAD = 3  # batches that wait decoded, at most
 _BATCH_ELEMENTS, _LARGEST_BATCH = 1 << 20, 128  # a batch of photographs is about 8, of CIFAR images 128
-_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _KINDS = "a folder or zip of images, .npz, .npy or module:function"
 
 
@@ -233,22 +230,9 @@ def _function(source: DataSource) -> Callable[[], Iterable[object]] | None:
         return None
     if not isinstance(source, str):
         return source
-    if not _FUNCTION.fullmatch(source) or Path(source).exists():
+    if not names_function(source):
         return None
-    module, name = source.split(":")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (SystemExit, Exception) as error:
-        if not isinstance(error, ImportError | AttributeError):
-            raise _failed(error, source) from error
-        raise ReadError(
-            "the function that yields data cannot be imported",
-            where=f"{source}: {error}",
-            fix="check its name, and that python finds the module (PYTHONPATH)",
-        ) from error
-    if not callable(function):
-        raise UsageError(f"{name} is not a function", where=source, fix="name a function without arguments")
-    return cast("Callable[[], Iterable[object]]", function)
+    return cast("Callable[[], Iterable[object]]", imported(source, "that yields data"))
 
 
 def _stream(
@@ -279,12 +263,7 @@ def _called(function: Callable[[], Iterable[object]], where: str) -> Iterator[ob
     except OnnxPruneError:
         raise
     except Exception as error:
-        raise _failed(error, where) from error
-
-
-def _failed(error: BaseException, where: str) -> ReadError:
-    last = traceback.format_exception_only(error)[-1].strip()
-    return ReadError("the function that yields data fails", where=f"{where}: {last}", fix="call it in python to see")
+        raise failed(error, where, "that yields data") from error
 
 
 def _of_size(batches: Iterable[Batch], size: int) -> Iterator[Batch]:

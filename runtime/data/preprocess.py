@@ -13,6 +13,7 @@ from .inputs import ModelInput
 
 Layout = Literal["NCHW", "NHWC"]
 Size = tuple[int, int]
+_LONGEST = 1 << 15  # pixels of one side
 _MOST_PIXELS = 1 << 27  # 134 million; a decoded one takes 400 MB
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels -> pillow's name
 
@@ -34,6 +35,19 @@ class Preprocessing:
     crop: int | Size | None = None
     scale: float | None = None
     layout: Layout | None = None
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for what no image can be made with."""
+        for name in ("mean", "std", "scale"):
+            value = getattr(self, name)
+            if value is not None and not np.isfinite(np.asarray(value, np.float64)).all():
+                raise UsageError(f"--{name} is not a finite number", where=str(value), fix="give one, such as 0.5")
+        for name in ("resize", "crop"):
+            size = getattr(self, name)
+            if size is not None and not all(0 < pixels <= _LONGEST for pixels in _square(size) or ()):
+                raise UsageError(
+                    f"--{name} has no size of an image", where=str(size), fix=f"give 1 to {_LONGEST} pixels"
+                )
 
 
 @dataclass(frozen=True, slots=True)

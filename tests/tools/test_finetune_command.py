@@ -44,8 +44,8 @@ def test_a_stopped_run_says_how_to_go_on_and_goes_on(run, files, monkeypatch):
     lessons = ["finetune", "digits.onnx", "--train", CALIBRATION, "--epochs", "2", "--batch", "100", "-o", "out.onnx"]
     tell = training._tell
 
-    def stop(row):
-        tell(row)
+    def stop(row, progress):
+        tell(row, progress)
         if row.number == 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -69,7 +69,7 @@ def test_a_stopped_run_says_how_to_go_on_and_goes_on(run, files, monkeypatch):
     [
         (["finetune", "digits.onnx", "--train", "nowhere"], 3, "there is no such file or folder"),
         (["finetune", "digits.onnx", "--train", CALIBRATION, "--augment", "spin"], 2, "there is no 'spin'"),
-        (["finetune", "digits.onnx", "--train", CALIBRATION, "--epochs", "0"], 2, "epochs is 0"),
+        (["finetune", "digits.onnx", "--train", CALIBRATION, "--epochs", "0"], 2, "0 is out of range"),
         (["finetune", "digits.onnx", "--train", CALIBRATION, "-o", "digits.onnx"], 2, "the output is the input"),
         (["digits.onnx", "--epochs", "3"], 2, "--epochs is for fine-tuning"),
         (["digits.onnx", "--finetune", CALIBRATION, "--schedule", "soft", "--steps", "2"], 2, "2 steps of 'soft'"),

@@ -112,6 +112,7 @@ def finetune(
     """
     keeping, watch = keeping or Keeping(), watch or Watch()
     begun = time.perf_counter()
+    _check_teacher(model, examples.teacher)
     place = _device(device)
     with joined(place.type) as processes:
         place = torch.device(place.type, torch.cuda.current_device()) if place.type == "cuda" else place
@@ -130,6 +131,25 @@ def finetune(
             training.restore(saved)
         _train(training, checkpoint if processes.first else None, keeping.seconds, watch, after_epoch)
         return _written(training, processes, time.perf_counter() - begun)
+
+
+def _check_teacher(model: onnx.ModelProto, teacher: onnx.ModelProto | None) -> None:
+    """Raise UsageError where the teacher does not read what the model reads, or says something else."""
+    if teacher is None:
+        return
+    mine, theirs = model_inputs(model), model_inputs(teacher)
+    if len(mine) != len(theirs) or not all(a.takes(b) for a, b in zip(mine, theirs, strict=True)):
+        differing = f"it reads {', '.join(map(str, theirs))}; the model reads {', '.join(map(str, mine))}"
+    else:
+        said, wanted = ([value.name for value in one.graph.output] for one in (teacher, model))
+        if said == wanted:
+            return
+        differing = f"its outputs are {', '.join(said)}; those of the model are {', '.join(wanted)}"
+    raise UsageError(
+        "the teacher has another interface than the model",
+        where=f"--teacher: {differing}",
+        fix="give the model before it was pruned",
+    )
 
 
 def _words(examples: Examples) -> list[object]:

@@ -44,8 +44,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name, low, high in _BOUNDS:
-            if not low <= getattr(self, name) <= high:
-                raise UsageError(f"{name} is {getattr(self, name)}", where="the recipe", fix=f"from {low} to {high}")
+            value = getattr(self, name)
+            if not (low <= value <= high and math.isfinite(value)):
+                wanted = f"at least {low}" if high == math.inf else f"from {low} to {high}"
+                raise UsageError(f"{value} is out of range", where=f"--{name}", fix=f"give a number of {wanted}")
         for word in self.augment or ():
             if word not in WORDS:
                 raise UsageError(f"there is no '{word}'", where="--augment", fix=f"choose among {', '.join(WORDS)}")

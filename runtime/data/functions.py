@@ -1,0 +1,63 @@
+"""Functions of the user's own: data and metrics that are named as module:function."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+import traceback
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ...passes.errors import ReadError, UsageError
+
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def names_function(text: str) -> bool:
+    """Whether it reads as module:function, and there is no file of that name."""
+    return bool(_FUNCTION.fullmatch(text)) and not Path(text).exists()
+
+
+def imported(text: str, what: str) -> Callable[..., Any]:
+    """The function that module:function names; the module may lie in the working directory.
+
+    what: which function it is, in words: "that yields data". Raises ReadError where it cannot be imported, with the
+    last line of the traceback where the module itself fails, UsageError where it is no function.
+    """
+    module, name = text.split(":")
+    try:
+        with _working_directory():
+            function = getattr(importlib.import_module(module), name)
+    except (SystemExit, Exception) as error:
+        if not isinstance(error, ImportError | AttributeError):
+            raise failed(error, text, what) from error
+        raise ReadError(
+            f"the function {what} cannot be imported",
+            where=f"{text}: {error}",
+            fix="check its name, and that the module lies here or where python finds it (PYTHONPATH)",
+        ) from error
+    if not callable(function):
+        raise UsageError(f"{name} is not a function", where=text, fix="name a function")
+    return function
+
+
+def failed(error: BaseException, where: str, what: str) -> ReadError:
+    """The user's own exception, as an error of theirs: its last line, and the line of their code."""
+    last = traceback.format_exception_only(error)[-1].strip()
+    frames = traceback.extract_tb(error.__traceback__)
+    at = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return ReadError(f"the function {what} fails", where=f"{where}: {last}{at}", fix="call it in python to see")
+
+
+@contextmanager
+def _working_directory() -> Generator[None]:
+    """Modules are looked for in the working directory as well, last."""
+    here = str(Path.cwd())
+    sys.path.append(here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
