@@ -89,6 +89,8 @@ FIELDS = {
         "distance",
         "closeness",
         "refit",
+        "inputs",
+        "free",
     ],
 }
 ERRORS = {
