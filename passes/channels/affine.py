@@ -129,7 +129,7 @@ def _put(graph: Graph, node: gs.Node, position: int, values: Array, name: str) -
     if known is not None and known.shape == values.shape and len(there.outputs) == 1:
         set_constant(there, values)
     else:
-        node.inputs[position] = gs.Constant(_fresh(graph, name), values)
+        node.inputs[position] = gs.Constant(graph.names().fresh(name), values)
 
 
 def _add_after(graph: Graph, node: gs.Node, bias: Array) -> None:
@@ -145,16 +145,9 @@ def _add_after(graph: Graph, node: gs.Node, bias: Array) -> None:
             return
     if not bias.any():
         return
-    product = gs.Variable(_fresh(graph, f"{output.name}_product"), dtype=getattr(output, "dtype", None))
+    names = graph.names()
+    product = gs.Variable(names.fresh(f"{output.name}_product"), dtype=getattr(output, "dtype", None))
     node.outputs[0] = product
-    constant = gs.Constant(_fresh(graph, f"{output.name}_bias"), bias)
+    constant = gs.Constant(names.fresh(f"{output.name}_bias"), bias)
     made = gs.Node("Add", name=product.name, inputs=[product, constant], outputs=[output])
     graph.gs.nodes.insert(graph.gs.nodes.index(node) + 1, made)
-
-
-def _fresh(graph: Graph, stem: str) -> str:
-    names, name, number = graph.gs.tensors(), stem, 1
-    while name in names:
-        number += 1
-        name = f"{stem}_{number}"
-    return name

@@ -38,14 +38,14 @@ def cut_names(labelled: LabelledGraph, removed: Array) -> dict[tuple[str, str], 
         cut = np.concatenate(found).tobytes() if any(lost.any() for lost in found) else b""
         cuts.setdefault(constant.name, {})[constant.use] = cut
     tensors = labelled.graph.gs.tensors()
-    taken = {*tensors, *(tensor.name for tensor in labelled.graph.source.graph.initializer)}
+    taken = labelled.graph.names()
     names: dict[tuple[str, str], str] = {}
     for name, uses in cuts.items():
         whole = not all(uses.values()) or ("" not in uses and not readers(tensors[name]) <= set(uses))
         chosen = {b"": name} if whole else {}
         for use, cut in uses.items():
             if cut and cut not in chosen:
-                chosen[cut] = _fresh(name, taken) if chosen else name
+                chosen[cut] = taken.numbered(name) if chosen else name
             if cut:
                 names[name, use] = chosen[cut]
     return names
@@ -91,11 +91,3 @@ def _edited(tensor: gs.Tensor, edit: Callable[[Array], Array]) -> Array | Edited
 def readers(tensor: gs.Tensor) -> set[str]:
     """The uses of a constant: the first outputs of the nodes that read it."""
     return {node.outputs[0].name for node in tensor.outputs}
-
-
-def _fresh(name: str, taken: set[str]) -> str:
-    number = 1
-    while f"{name}_{number}" in taken:
-        number += 1
-    taken.add(f"{name}_{number}")
-    return f"{name}_{number}"

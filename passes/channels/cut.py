@@ -24,7 +24,7 @@ class Cut:
         self.opset = graph.opset
         self.index = -1
         self.node: gs.Node = gs.Node("")
-        self._names = set(graph.gs.tensors())
+        self._names = graph.names()
         self._replaced: list[gs.Tensor] = []
         self._new: list[tuple[gs.Node, list[gs.Node]]] = []
         self._settled: set[tuple[int, int]] = set()
@@ -233,13 +233,7 @@ class Cut:
         return gs.Constant(self._fresh("operand"), values)
 
     def _fresh(self, what: str) -> str:
-        stem = f"{self.node.name or self.node.outputs[0].name}_pruned_{what}"
-        name, number = stem, 1
-        while name in self._names:
-            number += 1
-            name = f"{stem}_{number}"
-        self._names.add(name)
-        return name
+        return self._names.fresh(f"{self.node.name or self.node.outputs[0].name}_pruned_{what}")
 
     def finish(self) -> None:
         """Insert the new nodes, drop those that only served a replaced operand, forget stale shapes."""

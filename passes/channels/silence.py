@@ -52,7 +52,7 @@ class _Twin:
     def __init__(self, graph: Graph, labelled: LabelledGraph, removed: Array) -> None:
         self.graph, self.labelled, self.removed = graph, labelled, removed
         self._nodes = list(graph.gs.nodes)
-        self._taken = set(graph.gs.tensors())
+        self._names = graph.names()
 
     def mask(self, mask: Mask) -> None:
         """Zeros along one axis of an input."""
@@ -91,22 +91,15 @@ class _Twin:
         return next((constant.labels for constant in uses), ())
 
     def _put(self, op: str, tensor: gs.Tensor, operand: Array, before: gs.Node, **attrs: int) -> gs.Tensor:
-        output = gs.Variable(self._fresh("silenced"))
-        inputs = [tensor, gs.Constant(self._fresh("silence"), operand)]
+        output = gs.Variable(self._names.numbered("silenced"))
+        inputs = [tensor, gs.Constant(self._names.numbered("silence"), operand)]
         made = gs.Node(op, name=output.name, attrs=attrs, inputs=inputs, outputs=[output])
         self.graph.gs.nodes.insert(self.graph.gs.nodes.index(before), made)
         return output
 
     def _spread(self, node: gs.Node, position: int, index: Array, axis: int) -> None:
         output = node.outputs[position]
-        node.outputs[position] = narrow = gs.Variable(self._fresh("narrow"))
-        inputs = [narrow, gs.Constant(self._fresh("silence"), index)]
+        node.outputs[position] = narrow = gs.Variable(self._names.numbered("narrow"))
+        inputs = [narrow, gs.Constant(self._names.numbered("silence"), index)]
         made = gs.Node("Gather", name=narrow.name, attrs={"axis": axis}, inputs=inputs, outputs=[output])
         self.graph.gs.nodes.insert(self.graph.gs.nodes.index(node) + 1, made)
-
-    def _fresh(self, stem: str) -> str:
-        number = 0
-        while f"{stem}_{number}" in self._taken:
-            number += 1
-        self._taken.add(f"{stem}_{number}")
-        return f"{stem}_{number}"

@@ -18,6 +18,7 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto, numpy_helper
 
 from .mapped import tensor_array
+from .names import Names, tensor_names
 from .reading import ModelSource, read_model
 
 _LARGE_BYTES = 1 << 20  # computed when read; smaller ones are kept, which is quicker
@@ -42,6 +43,10 @@ class Graph:
     def copy(self) -> Graph:
         """A graph whose nodes and tensors can be changed; the values of the weights are shared, not copied."""
         return Graph(self.gs.copy(), self.source, self.external)
+
+    def names(self) -> Names:
+        """The names of tensors that are taken: by the graph, the bodies in it, and weights that nobody reads."""
+        return Names([*tensor_names(self.gs), *(tensor.name for tensor in self.source.graph.initializer)])
 
     def sha256(self) -> str:
         """Digest of the graph: operators, attributes, names and shapes, not the weights' values."""

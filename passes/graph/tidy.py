@@ -12,6 +12,7 @@ from onnx import helper, numpy_helper
 
 from ..errors import ReadError
 from .bodies import read_names
+from .names import Names
 
 _UNNAMED = "graph"
 _DENSE_BYTES = 1 << 30  # that a sparse weight may take when it is written out
@@ -71,20 +72,18 @@ def _repairs(model: onnx.ModelProto, where: str) -> Iterator[Callable[[], object
 
 
 def _node_names(graph: onnx.GraphProto) -> Iterator[Callable[[], object]]:
-    taken = {node.name for node in graph.node}
+    names = Names(node.name for node in graph.node)
     seen: set[str] = set()
     for node in graph.node:
         if node.name and node.name in seen:
-            name = _free(node.name, taken)
-            taken.add(name)
-            yield partial(setattr, node, "name", name)
+            yield partial(setattr, node, "name", names.numbered(node.name))
         seen.add(node.name)
 
 
 def _left_out(model: onnx.ModelProto) -> Iterator[Callable[[], object]]:
     """Exporters leave out the first output of a TopK, or a part of a Split, which have no optional outputs."""
     opsets = {o.domain: o.version for o in model.opset_import}
-    taken: set[str] | None = None
+    names: Names | None = None
     for node in model.graph.node:
         if all(node.output):
             continue
@@ -95,17 +94,16 @@ def _left_out(model: onnx.ModelProto) -> Iterator[Callable[[], object]]:
         for position, name in enumerate(node.output):
             formal = made[min(position, len(made) - 1)]
             if not name and formal.option != onnx.defs.OpSchema.FormalParameterOption.Optional:
-                taken = taken or {o for n in model.graph.node for o in n.output}
-                given = _free(f"{next(filter(None, node.output), node.op_type)}_unread", taken)
-                taken.add(given)
-                yield partial(node.output.__setitem__, position, given)
+                names = names or Names(_tensors(model.graph))
+                unread = names.numbered(f"{next(filter(None, node.output), node.op_type)}_unread")
+                yield partial(node.output.__setitem__, position, unread)
 
 
-def _free(stem: str, taken: set[str]) -> str:
-    number = 1
-    while f"{stem}_{number}" in taken:
-        number += 1
-    return f"{stem}_{number}"
+def _tensors(graph: onnx.GraphProto) -> Iterator[str]:
+    """Names of the tensors of a graph and of those that its bodies read."""
+    yield from (tensor.name for tensor in (*graph.input, *graph.initializer))
+    for node in graph.node:
+        yield from (*node.output, *read_names(node))
 
 
 def _declared(graph: onnx.GraphProto) -> Iterator[Callable[[], object]]:

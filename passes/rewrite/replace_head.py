@@ -6,8 +6,7 @@ pooling. What the network computes changes: this is not a cut, and nothing is pr
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +17,7 @@ from ..channels.affine import AffineConsumer, affine_consumers
 from ..channels.labels import LabelledGraph
 from ..errors import UsageError
 from ..graph.model import Graph, constant_values
+from ..graph.names import Names, modules
 
 Array = np.ndarray
 _PASSED = ("Relu", "Clip", "LeakyRelu", "Elu", "Sigmoid", "Tanh", "Dropout", "Identity")
@@ -139,7 +139,7 @@ def replace_head(graph: Graph, head: Head, refit: Refit) -> tuple[Graph, str]:
         node.inputs.clear()
         node.outputs.clear()
         changed.gs.nodes.remove(node)
-    name = _fresh(tensors, "head")
+    name = Names(modules(tensors)).fresh("head")
     pooled, flat = (gs.Variable(f"{name}.{part}", dtype=dtype) for part in ("pooled", "flat"))
     weight = gs.Constant(f"{name}.weight", np.ascontiguousarray(refit.weight[:, :, 0].astype(dtype)))
     bias = gs.Constant(f"{name}.bias", refit.bias.astype(dtype))
@@ -149,9 +149,3 @@ def replace_head(graph: Graph, head: Head, refit: Refit) -> tuple[Graph, str]:
         gs.Node("Gemm", name=f"{name}.linear", attrs={"transB": 1}, inputs=[flat, weight, bias], outputs=[logits]),
     ]
     return changed, logits.name
-
-
-def _fresh(names: Iterable[str], stem: str) -> str:
-    """A stem that no name begins with."""
-    stems = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
-    return next(free for free in stems if not any(name.startswith(f"{free}.") for name in names))

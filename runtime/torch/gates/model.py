@@ -55,7 +55,7 @@ def with_gates(groups: ChannelGroups) -> GatedModel:
     Where a layer's own output carries the unit it read (a group of a convolution), the gate is at the next reader.
     """
     graph = groups.labelled.graph.copy()
-    nodes, taken = list(graph.gs.nodes), set(graph.gs.tensors())
+    nodes, names = list(graph.gs.nodes), graph.names()
     table, columns = _columns(groups)
     gates = int(table[-1])
     shapes = groups.labelled.facts.shapes
@@ -68,7 +68,7 @@ def with_gates(groups: ChannelGroups) -> GatedModel:
             continue
         key = (tensor.name, axis, found.tobytes())
         if key not in made:
-            made[key] = gated = gs.Variable(_fresh(taken), dtype=getattr(tensor, "dtype", None))
+            made[key] = gated = gs.Variable(names.numbered("gated"), dtype=getattr(tensor, "dtype", None))
             identity = gs.Node("Identity", name=gated.name, inputs=[tensor], outputs=[gated])
             graph.gs.nodes.insert(graph.gs.nodes.index(node), identity)
             source = groups.labelled.graph.gs.nodes[number].inputs[position].name
@@ -108,11 +108,3 @@ def _gate_columns(groups: ChannelGroups, number: int, position: int, axis: int, 
     after = [groups.component[a[a >= 0]] for t in node.outputs for a in labelled.axes.get(t.name, ())]
     passed = np.isin(component, np.concatenate(after)) if after else np.zeros(len(component), bool)
     return table[np.where(passed, -1, component)]
-
-
-def _fresh(taken: set[str]) -> str:
-    number = 0
-    while f"gated_{number}" in taken:
-        number += 1
-    taken.add(f"gated_{number}")
-    return f"gated_{number}"
