@@ -36,6 +36,7 @@ Runnable = onnx.ModelProto | str | Path
 Device = Literal["auto", "cpu", "cuda"]
 
 LONGEST_RUN, _GOODBYE = 300.0, 10.0  # seconds: of the first run of a session; that a run is waited for when it is ended
+RECORDED = "optimised.onnx"
 _FATAL, _WARNING = 4, 2  # severities of ONNX Runtime's log: silent, and its default
 
 
@@ -80,6 +81,10 @@ class Session:
                 where=f"{self._name}, on {shapes or 'no input'}",
                 fix="check that the inputs' names, types and sizes are what the model expects",
             ) from error
+
+    def end_record(self) -> Path:
+        """The file of what was recorded, in the format of Chrome's traces; the session was opened to record."""
+        return Path(self._session.end_profiling())
 
     def _run_values(
         self, names: tuple[str, ...], feeds: dict[str, np.ndarray], options: onnxruntime.RunOptions
@@ -131,6 +136,7 @@ def open_session(
     threads: int | None = None,
     base_dir: str | Path | None = None,
     additions: onnx.ModelProto | None = None,
+    record: Path | None = None,
 ) -> Session:
     """Open a model for running; raise ReadError if ONNX Runtime cannot.
 
@@ -139,13 +145,19 @@ def open_session(
     threads: of one operator; None leaves it to ONNX Runtime. base_dir: where a ModelProto's external data lie, if it
     does not say.
     additions: a model whose graph's nodes, initializers and outputs join those of `model`, which stays as it is.
+    record: a folder for RECORDED, the graph as it is run, and for what each node takes, see `Session.end_record`.
     """
     name = str(model) if isinstance(model, str | Path) else model.graph.name or "the model"
     providers = _providers(device, exact=not optimise)
     with scratch_folder() as scratch:
         try:
             source, data_dir = _source(model, base_dir, additions, scratch)
-            session = _inference_session(source, _session_options(optimise, threads, data_dir), providers)
+            options = _session_options(optimise, threads, data_dir)
+            if record is not None:
+                options.enable_profiling = True
+                options.profile_file_prefix = str(record / "profile")
+                options.optimized_model_filepath = str(record / RECORDED)
+            session = _inference_session(source, options, providers)
         except (OSError, *_failures()) as error:
             raise ReadError(
                 f"ONNX Runtime cannot open the model: {_first_words(error)}",
@@ -256,6 +268,13 @@ def _providers(device: Device, *, exact: bool) -> list[Any]:
     if device == "cpu" or not cuda_available():
         return ["CPUExecutionProvider"]
     return [("CUDAExecutionProvider", {"use_tf32": str(int(not exact))}), "CPUExecutionProvider"]
+
+
+def runtime_version() -> str:
+    """Of ONNX Runtime."""
+    import onnxruntime
+
+    return onnxruntime.__version__
 
 
 @functools.cache

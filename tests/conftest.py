@@ -13,6 +13,9 @@ _FOLDER = Path(os.environ.get("ONNX_PRUNE_SHARED", CHECKOUT.parent / "shared"))
 SHARED = _FOLDER if _FOLDER.is_dir() else None
 
 
+os.environ["ONNX_PRUNE_CACHE"] = ""  # no test reads or writes the user's own; those of the cache name another
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("shared") and SHARED is None:

@@ -127,7 +127,7 @@ def cost_model(groups: ChannelGroups) -> CostModel:
     table = _AxisTable()
     macs = _Products(np.array([t.coefficient for t in labelled.terms]), table.rows(t.axes for t in labelled.terms))
     constants = _constants(groups, table)
-    base, matrix = _affine(table.arrays, groups)
+    base, matrix = axis_lengths(table.arrays, groups)
     return CostModel(
         groups=groups,
         units=np.array([g.units for g in groups.groups], np.int64),
@@ -162,7 +162,7 @@ class _AxisTable:
         return self._numbers[id(axis)]
 
 
-def _affine(arrays: Sequence[Array], groups: ChannelGroups) -> tuple[Array, csr_array]:
+def axis_lengths(arrays: Sequence[Array], groups: ChannelGroups) -> tuple[Array, csr_array]:
     """(base, M) such that base + M @ kept are the lengths of 1, *arrays, as float64: exact up to 2^53."""
     units = np.array([g.units for g in groups.groups], np.int64)
     group_of = np.full(int(groups.component.max(initial=-1)) + 1, -1)

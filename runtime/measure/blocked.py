@@ -1,0 +1,31 @@
+"""The blocked layout in which ONNX Runtime runs convolutions on CPUs: how many channels lie together."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from ...passes.graph.scratch import scratch_folder
+from ..session import RECORDED, Device, open_session
+
+_CHANNELS = 4  # fewer than any block: they are padded to one
+
+
+@functools.cache
+def block_size(device: Device = "auto") -> int:
+    """16 with AVX-512, 8 with AVX2, 1 where there is no such layout: what the filters of a convolution are padded to.
+
+    Source: onnxruntime/core/optimizer/nchwc_transformer.cc.
+    """
+    weight = numpy_helper.from_array(np.ones((_CHANNELS, _CHANNELS, 1, 1), np.float32), "w")
+    shape = [1, _CHANNELS, 1, 1]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Conv", ["x", "w"], ["y"], "c")], "g", values[:1], values[1:], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    with scratch_folder() as folder:
+        open_session(model, device=device, threads=1, record=folder).end_record()
+        seen = onnx.load(folder / RECORDED).graph
+    return next((tensor.dims[0] for tensor in seen.initializer if tensor.dims[0] > _CHANNELS), 1)

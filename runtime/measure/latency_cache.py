@@ -1,0 +1,103 @@
+"""What pieces were timed to take, kept between runs: one file for each machine, device, threads and ONNX Runtime."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..session import runtime_version
+from .latency import machine
+from .pieces import Bench, Piece, Widths
+
+Times = dict[Piece, dict[Widths, float]]
+_FORMAT, _MOST = "onnx-prune latencies 1", 4000  # pieces in a file; the oldest go
+_FOLDER = "ONNX_PRUNE_CACHE"  # the environment variable that names another folder; "" keeps nothing
+
+
+def cached(wanted: Mapping[Piece, list[Widths]], bench: Bench) -> Times:
+    """Of these pieces what was timed before, where all the widths that are wanted were."""
+    known = _read(_file(bench))
+    found: Times = {}
+    for piece, pairs in wanted.items():
+        times = known.get(_key(piece, bench), {})
+        names = {widths: f"{widths[0]},{widths[1]}" for widths in pairs}
+        if all(isinstance(times.get(name), int | float) for name in names.values()):
+            found[piece] = {widths: float(times[name]) for widths, name in names.items()}
+    return found
+
+
+def keep(times: Times, bench: Bench) -> None:
+    """Add these to the file, with what other processes wrote meanwhile; nothing happens where it cannot be written."""
+    path = _file(bench)
+    if path is None or not times:
+        return
+    new = {
+        _key(piece, bench): {f"{r},{w}": round(ms, 6) for (r, w), ms in pairs.items()} for piece, pairs in times.items()
+    }
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pieces = _read(path)
+        for key, pairs in new.items():
+            pieces[key] = {**pieces.pop(key, {}), **pairs}
+        pieces = dict(list(pieces.items())[-_MOST:])
+        _write(path, json.dumps({"format": _FORMAT, "machine": machine(), "pieces": pieces}))
+
+
+def cache_folder() -> Path | None:
+    """Where the user's caches are on this system; None where the user wants none, or there is no home."""
+    chosen = os.environ.get(_FOLDER)
+    if chosen is not None:
+        return Path(chosen) if chosen else None
+    try:
+        if sys.platform == "win32":
+            base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        elif sys.platform == "darwin":
+            base = Path.home() / "Library" / "Caches"
+        else:
+            base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # no home
+        return None
+    return base / "onnx-prune"
+
+
+def _file(bench: Bench) -> Path | None:
+    folder = cache_folder()
+    if folder is None:
+        return None
+    where = f"{machine()} {bench.device} {bench.threads or 'all'} {runtime_version()}"
+    return folder / f"latency-{re.sub(r'[^A-Za-z0-9.]+', '-', where)}.json"
+
+
+def _key(piece: Piece, bench: Bench) -> str:
+    """Graphs of about the same size are alike: what counts is which cache holds their weights."""
+    text = f"{piece.key} {piece.whole} {bench.bytes.bit_length() // 2} {bench.opset}"
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def _read(path: Path | None) -> dict[str, dict[str, float]]:
+    """Nothing where there is no such file, or it is not one of ours."""
+    try:
+        data = json.loads("" if path is None else path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    pieces = data.get("pieces") if isinstance(data, dict) and data.get("format") == _FORMAT else None
+    return {k: v for k, v in pieces.items() if isinstance(v, dict)} if isinstance(pieces, dict) else {}
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(name).replace(path)
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        raise

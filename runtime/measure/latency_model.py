@@ -1,0 +1,160 @@
+"""How long a network takes at any widths, measured: every node on its own at a menu of widths, and the whole."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+
+from ...passes.channels.apply_removal import apply_removal
+from ...passes.graph.export import to_model
+from ...passes.selection.latency_table import Band, LatencyTable, NodeTable, Side, fixed_side, scale
+from ..analysis import Analysis
+from ..session import Device
+from .blocked import block_size
+from .latency import compare
+from .latency_cache import cached, keep
+from .optimised import Matched, Width, match
+from .pieces import Bench, Piece, Widths, time_pieces
+from .profile import named, profile
+
+Array = np.ndarray
+_SECONDS = 60.0
+_PROFILE_SECONDS, _WHOLE_SECONDS = 1.5, 3.0
+_LEVELS = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0)  # of an axis: where pieces are timed
+_BENCH_BYTES = (1 << 20, 64 << 20)
+_NEGLIGIBLE = 1e-3  # of the whole: nodes that take less are not timed at other widths
+_REST = (-0.15, 1.0)  # of the sum: what no width changes; below 0 where narrow networks fit their caches better
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where latency is measured: the device, the threads of one operator, and what is told of the way (0..1)."""
+
+    device: Device = "auto"
+    threads: int | None = 1
+    progress: Callable[[float], None] = lambda share: None
+
+
+def measure_table(analysis: Analysis, place: Place, *, seconds: float = _SECONDS) -> LatencyTable:
+    """The table of a network. seconds: of wall-clock time, at most; what is not reached is taken to be proportional."""
+    until = time.perf_counter() + seconds
+    model = named(analysis.graph.source)
+    times = profile(model, analysis.feeds, seconds=_PROFILE_SECONDS, device=place.device, threads=place.threads)
+    matched = match(analysis.groups, model, times)
+    block = block_size(place.device)
+    timed = _timed(analysis, matched, block, place, until)
+    builder = _Builder(analysis, block, timed)
+    nodes = tuple(builder.node(one) for one in matched)
+    return closed(LatencyTable(nodes, analysis.cost.units), analysis, place)
+
+
+def measured(analysis: Analysis, vectors: Sequence[Array], place: Place, seconds: float = _WHOLE_SECONDS) -> Array:
+    """Milliseconds of the network at each of these widths, the whole one first: (1 + vectors,), measured in turns."""
+    models = [analysis.graph.source, *(at_widths(analysis, kept) for kept in vectors)]
+    timings = compare(models, analysis.feeds, seconds=seconds, device=place.device, threads=place.threads)
+    return np.array([t.cpu if place.threads == 1 else t.wall for t in timings])
+
+
+def at_widths(analysis: Analysis, kept: Array) -> onnx.ModelProto:
+    """The network with so many units of each group, whichever: it takes the same time."""
+    groups = analysis.groups
+    gone = {g.name: range(int(n), g.units) for g, n in zip(groups.groups, kept, strict=True) if g.pinned is None}
+    return to_model(apply_removal(groups.labelled, groups.removed_labels(gone)))
+
+
+def closed(table: LatencyTable, analysis: Analysis, place: Place) -> LatencyTable:
+    """The table whose sum meets what the network takes: whole, and with half of its channels."""
+    half = _half(analysis)
+    if (half == table.units).all():
+        (whole,) = measured(analysis, [], place)
+        return replace(table, factor=whole / max(table.milliseconds(table.units), 1e-9))
+    whole, cut = measured(analysis, [half], place)
+    sums = table.milliseconds(table.units), table.milliseconds(half)
+    factor = (whole - cut) / max(sums[0] - sums[1], 1e-9)
+    rest = float(np.clip(whole / factor - sums[0], _REST[0] * sums[0], _REST[1] * sums[0])) if factor > 0 else 0.0
+    return replace(table, rest=rest, factor=whole / (rest + sums[0]))
+
+
+def _half(analysis: Analysis) -> Array:
+    cost = analysis.cost
+    half = np.maximum(cost.units // 32 * 16, np.minimum(16, cost.units))
+    return np.where(cost.free, half, cost.units)
+
+
+def _timed(
+    analysis: Analysis, matched: Sequence[Matched], block: int, place: Place, until: float
+) -> dict[Piece, dict[Widths, float]]:
+    """Of every piece that matters its milliseconds at the menu of its widths."""
+    total = sum(one.ms for one in matched)
+    share: dict[Piece, float] = defaultdict(float)
+    wanted: dict[Piece, set[Widths]] = defaultdict(set)
+    for one in matched:
+        if one.piece is not None:
+            share[one.piece] += one.ms / total
+            sides = zip(one.piece.whole, (one.reads, one.writes), strict=True)
+            reads, writes = (_levels(full, block, width) for full, width in sides)
+            wanted[one.piece] |= set(itertools.product(reads, writes))
+    chosen = {piece: sorted(pairs) for piece, pairs in wanted.items() if share[piece] >= _NEGLIGIBLE}
+    size = int(np.clip(analysis.cost.weight_bytes(analysis.cost.units), *_BENCH_BYTES))
+    bench = Bench(analysis.graph.opset, size, place.device, place.threads)
+    known = cached(chosen, bench)
+    missing = {piece: pairs for piece, pairs in chosen.items() if piece not in known}
+    new = dict(time_pieces(missing, bench, progress=place.progress, until=until))
+    keep(new, bench)
+    return known | new
+
+
+def _levels(full: int, step: int, width: Width | None) -> list[int]:
+    """Widths of an axis at which a piece is timed, ascending: the ends of stairs, and the whole."""
+    if width is None:
+        return [full]
+    stairs = -(-full // step)
+    found = {min(full, max(1, round(level * stairs)) * step) for level in _LEVELS}
+    return sorted(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Builder:
+    """Tables of nodes from what was timed."""
+
+    analysis: Analysis
+    block: int
+    timed: Mapping[Piece, Mapping[Widths, float]]
+
+    def node(self, one: Matched) -> NodeTable:
+        known = None if one.piece is None else self.timed.get(one.piece)
+        if one.piece is None or not known or not known.get(one.piece.whole):
+            return self._proportional(one)
+        reads, writes = (sorted({pair[side] for pair in known}) for side in (0, 1))
+        whole = known[one.piece.whole]
+        ms = np.zeros((len(reads) + 1, len(writes) + 1))
+        for i, r in enumerate(reads, 1):
+            for j, w in enumerate(writes, 1):
+                ms[i, j] = one.ms * known.get((r, w), whole * r * w / (reads[-1] * writes[-1])) / whole
+        for axis in (0, 1):  # what is narrower takes no longer: a piece that was disturbed is not believed
+            ms[1:, 1:] = np.flip(np.minimum.accumulate(np.flip(ms[1:, 1:], axis), axis), axis)
+        return NodeTable(
+            one.name, self._side(one.reads, reads, self.block), self._side(one.writes, writes, self.block), ms
+        )
+
+    def _side(self, width: Width | None, grid: Sequence[int], step: int) -> Side:
+        if width is None:
+            return fixed_side(len(self.analysis.cost.units), grid[-1])
+        return Side(width.base, width.row, scale(width.full, [Band(tuple(grid), step)]))
+
+    def _proportional(self, one: Matched) -> NodeTable:
+        """Time in proportion to what is read and what is written, in whole blocks."""
+        sides, shares = [], []
+        for width in (one.reads, one.writes):
+            step = self.block if one.blocked else 1
+            full = 1 if width is None else width.full
+            grid = sorted({min(step, full), full})
+            sides.append(self._side(width, grid, step))
+            shares.append(np.array([0.0, *grid]) / full)
+        return NodeTable(one.name, sides[0], sides[1], one.ms * np.outer(*shares))

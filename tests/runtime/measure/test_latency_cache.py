@@ -1,0 +1,71 @@
+"""The cache of timed pieces: kept, merged, and never in the way."""
+
+from __future__ import annotations
+
+import pytest
+from onnx_prune.runtime.measure.latency_cache import cache_folder, cached, keep
+from onnx_prune.runtime.measure.pieces import Bench, Operand, Piece
+
+BENCH = Bench(17, 1 << 20, "cpu", 1)
+
+
+def piece(op="Conv", width=8):
+    return Piece(op, (("group", 1),), (Operand((1, width, 4, 4), ("", "r", "", ""), False, 1),), 4, (width, width))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("ONNX_PRUNE_CACHE", str(tmp_path / "deep" / "cache"))
+    return tmp_path / "deep" / "cache"
+
+
+def test_what_was_timed_is_found_again_and_merged(folder):
+    one, other = piece(), piece(width=16)
+    keep({one: {(8, 8): 0.5, (4, 8): 0.25}}, BENCH)
+    keep({other: {(16, 16): 2.0}}, BENCH)
+    assert cached({one: [(8, 8), (4, 8)], other: [(16, 16)]}, BENCH) == {
+        one: {(8, 8): 0.5, (4, 8): 0.25},
+        other: {(16, 16): 2.0},
+    }
+    assert [path.suffix for path in folder.iterdir()] == [".json"], "one file, nothing temporary"
+
+
+def test_a_width_that_was_not_timed_asks_for_the_piece_again(folder):
+    keep({piece(): {(8, 8): 0.5}}, BENCH)
+    assert cached({piece(): [(8, 8), (4, 8)]}, BENCH) == {}
+
+
+@pytest.mark.parametrize("other", [Bench(17, 64 << 20, "cpu", 1), Bench(17, 1 << 20, "cpu", 2)])
+def test_other_threads_and_networks_of_another_size_are_other_times(folder, other):
+    keep({piece(): {(8, 8): 0.5}}, BENCH)
+    assert cached({piece(): [(8, 8)]}, other) == {}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "another"}', '{"format": "onnx-prune latencies 1"}'])
+def test_a_broken_file_is_measured_anew_and_written_over(folder, text):
+    keep({piece(): {(8, 8): 0.5}}, BENCH)
+    (path,) = folder.iterdir()
+    path.write_text(text)
+    assert cached({piece(): [(8, 8)]}, BENCH) == {}
+    keep({piece(): {(8, 8): 0.75}}, BENCH)
+    assert cached({piece(): [(8, 8)]}, BENCH) == {piece(): {(8, 8): 0.75}}
+
+
+def test_a_folder_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("ONNX_PRUNE_CACHE", str(tmp_path / "file" / "cache"))
+    keep({piece(): {(8, 8): 0.5}}, BENCH)
+    assert cached({piece(): [(8, 8)]}, BENCH) == {}
+
+
+def test_nothing_is_kept_where_the_user_wants_nothing(monkeypatch):
+    monkeypatch.setenv("ONNX_PRUNE_CACHE", "")
+    assert cache_folder() is None
+    keep({piece(): {(8, 8): 0.5}}, BENCH)
+
+
+def test_the_folder_is_where_the_system_keeps_caches(monkeypatch, tmp_path):
+    monkeypatch.delenv("ONNX_PRUNE_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("sys.platform", "linux")
+    assert cache_folder() == tmp_path / "onnx-prune"

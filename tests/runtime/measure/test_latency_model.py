@@ -1,0 +1,106 @@
+"""The latency of a network at any widths: nodes are found again in what ONNX Runtime runs, and the sum is the whole."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import numpy_helper, parser
+from onnx_prune.models.resnet import resnet_cifar
+from onnx_prune.runtime.analysis import analyse
+from onnx_prune.runtime.measure.blocked import block_size
+from onnx_prune.runtime.measure.latency_model import Place, at_widths, measure_table, measured
+from onnx_prune.runtime.measure.optimised import match
+from onnx_prune.runtime.measure.pieces import Bench, pieces, time_pieces
+from onnx_prune.runtime.measure.profile import named, profile
+
+NET = """
+<ir_version: 8, opset_import: ["": 17]>
+g (float[1, 3, 32, 32] x) => (float[1, 10] y)
+<float[64, 3, 3, 3] w1, float[64, 1, 3, 3] wd, float[96, 64, 1, 1] w2, float[10, 96] w3> {
+  a = Conv <pads = [1, 1, 1, 1]> (x, w1)
+  r = Relu (a)
+  d = Conv <group = 64, pads = [1, 1, 1, 1]> (r, wd)
+  s = Sigmoid (d)
+  b = Conv (s, w2)
+  t = Tanh (b)
+  p = GlobalAveragePool (t)
+  f = Flatten (p)
+  y = Gemm <transB = 1> (f, w3)
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def net():
+    model = parser.parse_model(NET)
+    rng = np.random.default_rng(0)
+    for value in model.graph.value_info:
+        shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        model.graph.initializer.append(numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), value.name))
+    return analyse(model)
+
+
+def test_every_node_that_works_has_a_piece_that_follows_its_widths(net):
+    found = pieces(net.groups)
+    assert [(piece.op, piece.whole) for piece in found.values()] == [
+        ("Conv", (3, 64)),
+        ("Conv", (1, 64)),
+        ("Conv", (64, 96)),
+        ("Gemm", (96, 10)),
+    ]
+    depthwise, pointwise, last = list(found.values())[1:]
+    assert [depthwise.shape(o, (1, 16)) for o in depthwise.operands] == [(1, 16, 32, 32), (16, 1, 3, 3)]
+    assert depthwise.attributes_at((1, 16))["group"] == 16
+    assert [pointwise.shape(o, (8, 24)) for o in pointwise.operands] == [(1, 8, 32, 32), (24, 8, 1, 1)]
+    assert [last.shape(o, (5, 10)) for o in last.operands] == [(1, 5), (10, 5)]
+
+
+def test_optimised_nodes_are_found_again_and_nothing_is_counted_twice(net):
+    model = named(net.graph.source)
+    nodes = profile(model, net.feeds, seconds=0.05, device="cpu")
+    matched = match(net.groups, model, nodes)
+    assert sum(one.piece is not None for one in matched) == 4
+    assert len({one.piece for one in matched if one.piece is not None}) == 4
+    by_piece = {one.piece.whole: one for one in matched if one.piece is not None}
+    assert by_piece[64, 96].reads.full == 64
+    assert by_piece[64, 96].writes.full == 96
+    assert by_piece[96, 10].writes is None, "the logits stay"
+    assert all(node.ms > 0 for node in nodes)
+
+
+def test_pieces_are_timed_at_every_width_that_is_asked_for(net):
+    piece = pieces(net.groups)[4]
+    bench = Bench(net.graph.opset, 1 << 20, "cpu")
+    ((_, times),) = time_pieces({piece: [(16, 16), (64, 96)]}, bench)
+    assert times[64, 96] > times[16, 16] > 0
+
+
+def test_the_sum_of_the_nodes_meets_the_whole_network_and_narrow_ones_take_less():
+    analysis = analyse(resnet_cifar(20))
+    place = Place("cpu")
+    table = measure_table(analysis, place)
+    assert len(table.nodes) > 20
+    half = np.where(analysis.cost.free & (analysis.cost.units >= 32), analysis.cost.units // 2, analysis.cost.units)
+    whole, cut = measured(analysis, [half], place, seconds=1.0)
+    assert table.milliseconds(table.units) == pytest.approx(whole, rel=0.4)
+    predicted = table.milliseconds(half) / table.milliseconds(table.units)
+    assert predicted == pytest.approx(cut / whole, abs=0.25)
+    assert predicted < 0.95
+
+
+def test_a_network_at_widths_has_these_widths(net):
+    kept = np.maximum(net.cost.units // 2, 1)
+    kept = np.where(net.cost.free, kept, net.cost.units)
+    dims = {t.name: tuple(t.dims) for t in at_widths(net, kept).graph.initializer}
+    assert dims["w1"] == (32, 3, 3, 3)
+    assert dims["w2"] == (48, 32, 1, 1)
+
+
+def test_the_block_is_one_that_onnx_runtime_has():
+    assert block_size("cpu") in (1, 4, 8, 16)
+
+
+@pytest.mark.gpu
+def test_cuda_is_measured_by_the_same_code(net):
+    table = measure_table(net, Place("cuda"))
+    assert table.milliseconds(table.units) > 0
