@@ -32,7 +32,6 @@ Kind = Literal["once", "steps", "layers", "trim", "soft"]
 KINDS = ("once", "steps", "layers", "trim", "soft")
 _RELATIVE = ("macs", "params", "size")  # budgets that can be approached in steps
 _OF_APPLY = ("seed", "device", "inexact", "replace_head", "measure", "threads")  # settings that `apply` heeds
-_BETWEEN = 1  # epochs behind each layer but the last: ThiNet's schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +39,12 @@ class Schedule:
     """How cuts and training take turns.
 
     once: one cut, then the training. steps: `steps` cuts, each followed by the training, what is kept going down
-    geometrically. layers: the widths of one cut, group by group from the input on, one epoch behind each and the whole
-    training behind the last (ThiNet, Luo et al. 2017, section 3.3). trim: `steps` times the units go whose share of
-    zeros is above mean + one standard deviation of their layer (Network Trimming, Hu et al. 2016, section 3). soft: the
-    whole network is trained, after each epoch the units of smallest l2 norm become zero and may regrow, and in the end
-    they are cut (Soft Filter Pruning, He et al. 2018).
+    geometrically; where the recipe says `updates`, so many steps follow each cut but the last, and its epochs that one
+    (Molchanov et al., ICLR 2017, section 2: few maps, a few updates, again). layers: the widths of one cut, group by
+    group from the input on, one epoch behind each and the whole training behind the last (ThiNet, Luo et al. 2017,
+    section 3.3). trim: `steps` times the units go whose share of zeros is above mean + one standard deviation of their
+    layer (Network Trimming, Hu et al. 2016, section 3). soft: the whole network is trained, after each epoch the units
+    of smallest l2 norm become zero and may regrow, and in the end they are cut (Soft Filter Pruning, He et al. 2018).
     """
 
     kind: Kind = "once"
@@ -112,11 +112,12 @@ def prune_and_finetune(
 
 @dataclass(frozen=True, slots=True)
 class _Round:
-    """One cut, and the training behind it."""
+    """One cut, and the training behind it; judged: whether its best epoch is looked for on the evaluation data."""
 
     budget: Budget | None
-    epochs: int
+    recipe: Recipe
     settings: Mapping[str, Any]
+    judged: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,25 +155,32 @@ class _Turns:
 
     def in_rounds(self, schedule: Schedule) -> Trained:
         model, plans, tuned = self.original, [], []
-        for number, step in enumerate(self._rounds(schedule), 1):
+        rounds = self._rounds(schedule)
+        for number, step in enumerate(rounds, 1):
             cut, plan = self._cut(model, step, number)
             if plans and not plan.removed:
-                break  # nothing is left to trim
+                if schedule.kind == "trim":
+                    break  # nothing is left to trim
+                if number < len(rounds):
+                    continue  # the cut before went as far already
             plans.append(plan)
-            tuned.append(self._tuned(cut, replace(self.recipe, epochs=step.epochs), number))
+            tuned.append(self._tuned(cut, step, number))
             model = tuned[-1].model
         return Trained(self._result(model, plans), tuple(tuned))
 
     def _rounds(self, schedule: Schedule) -> list[_Round]:
-        epochs, settings = self.recipe.epochs, dict(self.settings)
+        recipe, settings = self.recipe, dict(self.settings)
         if schedule.kind == "layers":
             return self._by_layers()
         if schedule.kind == "trim":
             trim = {"preset": "apoz", **settings}
-            return [_Round(self.budget, epochs, trim) for _ in range(schedule.steps)]
+            return [_Round(self.budget, recipe, trim) for _ in range(schedule.steps)]
         if schedule.steps == 1:
-            return [_Round(self.budget, epochs, settings)]
-        return [_Round(share, epochs, settings) for share in self._shares(schedule.steps)]
+            return [_Round(self.budget, recipe, settings)]
+        *between, last = self._shares(schedule.steps)
+        some = replace(recipe.between(), updates=recipe.updates) if recipe.updates else recipe
+        rounds = [_Round(share, some, settings, judged=not recipe.updates) for share in between]
+        return [*rounds, _Round(last, replace(recipe, updates=0), settings)]
 
     def _shares(self, steps: int) -> list[Budget]:
         """Budgets of which each keeps the same share of what the one before has left."""
@@ -202,7 +210,7 @@ class _Turns:
         return [
             _Round(
                 _widths([group]),
-                self.recipe.epochs if group is cut[-1] else _BETWEEN,
+                self.recipe if group is cut[-1] else self.recipe.between(),
                 {**given, "allocation": "uniform"},
             )
             for group in cut
@@ -220,14 +228,14 @@ class _Turns:
         return result.model, result.plan
 
     def _tuned(
-        self, cut: onnx.ModelProto, recipe: Recipe, number: int, after_epoch: AfterEpoch | None = None
+        self, cut: onnx.ModelProto, step: _Round, number: int, after_epoch: AfterEpoch | None = None
     ) -> FineTuned:
         from ..runtime.torch.training.finetune import finetune
 
         return finetune(
             cut,
-            self.examples,
-            recipe,
+            self.examples if step.judged else replace(self.examples, evaluation=None),
+            step.recipe,
             keeping=replace(self.keeping, folder=self._folder(number)),
             device=cast("Device", self.settings.get("device", "auto")),
             watch=self.watch,
@@ -268,7 +276,7 @@ class _Turns:
         ).plan
         tuned = self._tuned(
             self.original,
-            replace(self.recipe, average=0.0),
+            _Round(self.budget, replace(self.recipe, average=0.0), self.settings),
             1,
             softener(analyse(self.original).groups, plan, self.recipe.epochs),
         )

@@ -14,6 +14,7 @@ from .checks import check_outputs
 from .endings import print_json
 from .options import DEVICE, IMAGES, JSON, SEED, options, preprocessing
 from .progress import Progress, progress_shown
+from .recipe_options import NAMES, RECIPE, make_recipe
 
 if TYPE_CHECKING:
     import onnx
@@ -24,38 +25,18 @@ if TYPE_CHECKING:
     from ..runtime.session import Device
     from ..runtime.torch.training.finetune import FineTuned, Keeping, Watch
     from ..runtime.torch.training.loop import Epoch
-    from ..runtime.torch.training.recipe import Recipe
 
-# Flag -> field of the recipe.
-_NUMBERS = {
-    "epochs": (int, "Passes over the training data. Default: 5."),
-    "batch": (int, "Samples a step, over all processes. Default: 128."),
-    "rate": (float, "The highest learning rate. Default: 0.004."),
-    "temperature": (float, "Of the teacher's soft targets. Default: 4."),
-    "labels": (float, "Weight of the labels; the teacher has the rest. Default: 0.1."),
-    "features": (float, "Weight of the difference from the teacher's inner tensors. Default: 0."),
-    "average": (float, "Decay of a moving average of the weights that is kept instead, such as 0.999."),
-    "clip": (float, "Largest norm of the gradient, 0 for any. Default: 5."),
-}
-RECIPE = options(
-    *(click.option(f"--{name}", type=kind, help=text) for name, (kind, text) in _NUMBERS.items()),
-    click.option("--augment", help="Of crop,flip,cutout,mixup; none. Default: crop,flip for images."),
-    click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="Default: what pays here."),
-    click.option("--frozen-batch-norm", is_flag=True, help="Put no BatchNormalization back for the training."),
-    click.option("--resume", is_flag=True, help="Continue a run of the same output that was stopped or killed."),
-)
-
-
+_RESUME = click.option("--resume", is_flag=True, help="Continue a run of the same output that was stopped or killed.")
 IN_TURNS = options(
     click.option("--finetune", "train", help="Training data: fine-tune the result, taught by MODEL; labels help."),
-    *(click.option(f"--{n}", type=_NUMBERS[n][0], help=_NUMBERS[n][1]) for n in ("epochs", "batch", "rate")),
+    RECIPE,
     click.option(
         "--schedule",
         type=click.Choice(["once", "steps", "layers", "trim", "soft"]),
         help="Cuts and trainings: one cut; --steps of them; layer by layer; trimming; zeroing softly while training.",
     ),
-    click.option("--steps", type=int, help="How many cuts, each followed by a training of --epochs."),
-    click.option("--resume", is_flag=True, help="Continue a fine-tuning that was stopped or killed."),
+    click.option("--steps", type=int, help="How many cuts, each followed by a training of --epochs or --updates."),
+    _RESUME,
 )
 
 
@@ -66,6 +47,7 @@ IN_TURNS = options(
 @click.option("--evaluate", "evaluation", help="Data to measure on after each epoch: the best epoch is kept.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: MODEL's name with .tuned.onnx.")
 @RECIPE
+@_RESUME
 @IMAGES
 @SEED
 @DEVICE
@@ -103,25 +85,16 @@ def finetune(model: Path, teacher: Path | None, output: Path | None, as_json: bo
     print_json(shown) if as_json else _print(tuned, accuracy, target)
 
 
-def make_recipe(given: dict[str, Any]) -> Recipe:
-    """What the flags say, and the defaults."""
-    from ..runtime.torch.training.recipe import Recipe
-
-    chosen = {name: given[name] for name in (*_NUMBERS, "precision") if given.get(name) is not None}
-    if given.get("augment") is not None:
-        chosen["augment"] = tuple(word for word in given["augment"].split(",") if word not in ("", "none"))
-    return Recipe(**chosen, seed=given["seed"], batch_norm=not given.get("frozen_batch_norm"))
-
-
 def check_in_turns(given: dict[str, Any]) -> None:
     """Raise UsageError where flags of the training are given without it, or more processes than cuts can share."""
     from ..passes.errors import UsageError
 
     if given["train"] is None:
-        for name in ("epochs", "batch", "rate", "schedule", "steps", "resume"):
+        for name in (*NAMES, "schedule", "steps", "resume"):
             if given[name]:
+                flag = name.removesuffix("_file").replace("_", "-")
                 raise UsageError(
-                    f"--{name} is for fine-tuning", where="the main command", fix="give --finetune DATA as well"
+                    f"--{flag} is for fine-tuning", where="the main command", fix="give --finetune DATA as well"
                 )
     elif int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError(

@@ -59,6 +59,32 @@ def test_steps_are_cuts_of_their_own(stepped):
     assert stepped[1].count("cutting") == 3  # two, and that of the original to the same channels
 
 
+def test_between_cuts_come_a_few_updates_and_behind_the_last_the_epochs():
+    told = []
+    recipe = Recipe(epochs=2, updates=3, batch=50, rate=0.01)
+    trained = run(Schedule("steps", 3), recipe, evaluation=TEST, watch=Watch(epoch=told.append))
+    assert [len(tuned.epochs) - 1 for tuned in trained.rounds] == [1, 1, 2]
+    assert trained.result.report.macs[1] <= 0.4 * trained.result.report.macs[0]
+    assert [row.score is None for row in told] == [True] * 4 + [False] * 3
+    few, whole = trained.rounds[0].epochs[1], trained.rounds[2].epochs[1]
+    assert few.seconds < whole.seconds  # 3 steps, not 8
+
+
+def test_a_step_that_finds_nothing_to_remove_does_not_end_the_others():
+    """Steps finer than a unit: some cuts are those of the step before, and the last still meets the budget."""
+    trained = run(
+        Schedule("steps", 8),
+        Recipe(epochs=1, updates=1, batch=50),
+        budget=Budget(macs=0.97),
+        criterion="l2",
+        allocation="uniform",
+        reconstruct="none",
+        align=8,
+    )
+    assert trained.result.report.macs[1] <= 0.97 * trained.result.report.macs[0]
+    assert 1 <= len(trained.rounds) < 8
+
+
 def test_steps_keep_the_same_share_each(tmp_path):
     def stop(row):
         raise KeyboardInterrupt

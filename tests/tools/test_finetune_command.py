@@ -8,7 +8,10 @@ import sys
 import onnx
 import pytest
 from onnx_prune import models
+from onnx_prune.runtime.torch.training.recipe import Recipe
 from onnx_prune.tools import finetune_command as training
+from onnx_prune.tools.cli import cli
+from onnx_prune.tools.recipe_options import NAMES, make_recipe
 
 TEST, CALIBRATION = (str(path) for path in models.digits_data())
 QUICK = ["--epochs", "1", "--batch", "100"]
@@ -90,3 +93,54 @@ def test_without_torch_the_extra_is_named(run, monkeypatch):
     code, _, err = run("finetune", "digits.onnx", "--train", CALIBRATION)
     assert code == 2
     assert "pip install onnx-prune[torch]" in err
+
+
+def test_the_main_command_and_finetune_take_the_same_recipe(run, files):
+    prune, finetune = (cli.commands[name] for name in ("prune", "finetune"))
+    flags = [{o for p in command.params for o in p.opts} for command in (prune, finetune)]
+    wanted = {
+        "--labels",
+        "--decay",
+        "--momentum",
+        "--milestones",
+        "--schedule-rate",
+        "--augment",
+        "--batch",
+        "--recipe",
+    }
+    assert wanted <= flags[0]
+    recipe = {o for p in finetune.params if p.name in NAMES for o in p.opts}
+    assert recipe <= flags[0] & flags[1]
+    assert len(recipe) == len(NAMES)
+
+
+def test_flags_come_before_the_file_and_the_file_before_the_defaults(tmp_path):
+    file = tmp_path / "paper.toml"
+    file.write_text("epochs = 40\nrate = 0.001\nlabels = 1\nmilestones = [20]\n", encoding="utf-8")
+    given = dict.fromkeys(NAMES) | {"seed": 3, "recipe_file": file, "epochs": 2, "augment": "none", "momentum": 0.5}
+    assert make_recipe(given) == Recipe(
+        epochs=2, rate=0.001, labels=1.0, milestones=(20,), schedule_rate="steps", augment=(), momentum=0.5, seed=3
+    )
+
+
+def test_cross_entropy_by_a_file_in_one_command(run, files, tmp_path):
+    file = tmp_path / "paper.toml"
+    file.write_text('epochs = 1\nbatch = 100\nlabels = 1\nschedule_rate = "constant"\nmomentum = 0\n', encoding="utf-8")
+    code, out, err = run(
+        "digits.onnx",
+        "--preset",
+        "li",
+        "--calibration",
+        "none",
+        "--finetune",
+        CALIBRATION,
+        "--recipe",
+        str(file),
+        "--no-latency",
+        "--json",
+    )
+    assert code == 0, err
+    assert json.loads(out)["macs"][1] > 0
+    code, _, err = run("digits.onnx", "--recipe", str(file))
+    assert code == 2
+    assert "--recipe is for fine-tuning" in err

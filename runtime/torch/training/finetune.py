@@ -240,7 +240,7 @@ def _train(
                 kept = time.perf_counter()
             return asked()
 
-        while training.epoch < training.recipe.epochs:
+        while training.epoch < training.rounds:
             if training.run_epoch(tick, watch.stage):
                 if checkpoint is not None:
                     checkpoint.save(training.state())

@@ -67,6 +67,8 @@ class Training:
         self.device = data.device
         self.half = in_bfloat16(recipe, self.device)
         self.steps = max(data.samples.count // recipe.batch, 1)  # an epoch; a rest that fills no batch waits
+        self.updates = recipe.updates or recipe.epochs * self.steps
+        self.rounds = -(-self.updates // self.steps)  # epochs, the last of which may be a part of one
         self.objective, self.features = self._look()
         self.optimiser = make_optimiser(self.student, recipe)
         self.epoch, self.step = 0, 0  # those that are finished
@@ -108,7 +110,7 @@ class Training:
         rng = np.random.default_rng((self.recipe.seed, self.epoch))
         order, size = rng.permutation(self.data.samples.count), self.recipe.batch
         part = self.processes.part(min(size, len(order)))
-        steps = range(self.step, self.steps)
+        steps = range(self.step, min(self.steps, self.updates - self.epoch * self.steps))
         shares = [self.data.share(order[s * size : (s + 1) * size], part, self._rng(s)) for s in steps]
         told = 0.0
         for inputs, labels in self.data.batches(shares):
@@ -126,7 +128,7 @@ class Training:
     def _take_step(self, inputs: Sequence[Tensor], labels: Labels | None, stop: bool) -> bool:
         """Forward, backward, gradients summed over the processes, one step; whether any process was asked to stop."""
         torch.manual_seed(int(self._rng(self.step).integers(2**62)) + self.processes.rank)  # Dropout in the graph
-        rate = self.recipe.rate_at(self.epoch * self.steps + self.step, self.recipe.epochs * self.steps)
+        rate = self.recipe.rate_at(self.epoch * self.steps + self.step, self.updates)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.student.train()
@@ -285,11 +287,11 @@ class Training:
     def _line(self) -> str:
         """How far it is, for a person."""
         loss, right, samples = self.sums.tolist()
-        left = (self.recipe.epochs - self.epoch) * self.steps - self.step
+        left = self.updates - self.epoch * self.steps - self.step
         seconds = (time.perf_counter() - self._started) / max(self._done, 1) * left
         accuracy = f", {right / samples:.1%} right" if any(self.objective.classifies) else ""
         return (
-            f"fine-tuning: epoch {self.epoch + 1} of {self.recipe.epochs}, {self.step / self.steps:.0%}, "
+            f"fine-tuning: epoch {self.epoch + 1} of {self.rounds}, {self.step / self.steps:.0%}, "
             f"loss {loss / samples:.4f}{accuracy}, {seconds // 60:.0f}:{seconds % 60:02.0f} left"
         )
 

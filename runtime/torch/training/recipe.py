@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 from ....passes.errors import UsageError
 from .augment import WORDS
 
 Precision = Literal["auto", "float32", "bfloat16"]
+RateSchedule = Literal["cosine", "constant", "steps"]
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Stochastic gradient descent with Nesterov's momentum; the rate rises for the first steps, then falls to zero.
+    """Stochastic gradient descent with Nesterov's momentum; the rate rises for the first steps, then goes its way.
 
-    epochs: passes over the training data; batch: samples a step, over all processes; rate: the highest learning rate;
-    warmup: share of the steps in which it rises; momentum, decay: of the optimiser, decay not of biases and scales.
+    epochs: passes over the training data; updates: so many steps instead, 0 for epochs; batch: samples a step, over all
+    processes; rate: the highest learning rate; warmup: share of the steps in which it rises; schedule_rate: what it
+    does then: "cosine" to zero, "constant", or "steps": times gamma at each of the milestones, in epochs. momentum,
+    decay: of the optimiser, decay not of biases and scales.
     temperature: of the teacher's soft targets; labels: weight of the cross-entropy with the labels, the teacher has the
     rest; features: weight of the difference from the teacher's inner tensors.
     average: decay of a moving average of the weights that takes their place in the end, 0 for none; clip: largest norm
@@ -27,9 +30,13 @@ class Recipe:
     """
 
     epochs: int = 5
+    updates: int = 0
     batch: int = 128
     rate: float = 0.004
     warmup: float = 0.05
+    schedule_rate: RateSchedule = "cosine"
+    milestones: tuple[float, ...] = ()
+    gamma: float = 0.1
     momentum: float = 0.9
     decay: float = 5e-4
     temperature: float = 4.0
@@ -48,20 +55,46 @@ class Recipe:
             if not (low <= value <= high and math.isfinite(value)):
                 wanted = f"at least {low}" if high == math.inf else f"from {low} to {high}"
                 raise UsageError(f"{value} is out of range", where=f"--{name}", fix=f"give a number of {wanted}")
+        if (self.schedule_rate == "steps") != bool(self.milestones):
+            raise UsageError(
+                f"a rate that goes in {self.schedule_rate}, and milestones {list(self.milestones)}",
+                where="--schedule-rate",
+                fix="give --milestones 160,240 with --schedule-rate steps, and neither with the others",
+            )
+        _one_of("schedule_rate", self.schedule_rate, get_args(RateSchedule))
+        _one_of("precision", self.precision, get_args(Precision))
         for word in self.augment or ():
             if word not in WORDS:
                 raise UsageError(f"there is no '{word}'", where="--augment", fix=f"choose among {', '.join(WORDS)}")
 
+    def between(self) -> Recipe:
+        """The recipe of one epoch between two cuts: milestones, which it would not reach, are left out."""
+        constant = {"milestones": (), "schedule_rate": "constant"} if self.milestones else {}
+        return replace(self, epochs=1, updates=0, **constant)
+
     def rate_at(self, step: int, steps: int) -> float:
-        """The learning rate of a step: linear up to `rate`, then rate * (1 + cos(pi * progress)) / 2."""
+        """The learning rate of a step of `steps`: linear up to `rate`, then what `schedule_rate` says.
+
+        cosine: rate * (1 + cos(pi * progress)) / 2; steps: rate * gamma^(milestones that are passed).
+        """
         rising = round(self.warmup * steps)
         if step < rising:
             return self.rate * (step + 1) / (rising + 1)
+        if self.schedule_rate != "cosine":
+            epoch = step / max(steps, 1) * self.epochs
+            return self.rate * self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
         return self.rate * (1 + math.cos(math.pi * (step - rising) / max(steps - rising, 1))) / 2
+
+
+def _one_of(name: str, value: str, words: tuple[str, ...]) -> None:
+    if value not in words:
+        raise UsageError(f"{name} is {value!r}", where="the recipe", fix=f"choose one of {', '.join(words)}")
 
 
 _BOUNDS = (
     ("epochs", 1, math.inf),
+    ("updates", 0, math.inf),
+    ("gamma", 0, 1),
     ("batch", 1, math.inf),
     ("rate", 0, math.inf),
     ("warmup", 0, 1),

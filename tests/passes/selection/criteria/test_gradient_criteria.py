@@ -54,7 +54,25 @@ def test_the_activation_form_of_taylor_is_the_mean_size_over_the_group_s_norm(ch
     ranking = ranked(Taylor(form="activation"), chain)
     assert ranking.order.tolist() == [3, 0, 1, 2]
     np.testing.assert_allclose(ranking.harm, np.cumsum([0.5, 1, 2, 2]) / np.sqrt(0.25 + 1 + 4 + 4), rtol=1e-15)
-    assert not ranking.comparable
+    assert ranking.comparable, "the paper's norm is what makes groups comparable"
+
+
+def test_taylor_takes_the_flops_of_a_map_off_its_score(chain):
+    """conv0: 2 * 4 positions * (3 + 1), conv1: 2 * 4 * (4 + 1); one order over both groups, least first."""
+    gradients = {"conv0": U, "conv1": U[:, ::-1]}
+    evidence, weight = Evidence(chain, gradients=gradients), 3e4
+    harms = {name: Taylor(form="activation", flops=weight).rank(chain[name], evidence) for name in gradients}
+    size = np.array([1, 2, 2, 0.5]) / np.sqrt(1 + 4 + 4 + 0.25)
+    scores = {"conv0": size - weight * 32e-6, "conv1": size[::-1] - weight * 40e-6}
+    found = {name: np.empty(4) for name in scores}
+    for name, ranking in harms.items():
+        found[name][ranking.order] = np.diff(ranking.harm, prepend=0)
+        assert ranking.comparable
+        assert (ranking.harm >= 0).all()
+    both, wanted = (np.concatenate([values["conv0"], values["conv1"]]) for values in (found, scores))
+    np.testing.assert_allclose(both - both[0], wanted - wanted[0], atol=1e-12)
+    kept = allocate(cost_model(chain), harms, Budget(channels=0.5), method=Global(protect=0))
+    assert dict(zip([g.name for g in chain.groups], kept.tolist(), strict=True))["conv1"] < 3
 
 
 def test_fisher_is_half_the_mean_square(chain):
@@ -101,6 +119,15 @@ def test_losses_are_compared_over_groups_as_they_are(chain):
     assert kept[Fisher]["conv0"] == 3
     assert kept[Fisher]["conv1"] == 1
     assert kept[Taylor]["conv0"] == kept[Taylor]["conv1"] == 2  # each group by its own norm
+
+
+def test_the_l2_norm_of_taylor_survives_the_one_ranking_of_all(chain):
+    """Over the l2 norms conv0's weak units are the least, 0.27 against 0.29; over the means conv1's, 0.62 to 0.63."""
+    evidence = Evidence(chain, gradients={"conv0": np.array([[10.0, 3, 3, 3]]), "conv1": np.array([[2, 0.9, 2, 0.9]])})
+    rankings = rank_groups(Taylor(form="activation"), evidence)
+    kept = allocate(cost_model(chain), rankings, Budget(channels=6 / 8), method=Global())
+    widths = dict(zip([g.name for g in chain.groups], kept.tolist(), strict=True))
+    assert (widths["conv0"], widths["conv1"]) == (2, 4)
 
 
 def test_a_group_without_gates_is_ranked_by_its_weights(chain):

@@ -1,0 +1,49 @@
+"""A recipe as a TOML file: the fields of `Recipe` by their names, `rate = 0.01` or `milestones = [160, 240]`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_origin, get_type_hints
+
+from ....passes.errors import ReadError, UsageError
+from .recipe import Recipe
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pyright: ignore[reportMissingImports] - installed below 3.11 alone
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Field -> value, for `Recipe(**values)`; dashes in names are underscores.
+
+    Raises ReadError for what is no TOML file, UsageError for a name or a value that a recipe does not have.
+    """
+    try:
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ReadError("the recipe cannot be read", where=f"{path}: {error}", fix="give a TOML file") from None
+    hints = get_type_hints(Recipe)
+    kinds = {field.name: hints[field.name] for field in fields(Recipe)}
+    return {(name := key.replace("-", "_")): _value(path, name, value, kinds) for key, value in given.items()}
+
+
+def _value(path: Path, name: str, value: object, kinds: dict[str, Any]) -> object:
+    if name not in kinds:
+        raise UsageError(f"a recipe has no '{name}'", where=str(path), fix=f"it has {', '.join(kinds)}")
+    kind = kinds[name]
+    if name in {"augment", "milestones"}:
+        part = str if name == "augment" else int | float
+        if isinstance(value, list) and all(isinstance(v, part) and not isinstance(v, bool) for v in value):
+            return tuple(value)
+    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif kind in (int, bool) and type(value) is kind:
+        return value
+    elif get_origin(kind) is not None and isinstance(value, str):
+        return value  # one of a few words, which Recipe checks
+    wanted = {"augment": "a list of words", "milestones": "a list of numbers", int: "a whole number", float: "a number"}
+    fix = wanted.get(name) or wanted.get(kind) or ("true or false" if kind is bool else "a word")
+    raise UsageError(f"{name} = {value!r}", where=str(path), fix=f"give {fix}")

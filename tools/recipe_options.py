@@ -1,0 +1,72 @@
+"""The flags of a training, the same wherever one is asked for, and the recipe that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import options
+
+if TYPE_CHECKING:
+    from ..runtime.torch.training.recipe import Recipe
+
+# Flag -> field of the recipe.
+_NUMBERS = {
+    "epochs": (int, "Passes over the training data. Default: 5."),
+    "updates": (int, "So many steps instead of --epochs; with --schedule steps after every cut but the last."),
+    "batch": (int, "Samples a step, over all processes. Default: 128."),
+    "rate": (float, "The highest learning rate. Default: 0.004."),
+    "warmup": (float, "Share of the steps in which the rate rises. Default: 0.05."),
+    "gamma": (float, "Factor of the rate at each milestone. Default: 0.1."),
+    "momentum": (float, "Of the optimiser. Default: 0.9."),
+    "decay": (float, "Of the weights, not of biases and scales. Default: 0.0005."),
+    "temperature": (float, "Of the teacher's soft targets. Default: 4."),
+    "labels": (float, "Weight of the labels; the teacher has the rest: 1 is cross-entropy alone. Default: 0.1."),
+    "features": (float, "Weight of the difference from the teacher's inner tensors. Default: 0."),
+    "average": (float, "Decay of a moving average of the weights that is kept instead, such as 0.999."),
+    "clip": (float, "Largest norm of the gradient, 0 for any. Default: 5."),
+}
+_WORDS = ("precision", "schedule_rate")
+NAMES = (*_NUMBERS, *_WORDS, "milestones", "augment", "frozen_batch_norm", "recipe_file")  # of the parsed flags
+RECIPE = options(
+    *(click.option(f"--{name}", type=kind, help=text) for name, (kind, text) in _NUMBERS.items()),
+    click.option(
+        "--schedule-rate",
+        type=click.Choice(["cosine", "constant", "steps"]),
+        help="How the rate goes on after the warm-up. Default: cosine to zero, or steps with --milestones.",
+    ),
+    click.option("--milestones", help="Epochs at which the rate falls to --gamma of itself: 160,240."),
+    click.option("--augment", help="Of crop,flip,cutout,mixup; none. Default: crop,flip for images."),
+    click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="Default: what pays here."),
+    click.option("--frozen-batch-norm", is_flag=True, help="Put no BatchNormalization back for the training."),
+    click.option(
+        "--recipe",
+        "recipe_file",
+        type=click.Path(path_type=Path),
+        help="A TOML file with any of these (rate = 0.01); flags come before it.",
+    ),
+)
+
+
+def make_recipe(given: Mapping[str, Any]) -> Recipe:
+    """What the flags say, then the file, then the defaults. Raises UsageError, or ReadError for the file."""
+    from ..runtime.torch.training.recipe import Recipe
+    from ..runtime.torch.training.recipe_file import read_recipe
+    from .scores import numbers
+
+    chosen: dict[str, Any] = {"seed": given["seed"]}
+    if given.get("recipe_file") is not None:
+        chosen |= read_recipe(given["recipe_file"])
+    chosen |= {name: given[name] for name in (*_NUMBERS, *_WORDS) if given.get(name) is not None}
+    if given.get("milestones") is not None:
+        chosen["milestones"] = tuple(numbers(given["milestones"], "--milestones", float))
+    if chosen.get("milestones"):
+        chosen.setdefault("schedule_rate", "steps")
+    if given.get("augment") is not None:
+        chosen["augment"] = tuple(word for word in given["augment"].split(",") if word not in ("", "none"))
+    if given.get("frozen_batch_norm"):
+        chosen["batch_norm"] = False
+    return Recipe(**chosen)
