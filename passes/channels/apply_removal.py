@@ -21,14 +21,13 @@ def apply_removal(labelled: LabelledGraph, removed: Array) -> Graph:
     graph = labelled.graph.copy()
     cut = Cut(graph, labelled, removed)
     edit_constants(graph, labelled, removed, cut.compress)
-    nodes = list(graph.gs.nodes)
-    for index, node in enumerate(nodes):
-        cut.begin(index, node)
+    for index, node in enumerate(list(graph.gs.nodes)):
+        cut.begin(index)
         rule = find_rule(node)
         if rule is not None and rule.rewrite is not None and cut.any_touched():
             rule.rewrite(cut)
     for index, position in labelled.frozen:
-        cut.begin(index, nodes[index])
+        cut.begin(index)
         cut.freeze(position)
     cut.finish()
     return graph

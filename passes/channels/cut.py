@@ -7,66 +7,45 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from ..graph.model import Graph, constant_values
+from ..graph.model import Graph
 from ..graph.values import DYNAMIC, TAINTED
 from .constants import kept
 from .labels import Axes, ConstantAxes, LabelledGraph
+from .node_view import NodeView
 
 Array = np.ndarray
 _FAR = 2**31 - 1  # a bound beyond every axis
 
 
-class Cut:
-    """What a rule's rewrite may ask and change; one node at a time."""
+class Cut(NodeView):
+    """What a rule's rewrite may ask and change; one node at a time.
+
+    graph: a copy of the labelled one
+    removed: one bool a label
+    node: of the copy, the one that is changed
+    """
 
     def __init__(self, graph: Graph, labelled: LabelledGraph, removed: Array) -> None:
-        self.graph, self.labelled, self.removed = graph, labelled, removed
+        super().__init__(labelled)
+        self.graph, self.removed = graph, removed
         self.opset = graph.opset
-        self.index = -1
         self.node: gs.Node = gs.Node("")
+        self._nodes = list(graph.gs.nodes)
         self._names = graph.names()
         self._replaced: list[gs.Tensor] = []
         self._new: list[tuple[gs.Node, list[gs.Node]]] = []
         self._settled: set[tuple[int, int]] = set()
 
-    def begin(self, index: int, node: gs.Node) -> None:
-        self.index, self.node = index, node
+    def begin(self, index: int) -> None:
+        super().begin(index)
+        self.node = self._nodes[index]
 
-    # --- what a rewrite asks ----------------------------------------------------------------------------------------
+    # --- what a rewrite asks, beside what a NodeView says: labels and numbers before the cut -------------------------
 
     @property
     def note(self) -> Axes:
         """The labels that the rule noted in its sweep."""
         return self.labelled.notes[self.index]
-
-    def axes(self, position: int) -> Axes:
-        """The labels of an input, before the cut."""
-        name = self.labelled.graph.gs.nodes[self.index].inputs[position].name
-        if name in self.labelled.axes:
-            return self.labelled.axes[name]
-        for use in ("", self.node.outputs[0].name):
-            if (name, use) in self.labelled.constants:
-                return self.labelled.constants[name, use].labels
-        return ()
-
-    input_axes = axes
-
-    def output_axes(self, position: int = 0) -> Axes:
-        return self.labelled.axes[self.node.outputs[position].name]
-
-    def has(self, position: int) -> bool:
-        return position < len(self.node.inputs) and bool(self.node.inputs[position].name)
-
-    def value(self, position: int) -> Array | None:
-        """The numbers of a small input, before the cut."""
-        if not self.has(position):
-            return None
-        tensor = self.labelled.graph.gs.nodes[self.index].inputs[position]
-        known = self.labelled.facts.values.get(tensor.name)
-        return constant_values(tensor) if known is None else known
-
-    def kind(self, position: int) -> Array | None:
-        return self.labelled.kinds.get(self.labelled.graph.gs.nodes[self.index].inputs[position].name)
 
     def kept(self, labels: Array) -> Array:
         return kept(labels, self.removed)
@@ -111,7 +90,7 @@ class Cut:
             assert not any(self.touched(a) for a in axes.values()), f"{self.node.op} has a computed size"
             return
         flat = np.ravel(known).astype(np.int64)
-        bits = np.zeros(flat.shape, np.uint8) if kind is None else np.ravel(kind)
+        bits = np.ravel(kind)
         if not any(self.touched(a) for a in axes.values()) and not (bits & TAINTED).any():
             return
         fixed: dict[int, int] = {}
@@ -128,7 +107,7 @@ class Cut:
         self._patch(position, flat, known.shape, bits, fixed, scaled)
 
     def _same_as_input(self, axis: int, labels: Array) -> bool:
-        data = self.input_axes(0)
+        data = self.axes(0)
         return axis < len(data) and self.size(data[axis]) == self.size(labels)
 
     def _patch(
@@ -170,7 +149,6 @@ class Cut:
             return
         known, kind = self.value(position), self.kind(position)
         assert known is not None
-        assert kind is not None
         if not (kind & DYNAMIC).any():
             self.set_input(position, known)
             return
@@ -233,7 +211,7 @@ class Cut:
         return gs.Constant(self._fresh("operand"), values)
 
     def _fresh(self, what: str) -> str:
-        return self._names.fresh(f"{self.node.name or self.node.outputs[0].name}_pruned_{what}")
+        return self._names.fresh(f"{self.name}_pruned_{what}")
 
     def finish(self) -> None:
         """Insert the new nodes, drop those that only served a replaced operand, forget stale shapes."""

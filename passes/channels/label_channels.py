@@ -25,7 +25,7 @@ def label_channels(graph: Graph, facts: Facts, *, inexact: bool = False) -> Labe
     sweep = Sweep(graph, facts, inexact=inexact)
     tensors = graph.gs.tensors()
     for index, node in enumerate(graph.gs.nodes):
-        sweep.begin(index, node)
+        sweep.begin(index)
         _pin_captured(sweep, tensors)
         _visit(sweep, find_rule(node))
     _pin_outputs(sweep)

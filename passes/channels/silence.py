@@ -13,7 +13,8 @@ from onnx import helper
 
 from ..graph.model import Graph
 from .constants import edit_constants, gone, kept
-from .labels import Axes, ConstantAxes, LabelledGraph, Mask
+from .labels import ConstantAxes, LabelledGraph, Mask
+from .node_view import NodeView
 
 Array = np.ndarray
 
@@ -40,55 +41,48 @@ def silence(labelled: LabelledGraph, removed: Array) -> Graph:
 
     edit_constants(graph, labelled, silenced, zero)
     for mask in labelled.masks:
+        twin.begin(mask.node)
         twin.mask(mask)
     for index in sorted({index for index, coupled in labelled.coupled if gone(coupled, removed).any()}):
-        twin.narrow(index)
+        twin.begin(index)
+        twin.narrow()
     return graph
 
 
-class _Twin:
+class _Twin(NodeView):
     """Nodes put around those of a copy of the labelled graph."""
 
     def __init__(self, graph: Graph, labelled: LabelledGraph, removed: Array) -> None:
-        self.graph, self.labelled, self.removed = graph, labelled, removed
+        super().__init__(labelled)
+        self.graph, self.removed = graph, removed
         self._nodes = list(graph.gs.nodes)
         self._names = graph.names()
 
     def mask(self, mask: Mask) -> None:
         """Zeros along one axis of an input."""
-        axes, node = self._axes(mask.node, mask.input), self._nodes[mask.node]
+        axes, node = self.axes(mask.input), self._nodes[self.index]
         zeros = gone(axes[mask.axis], self.removed)
         if not zeros.any():
             return
         shape = [1] * len(axes)
         shape[mask.axis] = -1
-        name = self.labelled.graph.gs.nodes[mask.node].inputs[mask.input].name
+        name = self.original.inputs[mask.input].name
         dtype = helper.tensor_dtype_to_np_dtype(self.labelled.facts.dtypes.get(name, 1))
         node.inputs[mask.input] = self._put("Mul", node.inputs[mask.input], (~zeros).astype(dtype).reshape(shape), node)
 
-    def narrow(self, index: int) -> None:
+    def narrow(self) -> None:
         """Let the node see the kept channels only; in the place of the others its results repeat the first."""
-        node = self._nodes[index]
+        node = self._nodes[self.index]
         for position, tensor in enumerate(node.inputs):
-            for axis, labels in enumerate(self._axes(index, position) if tensor.name else ()):
+            for axis, labels in enumerate(self.axes(position) if tensor.name else ()):
                 left = np.flatnonzero(kept(labels, self.removed))
                 if len(left) < len(labels):
                     node.inputs[position] = self._put("Gather", node.inputs[position], left, node, axis=axis)
-        for position, tensor in enumerate(node.outputs):
-            for axis, labels in enumerate(self.labelled.axes.get(tensor.name, ())):
+        for position in range(len(node.outputs)):
+            for axis, labels in enumerate(self.output_axes(position)):
                 left = kept(labels, self.removed)
                 if not left.all():
                     self._spread(node, position, np.where(left, np.cumsum(left) - 1, 0), axis)
-
-    def _axes(self, index: int, position: int) -> Axes:
-        original = self.labelled.graph.gs.nodes[index]
-        name = original.inputs[position].name
-        if name in self.labelled.axes:
-            return self.labelled.axes[name]
-        uses = (
-            constant for use in ("", original.outputs[0].name) if (constant := self.labelled.constants.get((name, use)))
-        )
-        return next((constant.labels for constant in uses), ())
 
     def _put(self, op: str, tensor: gs.Tensor, operand: Array, before: gs.Node, **attrs: int) -> gs.Tensor:
         output = gs.Variable(self._names.numbered("silenced"))

@@ -16,6 +16,7 @@ from scipy.sparse.csgraph import connected_components
 
 from .components import components
 from .labels import LabelledGraph, Split
+from .node_view import NodeView
 
 Array = np.ndarray
 Ties = list[tuple[Array, Array]]
@@ -196,7 +197,7 @@ def _scores(
         free[component[array]] = False
     summed = np.zeros(number, bool)
     for mask in labelled.masks:
-        array = labelled.axes[labelled.graph.gs.nodes[mask.node].inputs[mask.input].name][mask.axis]
+        array = NodeView(labelled, mask.node).axes(mask.input)[mask.axis]
         summed[component[array[array >= 0]]] = True
     members: list[list[Array]] = [[] for _ in range(int(near.max()) + 1)]
     for cluster, neighbourhood in zip(clusters, near.tolist(), strict=True):

@@ -17,19 +17,18 @@ import onnx_graphsurgeon as gs
 from ..graph.model import Graph, constant_values
 from ..graph.shapes import Facts
 from .labels import Array, Axes, ConstantAxes, Consumer, LabelledGraph, Layout, Mask, Operand, Split, Term
+from .node_view import NodeView
 
 POSITION = -1  # the label of batch and spatial positions
 _POSITION_REASON = "it meets positions (batch or space), which are no channels"
 
 
-class Sweep:
+class Sweep(NodeView):
     """The state of the sweep, and what a rule may ask and say."""
 
     def __init__(self, graph: Graph, facts: Facts, *, inexact: bool = False) -> None:
+        super().__init__(LabelledGraph(graph, facts))
         self.graph, self.facts, self.inexact = graph, facts, inexact
-        self.labelled = LabelledGraph(graph, facts)
-        self.index = -1
-        self.node: gs.Node = gs.Node("")
         self._reasons = {POSITION: _POSITION_REASON}
         self.moved: set[str] = set()
         self.relabelled: set[str] = set()  # moved constants whose labels are no longer those of the constant's axes
@@ -41,41 +40,17 @@ class Sweep:
                 shape = facts.shapes.get(tensor.name, ())
                 self.labelled.axes[tensor.name] = tuple(_filled(label, n) for n in shape)
 
-    # --- what a rule asks -------------------------------------------------------------------------------------------
+    # --- what a rule asks, beside what a NodeView says ---------------------------------------------------------------
+
+    @property
+    def node(self) -> gs.Node:
+        """The node at hand."""
+        return self.original
 
     def axes(self, position: int) -> Axes:
-        """The labels of the node's input, one array an axis."""
+        """The labels of an input, one array an axis; a constant gets its own when it is first read."""
         tensor = self.node.inputs[position]
-        if tensor.name in self.labelled.axes:
-            return self.labelled.axes[tensor.name]
-        return self.constant(tensor)
-
-    def has(self, position: int) -> bool:
-        """Whether the optional input is given."""
-        return position < len(self.node.inputs) and bool(self.node.inputs[position].name)
-
-    def rank(self, position: int) -> int:
-        return len(self.shape(position))
-
-    def shape(self, position: int) -> tuple[int, ...]:
-        return self.facts.shapes[self.node.inputs[position].name]
-
-    def out_shape(self, position: int = 0) -> tuple[int, ...]:
-        return self.facts.shapes[self.node.outputs[position].name]
-
-    def value(self, position: int) -> Array | None:
-        """The numbers of a small input: folded shape arithmetic, or a constant of any size."""
-        if not self.has(position):
-            return None
-        tensor = self.node.inputs[position]
-        value = self.facts.values.get(tensor.name)
-        return constant_values(tensor) if value is None else value
-
-    def kind(self, position: int) -> Array:
-        """What each element of that input depends on (bits of values.TAINTED and DYNAMIC)."""
-        tensor = self.node.inputs[position]
-        known = self.labelled.kinds.get(tensor.name)
-        return np.zeros(self.facts.shapes.get(tensor.name, ()), np.uint8) if known is None else known
+        return self.labelled.axes[tensor.name] if tensor.name in self.labelled.axes else self.constant(tensor)
 
     def is_moved_constant(self, position: int) -> bool:
         """Whether the input is a constant, or one that was only moved about."""
@@ -134,7 +109,7 @@ class Sweep:
 
     def split(self, flat: Array, axes: Sequence[Array]) -> None:
         """`flat` (k-dimensional) and the k axes describe the same channels; see Split."""
-        self.labelled.splits.append(Split(flat, tuple(axes), self.where()))
+        self.labelled.splits.append(Split(flat, tuple(axes), self.name))
 
     def produces(self, labels: Array) -> None:
         """These rows of a constant weight make the channels of the node's output."""
@@ -192,12 +167,6 @@ class Sweep:
         self.labelled.notes[self.index] = axes
 
     # --- the walk ---------------------------------------------------------------------------------------------------
-
-    def where(self) -> str:
-        return self.node.name or (self.node.outputs[0].name if self.node.outputs else self.node.op)
-
-    def begin(self, index: int, node: gs.Node) -> None:
-        self.index, self.node = index, node
 
     def opaque(self, reason: str) -> None:
         """Nothing is known of this node: all that enters stays, what leaves are no channels."""

@@ -44,9 +44,9 @@ def _split(s: Sweep) -> None:
 
 def _rewrite_split(cut: Cut) -> None:
     """Explicit sizes are rewritten; equal parts that are no longer equal get explicit sizes."""
-    axis = int(cut.node.attrs.get("axis", 0)) % len(cut.input_axes(0))
+    axis = int(cut.node.attrs.get("axis", 0)) % len(cut.axes(0))
     sizes = [cut.size(cut.output_axes(i)[axis]) for i in range(len(cut.node.outputs))]
-    if not cut.touched(cut.input_axes(0)[axis]):
+    if not cut.touched(cut.axes(0)[axis]):
         return
     cut.node.attrs.pop("num_outputs", None)
     if cut.opset < 13:
@@ -77,11 +77,11 @@ def _slice_axes(s: Sweep) -> set[int]:
 
 def _rewrite_slice(cut: Cut) -> None:
     """New bounds where what is left is still evenly spaced, else a Gather of what is left, axis by axis."""
-    index = slice_index(cut.node.attrs, len(cut.input_axes(0)), [cut.value(i) for i in range(1, len(cut.node.inputs))])
+    index = slice_index(cut.node.attrs, len(cut.axes(0)), [cut.value(i) for i in range(1, len(cut.node.inputs))])
     if index is None:
         return
     left: dict[int, Array] = {}
-    for axis, (labels, taken) in enumerate(zip(cut.input_axes(0), index, strict=True)):
+    for axis, (labels, taken) in enumerate(zip(cut.axes(0), index, strict=True)):
         if taken != slice(None) and cut.touched(labels):
             left[axis] = cut.remaining(labels, np.arange(len(labels))[taken])
     if not left:
@@ -131,8 +131,8 @@ def _keep_unless_fixed(s: Sweep, labels: Array) -> None:
 
 def _rewrite_gather(cut: Cut) -> None:
     """Constant indices count what is left."""
-    axis = int(cut.node.attrs.get("axis", 0)) % len(cut.input_axes(0))
-    labels, indices = cut.input_axes(0)[axis], cut.value(1)
+    axis = int(cut.node.attrs.get("axis", 0)) % len(cut.axes(0))
+    labels, indices = cut.axes(0)[axis], cut.value(1)
     if indices is None or not cut.touched(labels):
         return
     wrapped = np.where(indices < 0, indices + len(labels), indices)
@@ -183,7 +183,7 @@ def _rewrite_pad(cut: Cut) -> None:
         return
     changed = dict(pads)
     for axis, (before, after) in pads.items():
-        inner, outer = cut.input_axes(0)[axis], cut.output_axes()[axis]
+        inner, outer = cut.axes(0)[axis], cut.output_axes()[axis]
         if (before or after) and (cut.touched(inner) or cut.touched(outer)):
             first = cut.size(outer[:before]) if before > 0 else -cut.size(inner[:-before])
             last = cut.size(outer[len(outer) - after :]) if after > 0 else -cut.size(inner[len(inner) + after :])

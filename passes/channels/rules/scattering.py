@@ -34,7 +34,7 @@ def _scatter_nd(s: Sweep) -> None:
 
 def _rewrite_scatter_nd(cut: Cut) -> None:
     """Of a list the indices of what is left, as they count after the cut."""
-    labels, indices = cut.input_axes(0)[0], cut.value(1)
+    labels, indices = cut.axes(0)[0], cut.value(1)
     if indices is None or indices.shape[1:] != (1,) or not cut.touched(labels):
         return
     left = cut.remaining(labels, indices[:, 0] % len(labels))

@@ -10,6 +10,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from ....passes.channels.groups import ChannelGroups
+from ....passes.channels.node_view import NodeView
 from ....passes.graph.export import to_model
 from ....passes.graph.shapes import real_inputs
 
@@ -102,9 +103,10 @@ def _readings(groups: ChannelGroups) -> set[tuple[int, int, int]]:
 
 def _gate_columns(groups: ChannelGroups, number: int, position: int, axis: int, table: Array) -> Array:
     """(C,) int64: the gate of each index, the last column where there is none."""
-    labelled, node = groups.labelled, groups.labelled.graph.gs.nodes[number]
-    there = labelled.axes[node.inputs[position].name][axis]
+    node = NodeView(groups.labelled, number)
+    there = node.axes(position)[axis]
     component = np.where(there >= 0, groups.component[np.maximum(there, 0)], -1)
-    after = [groups.component[a[a >= 0]] for t in node.outputs for a in labelled.axes.get(t.name, ())]
+    outputs = range(len(node.original.outputs))
+    after = [groups.component[a[a >= 0]] for i in outputs for a in node.output_axes(i)]
     passed = np.isin(component, np.concatenate(after)) if after else np.zeros(len(component), bool)
     return table[np.where(passed, -1, component)]
