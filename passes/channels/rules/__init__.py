@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -24,15 +24,17 @@ if TYPE_CHECKING:
 class Rule:
     """One operator.
 
-    labels: sets the labels of the node's outputs and says ties, pins and splits; rewrite: corrects attributes and
-    constant operands after a cut, for nodes whose tensors were touched; domain: "" is ONNX itself.
-    samples: ONNX-text graphs, each exercising the rule on channels that can be cut.
+    op: its name
+    labels: sets the labels of the node's outputs and says ties, pins and splits
+    rewrite: corrects attributes and constant operands after a cut, for nodes whose tensors were touched
+    samples: what each is about -> a graph in ONNX text that exercises the rule on channels that can be cut
+    domain: "" is ONNX itself
     """
 
     op: str
     labels: Callable[[Sweep], None]
     rewrite: Callable[[Cut], None] | None = None
-    samples: tuple[str, ...] = ()
+    samples: Mapping[str, str] = field(default_factory=dict)
     domain: str = ""
 
 

@@ -145,29 +145,35 @@ RULES = (
         "Attention",
         _attention,
         _rewrite,
-        samples=(
-            _sample((6, 6, 9, 9), "z = Attention <q_num_heads = 3, kv_num_heads = 3> (q, k, v)"),
-            _sample((8, 4, 6, 12), "z = Attention <q_num_heads = 4, kv_num_heads = 2> (q, k, v)"),
-            _sample(
+        samples={
+            "as many heads of keys": _sample(
+                (6, 6, 9, 9), "z = Attention <q_num_heads = 3, kv_num_heads = 3> (q, k, v)"
+            ),
+            "fewer heads of keys than of queries": _sample(
+                (8, 4, 6, 12), "z = Attention <q_num_heads = 4, kv_num_heads = 2> (q, k, v)"
+            ),
+            "four axes and a mask": _sample(
                 (6, 6, 9, 9),
                 _APART,
                 ", int64[4] sq = {0, 0, 3, 2}, int64[4] sv = {0, 0, 3, -1}, int64[3] back = {0, 0, -1}, "
                 "float[3, 5, 5] m",
             ),
-        ),
+        },
     ),
     Rule(
         "MultiHeadAttention",
         _multi_head,
         _rewrite,
-        samples=(
-            _sample((6, 6, 9, 9), "z = com.microsoft.MultiHeadAttention <num_heads = 3> (q, k, v, b)", ", float[21] b"),
-            _sample(
+        samples={
+            "one bias for all three": _sample(
+                (6, 6, 9, 9), "z = com.microsoft.MultiHeadAttention <num_heads = 3> (q, k, v, b)", ", float[21] b"
+            ),
+            "a mask and a scale": _sample(
                 (6, 6, 6, 6),
                 "z = com.microsoft.MultiHeadAttention <num_heads = 3, scale = 0.3> (q, k, v, , , m)",
                 ", float[1, 1, 5, 5] m",
             ),
-        ),
+        },
         domain="com.microsoft",
     ),
 )

@@ -119,8 +119,8 @@ RULES = (
     Rule(
         "Gemm",
         gemm,
-        samples=(
-            """
+        samples={
+            "transposed weight": """
             <ir_version: 8, opset_import: ["": 17]>
             g (float[2, 5] x) => (float[2, 3] y)
             <float[8, 5] w1, float[8] b1, float[8, 3] w2, float[3] b2> {
@@ -129,7 +129,7 @@ RULES = (
               y = Gemm (r, w2, b2)
             }
             """,
-            """
+            "weight first": """
             <ir_version: 8, opset_import: ["": 17]>
             g (float[5, 2] x) => (float[3, 2] y)
             <float[8, 5] w1, float[8, 1] b1, float[8, 3] w2> {
@@ -137,13 +137,13 @@ RULES = (
               y = Gemm <transA = 1> (w2, a)
             }
             """,
-        ),
+        },
     ),
     Rule(
         "MatMul",
         matmul,
-        samples=(
-            """
+        samples={
+            "weight second": """
             <ir_version: 8, opset_import: ["": 17]>
             g (float[2, 4, 5] x) => (float[2, 4, 3] y)
             <float[5, 8] w1, float[8] b1, float[8, 3] w2> {
@@ -153,7 +153,7 @@ RULES = (
               y = MatMul (r, w2)
             }
             """,
-            """
+            "two activations": """
             <ir_version: 8, opset_import: ["": 17]>
             g (float[2, 4, 5] x) => (float[2, 4, 3] y)
             <float[5, 6] wq, float[5, 6] wk, float[5, 3] wv> {
@@ -166,7 +166,7 @@ RULES = (
               y = MatMul (p, v)
             }
             """,
-            """
+            "a vector as the weight": """
             <ir_version: 8, opset_import: ["": 17]>
             g (float[2, 5] x) => (float[2] y)
             <float[5, 8] w1, float[8] w2> {
@@ -174,13 +174,13 @@ RULES = (
               y = MatMul (a, w2)
             }
             """,
-        ),
+        },
     ),
     Rule(
         "Einsum",
         _einsum,
-        samples=(
-            """
+        samples={
+            "weight second": """
             <ir_version: 8, opset_import: ["": 17]>
             g (float[2, 4, 5] x) => (float[2, 4, 3] y)
             <float[5, 8] w1, float[3, 8] w2> {
@@ -188,7 +188,7 @@ RULES = (
               y = Einsum <equation = "bld,ed->ble"> (a, w2)
             }
             """,
-            """
+            "two activations": """
             <ir_version: 8, opset_import: ["": 17]>
             g (float[2, 4, 5] x) => (float[2, 4, 4] y)
             <float[5, 6] wq, float[5, 6] wk> {
@@ -197,6 +197,6 @@ RULES = (
               y = Einsum <equation = "bid,bjd->bij"> (q, k)
             }
             """,
-        ),
+        },
     ),
 )

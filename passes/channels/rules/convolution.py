@@ -106,8 +106,8 @@ RULES = (
         "Conv",
         convolve,
         rewrite_group,
-        samples=(
-            """
+        samples={
+            "padding and strides": """
             <ir_version: 8, opset_import: ["": 17]>
             g (float[1, 3, 8, 8] x) => (float[1, 2, 4, 4] y)
             <float[6, 3, 3, 3] w1, float[6] b1, float[2, 6, 3, 3] w2> {
@@ -116,7 +116,7 @@ RULES = (
               y = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (r, w2)
             }
             """,
-            """
+            "depthwise": """
             <ir_version: 8, opset_import: ["": 17]>
             g (float[1, 3, 8] x) => (float[1, 2, 8] y)
             <float[8, 3, 1] w1, float[8] b1, float[8, 1, 3] wd, float[8] bd, float[2, 8, 1] w2> {
@@ -125,7 +125,7 @@ RULES = (
               y = Conv (d, w2)
             }
             """,
-            """
+            "groups of two channels": """
             <ir_version: 8, opset_import: ["": 17]>
             g (float[1, 3, 4, 4, 4] x) => (float[1, 2, 4, 4, 4] y)
             <float[8, 3, 1, 1, 1] w1, float[12, 2, 1, 1, 1] wg, float[12] bg, float[2, 12, 1, 1, 1] w2> {
@@ -134,7 +134,7 @@ RULES = (
               y = Conv (g1, w2)
             }
             """,
-            """
+            "two groups": """
             <ir_version: 8, opset_import: ["": 17]>
             g (float[1, 3, 4, 4] x) => (float[1, 2, 4, 4] y)
             <float[8, 3, 1, 1] w1, float[8, 4, 1, 1] wg, float[8] bg, float[2, 8, 1, 1] w2> {
@@ -143,7 +143,7 @@ RULES = (
               y = Conv (g1, w2)
             }
             """,
-            """
+            "two filters a channel": """
             <ir_version: 8, opset_import: ["": 17]>
             g (float[1, 3, 4, 4] x) => (float[1, 2, 4, 4] y)
             <float[4, 3, 1, 1] w1, float[8, 1, 1, 1] wd, float[8] bd, float[2, 8, 1, 1] w2> {
@@ -152,14 +152,14 @@ RULES = (
               y = Conv (d, w2)
             }
             """,
-        ),
+        },
     ),
     Rule(
         "ConvTranspose",
         _conv_transpose,
         rewrite_group,
-        samples=(
-            """
+        samples={
+            "strides": """
             <ir_version: 8, opset_import: ["": 17]>
             g (float[1, 3, 4, 4] x) => (float[1, 2, 16, 16] y)
             <float[3, 6, 2, 2] w1, float[6] b1, float[6, 2, 2, 2] w2> {
@@ -167,7 +167,7 @@ RULES = (
               y = ConvTranspose <strides = [2, 2]> (a, w2)
             }
             """,
-            """
+            "groups": """
             <ir_version: 8, opset_import: ["": 17]>
             g (float[1, 3, 4, 4] x) => (float[1, 2, 8, 8] y)
             <float[8, 3, 1, 1] w1, float[8, 3, 2, 2] wt, float[12] bt, float[2, 12, 1, 1] w2> {
@@ -176,7 +176,7 @@ RULES = (
               y = Conv (t, w2)
             }
             """,
-            """
+            "depthwise": """
             <ir_version: 8, opset_import: ["": 17]>
             g (float[1, 3, 4, 4] x) => (float[1, 2, 8, 8] y)
             <float[8, 3, 1, 1] w1, float[8, 1, 2, 2] wt, float[2, 8, 1, 1] w2> {
@@ -185,6 +185,6 @@ RULES = (
               y = Conv (t, w2)
             }
             """,
-        ),
+        },
     ),
 )

@@ -144,37 +144,38 @@ def _sample(expression: str, weights: str = "", to: str = "float") -> str:
 
 
 _UNARY_SAMPLES = {
-    "Relu": (_sample("z = Relu (a)"),),
-    "Sigmoid": (_sample("z = Sigmoid (a)"),),
-    "Identity": (_sample("z = Identity (a)"),),
-    "Cast": (_sample("d = Cast <to = 11> (a)\n z = Cast <to = 1> (d)"),),
-    "Cos": (_sample("z = Cos (a)"),),
+    "Relu": {"between layers": _sample("z = Relu (a)")},
+    "Sigmoid": {"between layers": _sample("z = Sigmoid (a)")},
+    "Identity": {"between layers": _sample("z = Identity (a)")},
+    "Cast": {"to double and back": _sample("d = Cast <to = 11> (a)\n z = Cast <to = 1> (d)")},
+    "Cos": {"between layers": _sample("z = Cos (a)")},
 }
 _NARY_SAMPLES = {
-    "Add": (
-        _sample("c = Conv (x, w3)\n z = Add (a, c)", ", float[6, 3, 1, 1] w3"),
-        _sample("z = Add (a, v)", ", float[6, 1, 1] v"),
-        _sample("z = Add (v, a)", ", float[1, 6, 1, 1] v"),
-    ),
-    "Mul": (
-        _sample(
+    "Add": {
+        "two activations": _sample("c = Conv (x, w3)\n z = Add (a, c)", ", float[6, 3, 1, 1] w3"),
+        "a vector second": _sample("z = Add (a, v)", ", float[6, 1, 1] v"),
+        "a vector first": _sample("z = Add (v, a)", ", float[1, 6, 1, 1] v"),
+    },
+    "Mul": {
+        "squeeze and excite": _sample(
             "p = GlobalAveragePool (a)\n c = Conv (p, w3)\n q = Sigmoid (c)\n z = Mul (a, q)", ", float[6, 6, 1, 1] w3"
         ),
-        _sample("c = Conv (x, w3)\n q = Sigmoid (c)\n z = Mul (a, q)", ", float[1, 3, 1, 1] w3"),
-    ),
-    "Sum": (_sample("c = Conv (x, w3)\n z = Sum (a, c, v)", ", float[6, 3, 1, 1] w3, float[6, 1, 1] v"),),
-    "Where": (_sample("m = Greater (a, v)\n z = Where (m, a, v)", ", float[6, 1, 1] v"),),
-    "PRelu": (_sample("z = PRelu (a, v)", ", float[6, 1, 1] v"),),
+        "one map for all channels": _sample(
+            "c = Conv (x, w3)\n q = Sigmoid (c)\n z = Mul (a, q)", ", float[1, 3, 1, 1] w3"
+        ),
+    },
+    "Sum": {
+        "three operands": _sample("c = Conv (x, w3)\n z = Sum (a, c, v)", ", float[6, 3, 1, 1] w3, float[6, 1, 1] v")
+    },
+    "Where": {"a threshold a channel": _sample("m = Greater (a, v)\n z = Where (m, a, v)", ", float[6, 1, 1] v")},
+    "PRelu": {"a slope a channel": _sample("z = PRelu (a, v)", ", float[6, 1, 1] v")},
 }
+_FIRST_SAMPLES = {
+    "Clip": {"two bounds": _sample("z = Clip (a, lo, hi)", ", float lo = {-0.1}, float hi = {0.2}")},
+}
+
 RULES = (
-    *(Rule(op, _unary, samples=_UNARY_SAMPLES.get(op, ())) for op in UNARY),
-    *(Rule(op, _nary, samples=_NARY_SAMPLES.get(op, ())) for op in NARY),
-    *(
-        Rule(
-            op,
-            _first,
-            samples=(_sample("z = Clip (a, lo, hi)", ", float lo = {-0.1}, float hi = {0.2}"),) if op == "Clip" else (),
-        )
-        for op in FIRST
-    ),
+    *(Rule(op, _unary, samples=_UNARY_SAMPLES.get(op, {})) for op in UNARY),
+    *(Rule(op, _nary, samples=_NARY_SAMPLES.get(op, {})) for op in NARY),
+    *(Rule(op, _first, samples=_FIRST_SAMPLES.get(op, {})) for op in FIRST),
 )

@@ -98,47 +98,53 @@ RULES = (
         "FusedConv",
         _conv,
         rewrite_group,
-        samples=(
-            _sample(
+        samples={
+            "activation, groups and a sum": _sample(
                 _CONV,
                 "float[6, 3, 3, 3] w1, float[6] b1, float[6, 1, 3, 3] wd, float[6, 6, 1, 1] w2, float[2, 6, 1, 1] w3",
                 _IMAGES,
             ),
-        ),
+        },
         domain=MICROSOFT,
     ),
     Rule(
         "FusedMatMul",
         _matmul,
-        samples=(
-            _sample(_TRANSPOSED, "float[8, 4] w1, float[8] b1, float[8, 3] w2", _ROWS),
-            _sample(_SCORES, "float[4, 6] wq, float[4, 6] wk, float[4, 3] wv", _ROWS),
-        ),
+        samples={
+            "transposed weight": _sample(_TRANSPOSED, "float[8, 4] w1, float[8] b1, float[8, 3] w2", _ROWS),
+            "two activations": _sample(_SCORES, "float[4, 6] wq, float[4, 6] wk, float[4, 3] wv", _ROWS),
+        },
         domain=MICROSOFT,
     ),
     Rule(
         "FusedGemm",
         _gemm,
-        samples=(
-            _sample(
+        samples={
+            "activation": _sample(
                 'a = com.microsoft.FusedGemm <transB = 1, activation = "Relu"> (x, w1, b1)\n y = MatMul (a, w2)',
                 "float[8, 4] w1, float[8] b1, float[8, 3] w2",
                 ("5, 4", "5, 3"),
             ),
-        ),
+        },
         domain=MICROSOFT,
     ),
     Rule(
         "FastGelu",
         _biased,
-        samples=(_sample(_GELUS, "float[4, 8] w1, float[8] b1, float[8, 3] w2", _ROWS),),
+        samples={
+            "three forms of GELU": _sample(_GELUS, "float[4, 8] w1, float[8] b1, float[8, 3] w2", _ROWS),
+        },
         domain=MICROSOFT,
     ),
     *(Rule(op, _biased, domain=MICROSOFT) for op in ("Gelu", "QuickGelu", "BiasGelu")),
     Rule(
         "SkipLayerNormalization",
         _skip_norm,
-        samples=(_sample(_SKIP, "float[4, 8] w1, float[8, 4] w2, float[4, 3] w3, float[4] g, float[4] o", _ROWS),),
+        samples={
+            "beside a branch": _sample(
+                _SKIP, "float[4, 8] w1, float[8, 4] w2, float[4, 3] w3, float[4] g, float[4] o", _ROWS
+            ),
+        },
         domain=MICROSOFT,
     ),
     Rule("SkipSimplifiedLayerNormalization", _skip_norm, domain=MICROSOFT),

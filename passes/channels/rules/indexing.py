@@ -1,58 +1,18 @@
-"""Concat, Split, Slice, Gather, Pad: label arrays are joined and indexed like the tensors."""
+"""Slice, Gather, Pad: label arrays are indexed like the tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...graph.values import slice_index
 from . import Rule
-from .elementwise import same
 
 if TYPE_CHECKING:
     from ..cut import Cut
     from ..labels import Array
     from ..sweep import Sweep
-
-
-def concat(s: Sweep, positions: Iterable[int] | None = None) -> None:
-    """Labels are joined like the tensors.
-
-    positions: the inputs that are operands, by default all.
-    """
-    positions = list(range(len(s.node.inputs)) if positions is None else positions)
-    operands = [s.axes(i) for i in positions]
-    axis = int(s.node.attrs["axis"]) % len(operands[0])
-    joined = [o[axis] for o in operands]
-    result = [same(s, [o[i] for o in operands]) if i != axis else a for i, a in enumerate(operands[0])]
-    if all(map(s.is_moved_constant, positions)):
-        s.labelled.joined += [(a, o[i]) for o in operands for i, a in enumerate(result) if i != axis and a is not o[i]]
-    result[axis] = joined[0] if len(joined) == 1 else np.concatenate(joined)
-    s.set(0, result)
-
-
-def _split(s: Sweep) -> None:
-    """Each part gets its piece of the labels; sizes are rewritten."""
-    data = s.axes(0)
-    axis = int(s.node.attrs.get("axis", 0)) % len(data)
-    sizes = [s.out_shape(i)[axis] for i in range(len(s.node.outputs))]
-    for i, labels in enumerate(np.split(data[axis], np.cumsum(sizes)[:-1])):
-        s.set(i, (*data[:axis], labels, *data[axis + 1 :]))
-
-
-def _rewrite_split(cut: Cut) -> None:
-    """Explicit sizes are rewritten; equal parts that are no longer equal get explicit sizes."""
-    axis = int(cut.node.attrs.get("axis", 0)) % len(cut.axes(0))
-    sizes = [cut.size(cut.output_axes(i)[axis]) for i in range(len(cut.node.outputs))]
-    if not cut.touched(cut.axes(0)[axis]):
-        return
-    cut.node.attrs.pop("num_outputs", None)
-    if cut.opset < 13:
-        cut.node.attrs["split"] = sizes
-    else:
-        cut.set_input(1, np.asarray(sizes, np.int64))
 
 
 def _slice(s: Sweep) -> None:
@@ -198,7 +158,7 @@ def _rewrite_pad(cut: Cut) -> None:
                 cut.set_input(3, np.arange(len(pads), dtype=np.int64))
 
 
-def _sample(expression: str, weights: str = "", opset: int = 17, channels: int = 6, out: int = 2) -> str:
+def sample(expression: str, weights: str = "", opset: int = 17, channels: int = 6, out: int = 2) -> str:
     return f"""
         <ir_version: 8, opset_import: ["": {opset}]>
         g (float[1, 3, 4, 4] x) => (float[1, {out}, 4, 4] y)
@@ -212,91 +172,70 @@ def _sample(expression: str, weights: str = "", opset: int = 17, channels: int =
 
 RULES = (
     Rule(
-        "Concat",
-        concat,
-        samples=(
-            _sample("c = Conv (x, w3)\n z = Concat <axis = 1> (c, a, c)", ", float[4, 3, 1, 1] w3", channels=16),
-            _sample("r = Relu (a)\n z = Concat <axis = -3> (a, r)", channels=16),
-        ),
-    ),
-    Rule(
-        "Split",
-        _split,
-        _rewrite_split,
-        samples=(
-            _sample(
-                "u, v = Split <axis = 1> (a, sizes)\n z = Concat <axis = 1> (v, u)",
-                ", int64[2] sizes = {3, 5}",
-                channels=8,
-            ),
-            _sample("u, v = Split <axis = 1, split = [2, 6]> (a)\n z = Relu (v)", opset=11),
-            _sample("u, v = Split <axis = 1> (a)\n z = Mul (u, v)", channels=4),
-            _sample(
-                "u, v, t = Split <axis = 1, num_outputs = 3> (a)\n z = Concat <axis = 1> (t, u)", opset=18, channels=5
-            ),
-        ),
-    ),
-    Rule(
         "Slice",
         _slice,
         _rewrite_slice,
-        samples=(
-            _sample("z = Slice (a, s, e, k)", ", int64[1] s = {2}, int64[1] e = {1000}, int64[1] k = {1}", channels=6),
-            _sample(
+        samples={
+            "start to end": sample(
+                "z = Slice (a, s, e, k)", ", int64[1] s = {2}, int64[1] e = {1000}, int64[1] k = {1}", channels=6
+            ),
+            "along space": sample(
                 "z = Slice (a, s, e, k, t)",
                 ", int64[1] s = {0}, int64[1] e = {8}, int64[1] k = {1}, int64[1] t = {2}",
                 channels=4,
             ),
-            _sample(
+            "backwards": sample(
                 "z = Slice (a, s, e, k, t)",
                 ", int64[1] s = {-1}, int64[1] e = {-9223372036854775807}, int64[1] k = {1}, int64[1] t = {-1}",
                 channels=8,
             ),
-            _sample("z = Slice <axes = [1], starts = [1], ends = [-1]> (a)", opset=9),
-            _sample(
+            "bounds as attributes": sample("z = Slice <axes = [1], starts = [1], ends = [-1]> (a)", opset=9),
+            "channels and space at once": sample(
                 "p = Slice (a, s, e, k, t)\n z = Pad (p, pads)",
                 ", int64[3] s = {1, 0, 0}, int64[3] e = {8, 4, 4}, int64[3] k = {1, 2, 3}, int64[3] t = {1, 2, 2}"
                 ", int64[8] pads = {0, 0, 0, 0, 0, 0, 2, 2}",
                 channels=7,
             ),
-        ),
+        },
     ),
     Rule(
         "Gather",
         _gather,
         _rewrite_gather,
-        samples=(
-            _sample("z = Gather <axis = 1> (a, i)", ", int64[6] i = {7, 0, 2, 2, -3, 5}"),
-            _sample(
+        samples={
+            "indices that repeat": sample("z = Gather <axis = 1> (a, i)", ", int64[6] i = {7, 0, 2, 2, -3, 5}"),
+            "one entry": sample(
                 "g1 = Gather <axis = 1> (a, i)\n u = Unsqueeze (g1, k)\n z = Concat <axis = 1> (u, a)",
                 ", int64 i = {3}, int64[1] k = {1}",
                 channels=9,
             ),
-        ),
+        },
     ),
     Rule(
         "Pad",
         _pad,
         _rewrite_pad,
-        samples=(
-            _sample(
+        samples={
+            "channels on both sides": sample(
                 "c = Conv (x, w3)\n p = Pad (c, pads)\n z = Add (a, p)",
                 ", float[4, 3, 1, 1] w3, int64[8] pads = {0, 2, 0, 0, 0, 2, 0, 0}",
                 channels=8,
             ),
-            _sample(
+            "amounts as an attribute": sample(
                 "c = Conv (x, w3)\n p = Pad <pads = [0, 1, 0, 0, 0, 3, 0, 0], value = 0.5> (c)\n z = Add (a, p)",
                 ", float[4, 3, 1, 1] w3",
                 opset=9,
                 channels=8,
             ),
-            _sample(
+            "reflected space": sample(
                 'p = Pad <mode = "reflect"> (a, pads)\n z = MaxPool <kernel_shape = [3, 3]> (p)',
                 ", int64[8] pads = {0, 0, 1, 1, 0, 0, 1, 1}",
                 channels=8,
             ),
-            _sample("z = Pad (a, pads)", ", int64[8] pads = {0, -1, 0, 0, 0, -2, 0, 0}", channels=5),
-            _sample("z = Pad (a, pads, , k)", ", int64[2] pads = {1, 2}, int64[1] k = {1}", opset=18, channels=11),
-        ),
+            "cropped channels": sample("z = Pad (a, pads)", ", int64[8] pads = {0, -1, 0, 0, 0, -2, 0, 0}", channels=5),
+            "some axes": sample(
+                "z = Pad (a, pads, , k)", ", int64[2] pads = {1, 2}, int64[1] k = {1}", opset=18, channels=11
+            ),
+        },
     ),
 )

@@ -133,31 +133,35 @@ RULES = (
     Rule(
         "BatchNormalization",
         _per_channel,
-        samples=(
-            _sample(
+        samples={
+            "of an activation": _sample(
                 "z = BatchNormalization (a, scale, shift, mean, var)",
                 ", float[6] scale, float[6] shift, float[6] mean, float[6] var = {0.5, 0.6, 0.7, 0.8, 0.9, 1.0}",
             ),
-            _STANDARDISED_WEIGHT,
-        ),
+            "a weight that is normalised": _STANDARDISED_WEIGHT,
+        },
     ),
     Rule(
         "InstanceNormalization",
         _per_channel,
-        samples=(
-            _sample("z = InstanceNormalization (a, scale, shift)", ", float[6] scale, float[6] shift"),
-            _sample(
+        samples={
+            "a channel at a time": _sample(
+                "z = InstanceNormalization (a, scale, shift)", ", float[6] scale, float[6] shift"
+            ),
+            "a group at a time": _sample(
                 _GROUP_NORM,
                 ", int64[3] shape = {0, 4, -1}, int64[4] back = {1, 8, 4, 4}, float[4] one, float[4] zero, "
                 "float[8, 1, 1] scale, float[8, 1, 1] shift",
                 channels=8,
             ),
-        ),
+        },
     ),
     Rule(
         "LayerNormalization",
         _over_last_axes,
-        samples=(_sample("z = LayerNormalization (a, s, t)", ", float[4] s, float[4] t"),),
+        samples={
+            "over space": _sample("z = LayerNormalization (a, s, t)", ", float[4] s, float[4] t"),
+        },
     ),
     Rule("SimplifiedLayerNormalization", _over_last_axes),
     Rule("RMSNormalization", _over_last_axes),
@@ -165,21 +169,36 @@ RULES = (
         "GroupNormalization",
         _over_groups,
         _rewrite_groups,
-        samples=(_sample("z = GroupNormalization <num_groups = 4> (a, s, t)", ", float[8] s, float[8] t", 21, 8),),
+        samples={
+            "four groups": _sample(
+                "z = GroupNormalization <num_groups = 4> (a, s, t)", ", float[8] s, float[8] t", 21, 8
+            ),
+        },
     ),
     Rule("LRN", _mixes_axis_1),
     Rule(
         "Softmax",
         _mixes_axis,
-        samples=(_sample("z = Softmax <axis = -1> (a)"), _sample("z = Softmax <axis = 2> (a)", opset=11)),
+        samples={
+            "last axis": _sample("z = Softmax <axis = -1> (a)"),
+            "flattened from an axis on": _sample("z = Softmax <axis = 2> (a)", opset=11),
+        },
     ),
     Rule("LogSoftmax", _mixes_axis),
     Rule("Hardmax", _mixes_axis),
     Rule("LpNormalization", _mixes_axis),
-    Rule("CumSum", _mixes_axis, samples=(_sample("z = CumSum (a, k)", ", int64 k = {2}"),)),
+    Rule(
+        "CumSum",
+        _mixes_axis,
+        samples={
+            "along space": _sample("z = CumSum (a, k)", ", int64 k = {2}"),
+        },
+    ),
     Rule(
         "MeanVarianceNormalization",
         _mixes_axes,
-        samples=(_sample("z = MeanVarianceNormalization <axes = [2, 3]> (a)"),),
+        samples={
+            "over space": _sample("z = MeanVarianceNormalization <axes = [2, 3]> (a)"),
+        },
     ),
 )

@@ -74,35 +74,71 @@ def _sample(expression: str, weights: str = "", opset: int = 17, size: int = 4) 
 
 
 RULES = (
-    Rule("MaxPool", _pool, samples=(_sample("z = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (a)", size=2),)),
+    Rule(
+        "MaxPool",
+        _pool,
+        samples={
+            "windows": _sample("z = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (a)", size=2),
+        },
+    ),
     Rule(
         "AveragePool",
         _pool,
-        samples=(_sample("z = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (a)", size=2),),
+        samples={
+            "windows": _sample("z = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (a)", size=2),
+        },
     ),
-    Rule("LpPool", _pool, samples=(_sample("z = LpPool <kernel_shape = [2, 2], strides = [2, 2]> (a)", size=2),)),
-    Rule("GlobalAveragePool", _pool, samples=(_sample("z = GlobalAveragePool (a)", size=1),)),
-    Rule("GlobalMaxPool", _pool, samples=(_sample("z = GlobalMaxPool (a)", size=1),)),
+    Rule(
+        "LpPool",
+        _pool,
+        samples={
+            "windows": _sample("z = LpPool <kernel_shape = [2, 2], strides = [2, 2]> (a)", size=2),
+        },
+    ),
+    Rule(
+        "GlobalAveragePool",
+        _pool,
+        samples={
+            "all of space": _sample("z = GlobalAveragePool (a)", size=1),
+        },
+    ),
+    Rule(
+        "GlobalMaxPool",
+        _pool,
+        samples={
+            "all of space": _sample("z = GlobalMaxPool (a)", size=1),
+        },
+    ),
     Rule("GlobalLpPool", _pool),
     Rule(
-        "GridSample", _grid_sample, samples=(_sample("z = GridSample (a, grid)", ", float[1, 2, 2, 2] grid", size=2),)
+        "GridSample",
+        _grid_sample,
+        samples={
+            "a constant grid": _sample("z = GridSample (a, grid)", ", float[1, 2, 2, 2] grid", size=2),
+        },
     ),
     Rule("RoiAlign", _roi_align),
     Rule(
         "Resize",
         _resize,
         _rewrite_resize,
-        samples=(
-            _sample('z = Resize <mode = "nearest"> (a, , scales)', ", float[4] scales = {1.0, 1.0, 2.0, 2.0}", size=8),
-            _sample('z = Resize <mode = "linear"> (a, , , sizes)', ", int64[4] sizes = {1, 6, 8, 8}", size=8),
-            _sample("z = Resize <axes = [2, 1]> (a, , , sizes)", ", int64[2] sizes = {8, 6}", opset=18, size=4)
+        samples={
+            "scales": _sample(
+                'z = Resize <mode = "nearest"> (a, , scales)', ", float[4] scales = {1.0, 1.0, 2.0, 2.0}", size=8
+            ),
+            "sizes": _sample('z = Resize <mode = "linear"> (a, , , sizes)', ", int64[4] sizes = {1, 6, 8, 8}", size=8),
+            "sizes of some axes": _sample(
+                "z = Resize <axes = [2, 1]> (a, , , sizes)", ", int64[2] sizes = {8, 6}", opset=18, size=4
+            )
             .replace("y) \n", "y)\n")
             .replace("[1, 2, 4, 4] y", "[1, 2, 8, 4] y"),
-        ),
+        },
     ),
     Rule(
         "Upsample",
         _resize,
-        samples=(_sample("z = Upsample (a, scales)", ", float[4] scales = {1.0, 1.0, 2.0, 2.0}", opset=9, size=8),),
+        samples={
+            "scales": _sample("z = Upsample (a, scales)", ", float[4] scales = {1.0, 1.0, 2.0, 2.0}", opset=9, size=8),
+        },
     ),
 )

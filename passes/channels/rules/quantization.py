@@ -11,7 +11,7 @@ from . import Rule
 from .contraction import gemm, matmul
 from .convolution import convolve, rewrite_group
 from .elementwise import broadcast
-from .indexing import concat
+from .joining import concat
 
 if TYPE_CHECKING:
     from ..labels import Array
@@ -236,21 +236,48 @@ RULES = (
     Rule(
         "QuantizeLinear",
         _linear,
-        samples=(_sample(_CHAINS[1], "int8[6, 3, 1, 1] w1, float[2, 6, 1, 1] w2"),),
+        samples={
+            "a scale a channel": _sample(_CHAINS[1], "int8[6, 3, 1, 1] w1, float[2, 6, 1, 1] w2"),
+        },
     ),
     Rule(
         "DequantizeLinear",
         _linear,
-        samples=(
-            _sample(_CHAINS[0], _WEIGHTS),
-            _sample(_CHAINS[2], "int8[4, 6] w1, float[2, 6] s1, int8[6, 2] w2", _ROWS),
-        ),
+        samples={
+            "weights with a scale a filter": _sample(_CHAINS[0], _WEIGHTS),
+            "weights with a scale a block": _sample(_CHAINS[2], "int8[4, 6] w1, float[2, 6] s1, int8[6, 2] w2", _ROWS),
+        },
     ),
-    Rule("DynamicQuantizeLinear", _dynamic, samples=(_sample(_DYNAMIC, "float[6, 3, 1, 1] w1, int8[2, 6, 1, 1] w2"),)),
+    Rule(
+        "DynamicQuantizeLinear",
+        _dynamic,
+        samples={
+            "a convolution": _sample(_DYNAMIC, "float[6, 3, 1, 1] w1, int8[2, 6, 1, 1] w2"),
+        },
+    ),
     Rule("ConvInteger", _conv, rewrite_group),
-    Rule("QLinearConv", _conv, rewrite_group, samples=(_sample(_STATIC, f"{_WEIGHTS}, int8[6, 1, 3, 3] wd"),)),
-    Rule("MatMulInteger", _matmul, samples=(_sample(_DYNAMIC_MATMUL, "float[4, 6] w1, int8[6, 2] w2", _ROWS),)),
-    Rule("QLinearMatMul", _matmul, samples=(_sample(_STATIC_MATMUL, "int8[4, 6] w1, int8[6, 2] w2", _ROWS),)),
+    Rule(
+        "QLinearConv",
+        _conv,
+        rewrite_group,
+        samples={
+            "plain, depthwise, plain": _sample(_STATIC, f"{_WEIGHTS}, int8[6, 1, 3, 3] wd"),
+        },
+    ),
+    Rule(
+        "MatMulInteger",
+        _matmul,
+        samples={
+            "after dynamic quantisation": _sample(_DYNAMIC_MATMUL, "float[4, 6] w1, int8[6, 2] w2", _ROWS),
+        },
+    ),
+    Rule(
+        "QLinearMatMul",
+        _matmul,
+        samples={
+            "two in a row": _sample(_STATIC_MATMUL, "int8[4, 6] w1, int8[6, 2] w2", _ROWS),
+        },
+    ),
     Rule("QGemm", _q_gemm, domain=MICROSOFT),
     *(Rule(op, _q_binary, domain=MICROSOFT) for op in ("QLinearAdd", "QLinearMul")),
     *(Rule(op, _q_unary, domain=MICROSOFT) for op in ("QLinearSigmoid", "QLinearLeakyRelu")),

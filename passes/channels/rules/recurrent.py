@@ -73,50 +73,50 @@ RULES = (
         "LSTM",
         _recurrent,
         _rewrite,
-        samples=(
-            _sample(
+        samples={
+            "all inputs": _sample(
                 "h = LSTM <hidden_size = 5> (a, w, r, b, , h0, c0, p)\n z = Squeeze (h, d)",
                 "float[1, 20, 6] w, float[1, 20, 5] r, float[1, 40] b, float[1, 2, 5] h0, float[1, 2, 5] c0, "
                 f"float[1, 15] p, {_ONE}",
             ),
-            _sample(
+            "both directions": _sample(
                 f'h = LSTM <hidden_size = 5, direction = "bidirectional"> (a, w, r, b)\n'
                 f"t = {_BACK} (h)\n z = Reshape (t, shape)",
                 f"float[2, 20, 6] w, float[2, 20, 5] r, float[2, 40] b, {_BOTH}",
                 size=10,
             ),
-            _sample(
+            "all outputs": _sample(
                 "h, last, cell = LSTM <hidden_size = 5> (a, w, r)\n u = Squeeze (h, d)\n v = Add (u, last)\n"
                 "z = Mul (v, cell)",
                 f"float[1, 20, 6] w, float[1, 20, 5] r, {_ONE}",
             ),
-        ),
+        },
     ),
     Rule(
         "GRU",
         _recurrent,
         _rewrite,
-        samples=(
-            _sample(
+        samples={
+            "reset after the product": _sample(
                 "h = GRU <hidden_size = 5, linear_before_reset = 1> (a, w, r, b)\n z = Squeeze (h, d)",
                 f"float[1, 15, 6] w, float[1, 15, 5] r, float[1, 30] b, {_ONE}",
             ),
-            _sample(
+            "two in a row": _sample(
                 "h = GRU <hidden_size = 4> (a, w, r)\n g = Squeeze (h, d)\n"
                 "k = GRU <hidden_size = 5> (g, w3, r3)\n z = Squeeze (k, d)",
                 f"float[1, 12, 6] w, float[1, 12, 4] r, float[1, 15, 4] w3, float[1, 15, 5] r3, {_ONE}",
             ),
-        ),
+        },
     ),
     Rule(
         "RNN",
         _recurrent,
         _rewrite,
-        samples=(
-            _sample(
+        samples={
+            "batch first": _sample(
                 "h = RNN <hidden_size = 5, layout = 1> (a, w, r, b)\n z = Squeeze (h, d)",
                 "float[1, 5, 6] w, float[1, 5, 5] r, float[1, 10] b, int64[1] d = {2}",
             ),
-        ),
+        },
     ),
 )

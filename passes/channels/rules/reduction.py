@@ -98,14 +98,16 @@ _SUM_OF_CHANNELS = """
     """
 
 RULES = (
-    Rule("ReduceSum", _reduce, samples=(_sample("z = ReduceSum (a, k)"), _SUM_OF_CHANNELS)),
+    Rule(
+        "ReduceSum", _reduce, samples={"over space": _sample("z = ReduceSum (a, k)"), "over channels": _SUM_OF_CHANNELS}
+    ),
     *(
         Rule(
             op,
             _reduce,
-            samples=(_sample(f"z = {op} <axes = [2, 3]> (a)"),)
+            samples={"over space": _sample(f"z = {op} <axes = [2, 3]> (a)")}
             if op in ("ReduceMean", "ReduceMax", "ReduceL2")
-            else (),
+            else {},
         )
         for op in MIXING
     ),

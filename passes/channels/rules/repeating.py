@@ -62,15 +62,25 @@ RULES = (
         "Expand",
         _expand,
         _rewrite_expand,
-        samples=(
-            sample("p = GlobalMaxPool (a)\n q = Expand (p, shape)\n z = Mul (q, a)", ", int64[4] shape = {1, 8, 4, 4}"),
-            sample("e = Expand (one, shape)\n z = Add (e, a)", ", float[1] one = {0.5}, int64[4] shape = {1, 8, 1, 1}"),
-            sample("p = GlobalMaxPool (a)\n z = Expand (p, shape)", ", int64[4] shape = {1, 1, 3, 3}", size="3, 3"),
-        ),
+        samples={
+            "of pooled channels": sample(
+                "p = GlobalMaxPool (a)\n q = Expand (p, shape)\n z = Mul (q, a)", ", int64[4] shape = {1, 8, 4, 4}"
+            ),
+            "of one number to the channels": sample(
+                "e = Expand (one, shape)\n z = Add (e, a)", ", float[1] one = {0.5}, int64[4] shape = {1, 8, 1, 1}"
+            ),
+            "along space": sample(
+                "p = GlobalMaxPool (a)\n z = Expand (p, shape)", ", int64[4] shape = {1, 1, 3, 3}", size="3, 3"
+            ),
+        },
     ),
     Rule(
         "Tile",
         _tile,
-        samples=(sample("z = Tile (a, repeats)", ", int64[4] repeats = {1, 2, 1, 2}", size="4, 8", channels=16),),
+        samples={
+            "channels and space": sample(
+                "z = Tile (a, repeats)", ", int64[4] repeats = {1, 2, 1, 2}", size="4, 8", channels=16
+            ),
+        },
     ),
 )

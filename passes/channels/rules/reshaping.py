@@ -234,53 +234,64 @@ RULES = (
         "Reshape",
         _reshape,
         _rewrite_reshape,
-        samples=(
-            _flat_sample("z = Reshape (a, shape)", ", int64[2] shape = {0, -1}"),
-            _flat_sample("z = Reshape (a, shape)", ", int64[2] shape = {2, 32}"),
-            _flat_sample(
+        samples={
+            "to rows by -1": _flat_sample("z = Reshape (a, shape)", ", int64[2] shape = {0, -1}"),
+            "to rows by sizes": _flat_sample("z = Reshape (a, shape)", ", int64[2] shape = {2, 32}"),
+            "to rows and back": _flat_sample(
                 "f = Reshape (a, shape)\n m = MatMul (f, w3)\n r = Reshape (m, back)\n"
                 "c = Conv (r, w4)\n z = Reshape (c, shape)",
                 ", int64[2] shape = {2, 32}, float[32, 24] w3, int64[4] back = {-1, 6, 2, 2}, float[8, 6, 1, 1] w4",
             ),
-            sample(_SHUFFLE, ", int64[5] five = {1, 2, 4, 4, 4}, int64[4] four = {1, 8, 4, 4}"),
-            sample(_SHUFFLE, ", int64[5] five = {0, 4, -1, 4, 4}, int64[4] four = {1, -1, 4, 4}"),
-        ),
+            "a channel shuffle": sample(_SHUFFLE, ", int64[5] five = {1, 2, 4, 4, 4}, int64[4] four = {1, 8, 4, 4}"),
+            "a channel shuffle by 0 and -1": sample(
+                _SHUFFLE, ", int64[5] five = {0, 4, -1, 4, 4}, int64[4] four = {1, -1, 4, 4}"
+            ),
+        },
     ),
-    Rule("Flatten", _flatten, samples=(_flat_sample("z = Flatten (a)"), _flat_sample("z = Flatten <axis = -3> (a)"))),
+    Rule(
+        "Flatten",
+        _flatten,
+        samples={
+            "first axis": _flat_sample("z = Flatten (a)"),
+            "axis from the end": _flat_sample("z = Flatten <axis = -3> (a)"),
+        },
+    ),
     Rule(
         "Transpose",
         _transpose,
-        samples=(
-            sample(
+        samples={
+            "channels last and back": sample(
                 "t = Transpose <perm = [0, 2, 3, 1]> (a)\n r = Add (t, v)\n z = Transpose <perm = [0, 3, 1, 2]> (r)",
                 ", float[8] v",
             ),
-        ),
+        },
     ),
     Rule(
         "Squeeze",
         _ones,
-        samples=(
-            _PACKED,
-            sample(
+        samples={
+            "a fused projection of heads": _PACKED,
+            "of pooled channels": sample(
                 "p = GlobalMaxPool (a)\n q = Squeeze (p, k)\n z = Unsqueeze (q, k)",
                 ", int64[2] k = {2, 3}",
                 size="1, 1",
             ),
-        ),
+        },
     ),
     Rule("Unsqueeze", _ones),
     Rule(
         "DepthToSpace",
         _depth_to_space,
-        samples=(
-            sample("z = DepthToSpace <blocksize = 2> (a)", size="8, 8", channels=2),
-            sample('z = DepthToSpace <blocksize = 2, mode = "CRD"> (a)', size="8, 8", channels=2),
-        ),
+        samples={
+            "depth, column, row": sample("z = DepthToSpace <blocksize = 2> (a)", size="8, 8", channels=2),
+            "column, row, depth": sample('z = DepthToSpace <blocksize = 2, mode = "CRD"> (a)', size="8, 8", channels=2),
+        },
     ),
     Rule(
         "SpaceToDepth",
         _space_to_depth,
-        samples=(sample("z = SpaceToDepth <blocksize = 2> (a)", size="2, 2", channels=32),),
+        samples={
+            "blocks of two": sample("z = SpaceToDepth <blocksize = 2> (a)", size="2, 2", channels=32),
+        },
     ),
 )

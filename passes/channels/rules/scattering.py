@@ -86,34 +86,40 @@ RULES = (
         "ScatterND",
         _scatter_nd,
         _rewrite_scatter_nd,
-        samples=(
-            _sample("b = ScatterND (b1, i, u)\n z = Add (a, b)", ", int64[3, 1] i = {5, -1, 2}, float[3] u"),
-            _sample("z = ScatterND (a, i, u)", ", int64[2, 1] i = {3, 0}, float[2, 8] u"),
-            _sample(
+        samples={
+            "into a vector": _sample(
+                "b = ScatterND (b1, i, u)\n z = Add (a, b)", ", int64[3, 1] i = {5, -1, 2}, float[3] u"
+            ),
+            "rows": _sample("z = ScatterND (a, i, u)", ", int64[2, 1] i = {3, 0}, float[2, 8] u"),
+            "into a table": _sample(
                 "m = ScatterND (t, i, u)\n z = Mul (a, m)", ", float[4, 1] t, int64[2, 2] i = {3, 0, 1, 0}, float[2] u"
             ),
-        ),
+        },
     ),
     Rule(
         "ScatterElements",
         _scatter_elements,
-        samples=(
-            _sample(
+        samples={
+            "into a table": _sample(
                 "m = ScatterElements (t, i, u)\n z = Mul (a, m)",
                 ", float[4, 1] t, int64[2, 1] i = {3, 0}, float[2, 1] u",
             ),
-        ),
+        },
     ),
     Rule(
         "GatherND",
         _gather_nd,
-        samples=(_sample("z = GatherND (a, i)", ", int64[4, 1] i = {3, 0, 1, 1}"),),
+        samples={
+            "rows": _sample("z = GatherND (a, i)", ", int64[4, 1] i = {3, 0, 1, 1}"),
+        },
     ),
     Rule(
         "GatherElements",
         _gather_elements,
-        samples=(
-            _sample("m = GatherElements (t, i)\n z = Mul (a, m)", ", float[4, 1] t, int64[4, 1] i = {3, 0, 2, 2}"),
-        ),
+        samples={
+            "from a table": _sample(
+                "m = GatherElements (t, i)\n z = Mul (a, m)", ", float[4, 1] t, int64[4, 1] i = {3, 0, 2, 2}"
+            ),
+        },
     ),
 )

@@ -64,7 +64,20 @@ _SHAPE = """
     }
     """
 RULES = (
-    Rule("ConstantOfShape", _constant_of_shape, _rewrite_constant_of_shape, samples=(_ZEROS,)),
-    Rule("Shape", _numbers, samples=(_SHAPE,)),
+    Rule(
+        "ConstantOfShape",
+        _constant_of_shape,
+        _rewrite_constant_of_shape,
+        samples={
+            "channels of one value": _ZEROS,
+        },
+    ),
+    Rule(
+        "Shape",
+        _numbers,
+        samples={
+            "sizes that are read as numbers": _SHAPE,
+        },
+    ),
     *(Rule(op, _numbers) for op in ("Size", "Range", "NonZero", "OneHot", "EyeLike", "RandomNormal", "RandomUniform")),
 )

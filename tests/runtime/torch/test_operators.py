@@ -18,7 +18,12 @@ from .operator_cases import CASES
 
 IR_VERSION = {7: 3, 9: 4, 10: 5, 11: 6, 17: 8, 20: 9, 23: 11, 24: 12}
 INTEGER_ONLY = ("DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "MatMulInteger")  # nothing to differentiate
-SAMPLES = [text for rule in rules().values() if rule.op not in INTEGER_ONLY for text in rule.samples]
+SAMPLES = {
+    f"{rule.op}: {name}": text
+    for rule in rules().values()
+    for name, text in rule.samples.items()
+    if rule.op not in INTEGER_ONLY
+}
 
 
 def graph_text(case):
@@ -89,12 +94,12 @@ def test_an_operator_computes_what_onnx_runtime_computes(case):
     assert_same(drawn(graph_text(case)))
 
 
-@pytest.mark.parametrize("text", SAMPLES)
+@pytest.mark.parametrize("text", SAMPLES.values(), ids=SAMPLES.keys())
 def test_the_rules_samples_compute_what_onnx_runtime_computes(text):
     assert_same(drawn(text))
 
 
 def test_every_operator_is_compared():
-    models = [onnx.parser.parse_model(text) for text in (*map(graph_text, CASES), *SAMPLES)]
+    models = [onnx.parser.parse_model(text) for text in (*map(graph_text, CASES), *SAMPLES.values())]
     met = {("" if n.domain == "ai.onnx" else n.domain, n.op_type) for m in models for n in m.graph.node}
     assert sorted(set(operators()) - met) == []

@@ -39,7 +39,7 @@ def example():
 def test_the_example_of_the_page_is_pruned_and_proven(graphs, monkeypatch):
     names = example()
     (rule,) = names["RULES"]
-    model = graphs.parse(rule.samples[0], double=True)
+    model = graphs.parse(rule.samples["four groups"], double=True)
     assert not graphs.groups_of(model, sizes={}).free
     table = {**package.rules(), (rule.domain, rule.op): rule}
     monkeypatch.setattr(package, "rules", lambda: table)

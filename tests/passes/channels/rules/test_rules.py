@@ -9,54 +9,54 @@ from onnx_prune.passes.channels.rules import rules
 from onnx_prune.passes.channels.silence import silence
 from onnx_prune.passes.graph.export import to_model
 
-SAMPLES = {f"{rule.op}-{i}": text for rule in rules().values() for i, text in enumerate(rule.samples)}
+SAMPLES = {f"{rule.op}: {name}": text for rule in rules().values() for name, text in rule.samples.items()}
 # The reference evaluator lacks these forms, so they are compared in ONNX Runtime, in float32.
 FLOAT32_ONLY = (
-    "ConvTranspose-1",
-    "ConvTranspose-2",
-    "Pad-3",
-    "MeanVarianceNormalization-0",
-    "Resize-0",
-    "Upsample-0",
-    "Attention-0",  # its scale is an attribute, which is float32
-    "Attention-1",
-    "GroupNormalization-0",
-    "QuantizeLinear-0",
-    "DequantizeLinear-0",
-    "DequantizeLinear-1",
-    "DynamicQuantizeLinear-0",
-    "QLinearConv-0",
-    "MatMulInteger-0",
-    "QLinearMatMul-0",
-    "MultiHeadAttention-0",
-    "MultiHeadAttention-1",
-    "FusedConv-0",
-    "FusedMatMul-0",
-    "FusedMatMul-1",
-    "FusedGemm-0",
-    "FastGelu-0",
-    "SkipLayerNormalization-0",
+    "ConvTranspose: groups",
+    "ConvTranspose: depthwise",
+    "Pad: cropped channels",
+    "MeanVarianceNormalization: over space",
+    "Resize: scales",
+    "Upsample: scales",
+    "Attention: as many heads of keys",  # its scale is an attribute, which is float32
+    "Attention: fewer heads of keys than of queries",
+    "GroupNormalization: four groups",
+    "QuantizeLinear: a scale a channel",
+    "DequantizeLinear: weights with a scale a filter",
+    "DequantizeLinear: weights with a scale a block",
+    "DynamicQuantizeLinear: a convolution",
+    "QLinearConv: plain, depthwise, plain",
+    "MatMulInteger: after dynamic quantisation",
+    "QLinearMatMul: two in a row",
+    "MultiHeadAttention: one bias for all three",
+    "MultiHeadAttention: a mask and a scale",
+    "FusedConv: activation, groups and a sum",
+    "FusedMatMul: transposed weight",
+    "FusedMatMul: two activations",
+    "FusedGemm: activation",
+    "FastGelu: three forms of GELU",
+    "SkipLayerNormalization: beside a branch",
 )
 FAMILIES = {
-    "Conv-0": "convolution",
-    "Gemm-0": "contraction",
-    "BatchNormalization-0": "normalisation",
-    "Add-0": "elementwise",
-    "MaxPool-0": "pooling",
-    "ReduceMean-0": "reduction",
-    "Concat-0": "indexing",
-    "Split-0": "indexing",
-    "Slice-0": "indexing",
-    "Gather-0": "indexing",
-    "Pad-0": "indexing",
-    "Reshape-2": "reshaping",
-    "Transpose-0": "reshaping",
-    "ConstantOfShape-0": "shape arithmetic",
-    "LSTM-0": "recurrent",
-    "DequantizeLinear-0": "quantisation",
-    "QLinearConv-0": "quantisation",
-    "GRU-0": "recurrent",
-    "Attention-2": "attention",
+    "Conv: padding and strides": "convolution",
+    "Gemm: transposed weight": "contraction",
+    "BatchNormalization: of an activation": "normalisation",
+    "Add: two activations": "elementwise",
+    "MaxPool: windows": "pooling",
+    "ReduceMean: over space": "reduction",
+    "Concat: one operand twice": "joining",
+    "Split: sizes as an input": "joining",
+    "Slice: start to end": "indexing",
+    "Gather: indices that repeat": "indexing",
+    "Pad: channels on both sides": "indexing",
+    "Reshape: to rows and back": "reshaping",
+    "Transpose: channels last and back": "reshaping",
+    "ConstantOfShape: channels of one value": "shape arithmetic",
+    "LSTM: all inputs": "recurrent",
+    "DequantizeLinear: weights with a scale a filter": "quantisation",
+    "QLinearConv: plain, depthwise, plain": "quantisation",
+    "GRU: reset after the product": "recurrent",
+    "Attention: four axes and a mask": "attention",
 }
 
 
@@ -70,6 +70,10 @@ def random_removal(groups, seed):
         largest = max(groups.free, key=lambda g: g.units)
         removed[largest.name] = [0]
     return groups.removed_labels(removed)
+
+
+def test_the_lists_of_this_file_name_samples_that_there_are():
+    assert set(FLOAT32_ONLY) | set(FAMILIES) <= set(SAMPLES)
 
 
 @pytest.mark.parametrize("name", SAMPLES)
