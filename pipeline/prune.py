@@ -21,6 +21,8 @@ from ..runtime.measure.sensitivity import Sensitivities
 from ..runtime.progress import Stage, silent
 from ..runtime.session import Device
 from ..runtime.soundness import check_anything_free
+from .decide import decide, sensitivities
+from .measure import moments_of
 from .read import read, read_alone
 from .settings import Settings, make_settings
 from .write import Result, write
@@ -108,9 +110,9 @@ def prune(  # noqa: PLR0913 - each argument is a flag of the command line
         find_head(run.analysis.groups.labelled)  # before the work
     else:
         check_anything_free(run.analysis.groups)
-    found = run.measure()
+    measured = moments_of(run)
     progress("choosing channels")
-    return write(run, run.decision.plan(limit, found), found)
+    return write(run, decide(run, limit, measured), measured)
 
 
 def sensitivity(  # noqa: PLR0913 - each argument is a flag of the command line
@@ -147,7 +149,7 @@ def sensitivity(  # noqa: PLR0913 - each argument is a flag of the command line
     run = read(model, make_settings(settings), progress, sizes)
     if run.data is None:
         raise UsageError("sensitivity is measured on data", where="--calibration", fix="give images or arrays")
-    return run.analysis, run.decision.sensitivities(run.measure())
+    return run.analysis, sensitivities(run, moments_of(run))
 
 
 def apply(  # noqa: PLR0913 - each argument is a flag of the command line

@@ -1,86 +1,31 @@
-"""What a run is made from: the model with its channels labelled, data, and the moments that are measured on them."""
+"""Reading what a run is made from: the model with its channels labelled, and data."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from ..passes.algebra.moments import MomentsSet, load_moments
 from ..passes.errors import UsageError
 from ..passes.graph.model import Graph, ModelLike, load
-from ..passes.selection.criteria import make_criterion
-from ..passes.selection.criteria.activations.apoz import OfActivations
 from ..runtime.analysis import Analysis, analyse
 from ..runtime.data.inputs import model_inputs
 from ..runtime.data.open import Data, example_input, open_data
 from ..runtime.data.random_feeds import Feeds
 from ..runtime.data.synthetic import reads_images, synthetic_data
-from ..runtime.measure.calibrate import Calibration, calibrate
-from ..runtime.progress import Stage, counted
+from ..runtime.progress import Stage
 from ..runtime.soundness import check_opens, check_weights
-from .decide import Decision, untouched
-from .settings import NONE, SYNTHETIC, SYNTHETIC_IF_IMAGES, Settings, filled
+from .decide import untouched
+from .run import Run
+from .settings import NONE, SYNTHETIC, SYNTHETIC_IF_IMAGES, Settings, make_strategy
 
 _SYNTHETIC_MACS = 64 << 30  # of one pass over the images: 512 for ResNet-56; by default for networks up to 1 G MACs
 _SYNTHETIC_IMAGES = (64, 512)
 _JUDGED = 64  # samples
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One run: what was read, and how it is to go.
-
-    start: when it began, seconds of time.perf_counter
-    judged_on: a few samples to compare the result with the original on: another draw than `data`, which may share
-        samples with it
-    """
-
-    analysis: Analysis
-    settings: Settings
-    progress: Stage
-    start: float
-    data: Data | None = None
-    judged_on: Data | None = None
-
-    @property
-    def decision(self) -> Decision:
-        return Decision(self.analysis, self.settings, self.data, self.progress)
-
-    def measure(self) -> MomentsSet | None:
-        """Moments of all consumers: measured on the data, read from a file, or none."""
-        settings, data = self.settings, self.data
-        if settings.moments is not None:
-            return load_moments(settings.moments, self.analysis.graph.sha256())
-        if data is None:
-            return None
-        moments = calibrate(
-            self.analysis.groups.labelled,
-            data,
-            how=Calibration(
-                seed=settings.seed,
-                device=settings.device,
-                activations=isinstance(make_criterion(settings.criterion or "l2"), OfActivations),
-            ),
-            progress=counted(self.progress, "calibrating", "samples", of=data.samples),
-        )
-        if settings.save_moments is not None:
-            moments.save(settings.save_moments)
-        return moments
-
-    @property
-    def data_in_words(self) -> str | None:
-        """What channels are chosen and refitted on; None for the weights alone."""
-        if self.data is None:
-            return None if self.settings.moments is None else "moments"
-        synthetic = self.settings.calibration in (SYNTHETIC, SYNTHETIC_IF_IMAGES)
-        broken = self.data.broken()
-        but = f", {broken} of them unreadable and left out" if broken else ""
-        return f"{self.data.samples or 'given'} {'synthetic images' if synthetic else 'samples'}{but}"
 
 
 def read(model: ModelLike, settings: Settings, progress: Stage, sizes: Mapping[str, int] | None) -> Run:
@@ -101,7 +46,7 @@ def read(model: ModelLike, settings: Settings, progress: Stage, sizes: Mapping[s
         judged_on = None if data is None else _synthetic_data(analysis, other)
     else:
         judged_on = _given_data(graph, other)
-    return Run(analysis, filled(settings, data=data is not None), progress, start, data, judged_on)
+    return Run(analysis, settings, make_strategy(settings, data=data is not None), progress, start, data, judged_on)
 
 
 def read_alone(model: ModelLike, settings: Settings, progress: Stage) -> Run:
@@ -110,7 +55,8 @@ def read_alone(model: ModelLike, settings: Settings, progress: Stage) -> Run:
     progress("reading the model")
     graph = load(model)
     check_opens(graph, settings.device)
-    return Run(_analysed(model, graph, settings), settings, progress, start)
+    analysis = _analysed(model, graph, settings)
+    return Run(analysis, settings, make_strategy(settings, data=False), progress, start)
 
 
 def _analysed(

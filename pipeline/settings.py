@@ -1,15 +1,20 @@
-"""How a run decides: the flags of the command line as one value."""
+"""How a run decides: what was asked for, as one value, and what follows from it where nothing was said."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ..passes.errors import UsageError
+from ..passes.needs import OF_DATA, OF_MOMENTS, Need, needs_of, unmet
+from ..passes.rewrite.one_shot import KINDS
 from ..passes.selection.allocate import Align
-from ..passes.selection.methods import Method
-from ..passes.selection.presets import default_preset, make_preset
+from ..passes.selection.criteria import make_criterion
+from ..passes.selection.methods import Method, make_method
+from ..passes.selection.presets import PRESETS, Preset, make_preset
 from ..passes.selection.ranking import Criterion
+from ..passes.selection.words import word
 from ..runtime.data.open import DataSource
 from ..runtime.data.preprocess import Preprocessing
 from ..runtime.session import Device
@@ -17,25 +22,38 @@ from ..runtime.session import Device
 NONE, SYNTHETIC = "none", "synthetic"  # instead of calibration data
 SYNTHETIC_IF_IMAGES = "synthetic, if the model reads images"
 
+# What a preset, or else what there is to look at, implies where nothing is said: the whole table.
+IMPLIED: Mapping[str, Preset] = {
+    "data": Preset("obs", "sensitivity", "sequential", align="auto"),
+    "moments": Preset("obs", "error", "full", align="auto"),
+    "weights": Preset("l2", "uniform", "none", align="auto"),
+    **PRESETS,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How `prune` decides; every field is a flag of the command line. None: what suits the data that are given.
+    """What `prune` was asked for; every field is a flag of the command line. None: as IMPLIED says.
 
-    preset: a strategy of a paper (a name of `presets.PRESETS`), which says what is not said here, and which groups stay
-    where `exclude` is not given;
-    criterion: which channels go (a name of `criteria()` or a Criterion): obs with calibration data, else l2;
-    allocation: how many each group keeps: sensitivity with data, error with moments alone, else uniform;
-    reconstruct: how what stays is refitted: sequential with data, full with moments alone, else none;
-    calibration: images or arrays, see `runtime.data.open_data`, or "synthetic" or "none"; where nothing above and no
-    moments are given either, small models that read images get synthetic ones; samples: so many are used at most;
-    preprocessing: of images; moments: a file that `save_moments` wrote, instead of data;
-    align: kept counts are multiples of it; "auto": of what the hardware likes (`allocate.menus`);
-    exclude: a regular expression of group
-    names that stay; replace_head: "gap" swaps fully connected layers at the end for global average pooling and one
-    linear layer, after the cut; inexact: whether LayerNorm and the like lose channels; seed: of all that is drawn;
-    device: where models run; measure: whether latency is measured;
-    threads: of one operator while it is: one disturbs least and is disturbed least; None: all cores.
+    preset: a strategy of a paper (a name of `presets.PRESETS`); also says which groups stay where `exclude` does not
+    criterion: which channels go (a name of `criteria()` or a Criterion)
+    allocation: how many each group keeps (a name of `METHODS` or a Method)
+    reconstruct: how what stays is refitted (one of `one_shot.KINDS`)
+    calibration: images or arrays, see `runtime.data.open.open_data`, or "synthetic", or "none". None: synthetic images
+        for small models that read images, but none where moments are given, nor where the criterion is named and
+        nothing that is named looks at more than weights
+    samples: as many of the calibration data are used at most
+    preprocessing: of images
+    moments: a file that `save_moments` wrote, instead of data
+    save_moments: where measured moments are kept
+    align: kept counts are multiples of it; "auto": of what the hardware likes (`allocate.menus`)
+    exclude: a regular expression of the names of groups that stay
+    replace_head: "gap" swaps fully connected layers at the end for global average pooling and one linear layer
+    inexact: whether LayerNorm and the like lose channels
+    seed: of all that is drawn
+    device: where models run
+    measure: whether latency is measured
+    threads: of one operator while it is; one disturbs least and is disturbed least. None: all cores
     """
 
     preset: str | None = None
@@ -57,14 +75,76 @@ class Settings:
     threads: int | None = 1
 
 
-def make_settings(chosen: Settings) -> Settings:
-    """What is given, checked; the rest is decided when the model is read, see `filled`. Raises UsageError."""
-    _check(chosen)
-    said = (chosen.preset, chosen.criterion, chosen.allocation, chosen.reconstruct, chosen.moments, chosen.calibration)
-    return replace(chosen, calibration=SYNTHETIC_IF_IMAGES) if said == (None,) * len(said) else chosen
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """What a run decides by, with nothing left unsaid."""
+
+    criterion: Criterion
+    allocation: Method
+    reconstruct: str
+    align: Align
+
+    def needs(self) -> Mapping[tuple[str, str], frozenset[Need]]:
+        """(flag, word) -> what this part of the strategy needs."""
+        return {
+            ("--criterion", word(self.criterion)): needs_of(self.criterion),
+            ("--allocation", word(self.allocation)): needs_of(self.allocation),
+            ("--reconstruct", self.reconstruct): KINDS[self.reconstruct],
+        }
+
+    def may_use(self, some: frozenset[Need]) -> bool:
+        """Whether one of these is needed, or may be: a criterion that declares nothing may look at all there is."""
+        return not hasattr(self.criterion, "needs") or any(some & needs for needs in self.needs().values())
+
+
+def make_settings(asked: Settings) -> Settings:
+    """What is asked for, checked, with the calibration data that it implies. Raises UsageError."""
+    _check(asked)
+    return asked if asked.calibration is not None else replace(asked, calibration=_implied_calibration(asked))
+
+
+def make_strategy(settings: Settings, *, data: bool) -> Strategy:
+    """What is in force; data: whether there are calibration data. Raises UsageError where a need cannot be met."""
+    row = IMPLIED[settings.preset or ("data" if data else "moments" if settings.moments is not None else "weights")]
+    strategy = Strategy(
+        criterion=make_criterion(settings.criterion or row.criterion),
+        allocation=make_method(settings.allocation or row.allocation),
+        reconstruct=settings.reconstruct or row.reconstruct,
+        align=row.align if settings.align == "auto" else settings.align,
+    )
+    missing = OF_DATA if settings.moments is None else OF_DATA - OF_MOMENTS
+    for (flag, name), needs in strategy.needs().items():
+        for need in sorted(needs & missing if not data else ()):
+            raise unmet(need, f"'{name}'", flag)
+    return strategy
+
+
+def _implied_calibration(settings: Settings) -> str:
+    """Synthetic images, but for moments, and where a criterion is named and all that is named is content with weights.
+
+    Who names a criterion of weights alone gets its answer in seconds, and is told that nothing was refitted.
+    """
+    preset = None if settings.preset is None else IMPLIED[settings.preset]
+    criterion = settings.criterion or (preset and preset.criterion)
+    if settings.moments is not None:
+        return NONE
+    if criterion is None:
+        return SYNTHETIC_IF_IMAGES
+    allocation = settings.allocation or (preset and preset.allocation)
+    refit = settings.reconstruct or (preset and preset.reconstruct) or "none"
+    needs = needs_of(make_criterion(criterion)) | KINDS[refit]
+    if allocation is not None:
+        needs |= needs_of(make_method(allocation))
+    return SYNTHETIC_IF_IMAGES if needs & OF_DATA else NONE
 
 
 def _check(settings: Settings) -> None:
+    if settings.preset is not None:
+        make_preset(settings.preset)
+    if settings.reconstruct is not None and settings.reconstruct not in KINDS:
+        raise UsageError(
+            f"there is no '{settings.reconstruct}'", where="--reconstruct", fix=f"choose one of {', '.join(KINDS)}"
+        )
     if settings.replace_head not in (None, "gap"):
         raise UsageError(f"there is no '{settings.replace_head}'", where="--replace-head", fix="choose gap")
     for name, least in (("samples", 1), ("seed", 0), ("threads", 1)):
@@ -86,17 +166,3 @@ def _check(settings: Settings) -> None:
             where="--criterion",
             fix="give a word such as 'obs', or an object with a method rank (docs/methods.md)",
         )
-
-
-def filled(settings: Settings, *, data: bool) -> Settings:
-    """What is not said is decided by the preset, or by what there is: data, moments, or weights alone."""
-    default = default_preset(data=data, moments=settings.moments is not None)
-    preset = default if settings.preset is None else make_preset(settings.preset)
-    return replace(
-        settings,
-        criterion=settings.criterion or preset.criterion,
-        allocation=settings.allocation or preset.allocation,
-        reconstruct=settings.reconstruct or preset.reconstruct,
-        # a paper's strategy means its own widths
-        align=1 if settings.preset is not None and settings.align == "auto" else settings.align,
-    )

@@ -29,8 +29,8 @@ from ..runtime.progress import counted
 from ..runtime.proof.compare import Proof
 from ..runtime.proof.prove import prove_cut
 from ..runtime.reconstruct import refit_sequentially
-from .read import Run
 from .report import GroupRow, Report
+from .run import Run
 
 _KEPT = "kept"
 _REFIT_POSITIONS = 32  # an image: the fit itself wants more rows than the choice of channels (docs/methods.md)
@@ -87,12 +87,13 @@ def _refit(
     run: Run, removed: np.ndarray, cut: Graph, bare: _Written, moments: MomentsSet | None, kind: str
 ) -> _Written:
     """The model of the cut graph, whose layers are refitted in place; biases that come with it are counted."""
-    if moments is None or kind == "none":
+    if kind == "none":
         return bare
     with threadpool_limits(1):
-        if kind == "sequential" and run.data is not None:
+        if kind == "sequential":
             _refit_on_data(run, removed, cut)
         else:
+            assert moments is not None, "make_strategy has looked"
             run.progress("refitting")
             refit_once(run.analysis.groups.labelled, removed, cut, moments, kind)
     model = to_model(cut)

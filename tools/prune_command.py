@@ -37,14 +37,17 @@ if TYPE_CHECKING:
 @BUDGETS
 @click.option("--preset", help="The strategy of a paper (thinet, li, apoz): sets the next three, and what stays whole.")
 @click.option(
-    "--criterion", help="Which channels go; options follow it: obs:swaps=20. Default: obs with data, else l2."
+    "--criterion",
+    help="Which channels go; options follow it: obs:swaps=20. Default: obs with data, else l2. l1, l2, fpgm, bn-scale "
+    "and random look at weights alone: with one of them and no --calibration nothing is refitted.",
 )
 @click.option("--allocation", help="How many go where. Default: sensitivity with data, else uniform.")
 @click.option("--reconstruct", help="How what stays is refitted. Default: sequential with data, else none.")
 @click.option(
     "--calibration",
     help="Folder or zip of images, .npz, .npy, or module:function; no labels are needed. synthetic: drawn images, the "
-    "default for models of images up to 1 G MACs; none: the weights decide alone.",
+    "default for models of images up to 1 G MACs, unless a criterion is named and all that is named looks at weights "
+    "alone; none: the weights decide alone.",
 )
 @click.option(
     "--samples", type=click.IntRange(min=1), default=1024, show_default=True, help="Calibration samples to use."
@@ -70,8 +73,9 @@ def prune(model: Path, output: Path | None, as_json: bool, no_latency: bool, **o
     """Prune MODEL: remove channels until the budget holds, prove the result, write it.
 
     With --calibration (images like those the model was trained on, no labels) channels are chosen by what the next
-    layers need, and the weights that stay are refitted. Without it channels are chosen by their weights and accuracy
-    is not protected: fine-tune with --finetune, here or later.
+    layers need, and the weights that stay are refitted. Without it small models that read images are pruned on
+    synthetic images. Other models, and any with a criterion of weights alone such as l1, are pruned by their weights:
+    nothing is refitted and accuracy is not protected, so fine-tune with --finetune, here or later.
     """
     from ..passes.selection.budget import Budget
     from ..pipeline.prune import prune as run
@@ -105,19 +109,22 @@ def prune(model: Path, output: Path | None, as_json: bool, no_latency: bool, **o
 
 
 def _warning(result: Result) -> str | None:
+    refitted = result.plan.reconstruct != "none"
     if result.report.data is None:
         return _BY_WEIGHTS
     if "synthetic" in result.report.data:
-        return _SYNTHETIC
-    return _NOT_REFITTED if result.plan.reconstruct == "none" else None
+        return _SYNTHETIC if refitted else f"{_SYNTHETIC}\nonnx-prune: {_NOT_REFITTED}"
+    return None if refitted else _NOT_REFITTED
 
 
 _BY_WEIGHTS = (
-    "no calibration data: channels were chosen by their weights alone, and accuracy is not protected\n"
-    "  fix:   give --calibration IMAGES (no labels are needed) or synthetic, or fine-tune the result"
+    "no calibration data: channels were chosen by their weights alone and nothing was refitted,\n"
+    "so accuracy is not protected\n"
+    "  fix:   give --calibration IMAGES (no labels are needed), or --calibration synthetic to refit on\n"
+    "         drawn images, or fine-tune the result"
 )
 _SYNTHETIC = (
-    "no calibration data: channels were chosen and refitted on synthetic images\n"
+    "no calibration data: synthetic images took their place\n"
     "  fix:   give --calibration IMAGES (no labels are needed): real ones lose less"
 )
 _NOT_REFITTED = (

@@ -1,10 +1,13 @@
 """One-shot refit: what stays of every consumer of a cut tensor makes up for what went, from the moments alone.
 
-Inputs and targets are those of the original network; errors of earlier layers are not seen. `runtime.reconstruct` is
+Inputs and targets are those of the original network; errors of earlier layers are not seen. KINDS: each kind of refit
+and what it needs. `runtime.reconstruct` is
 the sequential form, which needs the data again.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -14,9 +17,16 @@ from ..channels.affine import AffineConsumer, affine_consumers, write_refit
 from ..channels.constants import kept
 from ..channels.labels import LabelledGraph
 from ..graph.model import Graph
+from ..needs import Need
 
 Array = np.ndarray
-KINDS = ("none", "bias", "channel", "full", "sequential")
+KINDS: Mapping[str, frozenset[Need]] = {
+    "none": frozenset(),
+    "bias": frozenset({"moments"}),
+    "channel": frozenset({"moments"}),
+    "full": frozenset({"moments"}),
+    "sequential": frozenset({"samples"}),
+}
 
 
 def refit_once(labelled: LabelledGraph, removed: Array, cut: Graph, moments: MomentsSet, kind: str) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 from ..channels.cost import CostModel
 from ..channels.groups import ChannelGroups
 from ..errors import BudgetError, UsageError
+from ..needs import needs_of
 from .budget import Budget
 from .methods import Frame, Growth, Method, Uniform
 from .ranking import Criterion, Evidence, Ranking, Refining
@@ -110,14 +111,14 @@ def select(
 ) -> dict[str, tuple[int, ...]]:
     """The removed units of each group that is cut, in ascending order, when group i keeps kept[i] of its units.
 
-    Groups are ranked in the order of the graph, each with the evidence of what is already gone; a criterion that is not
-    greedy does not look at that, and the given rankings serve. One that refines its choice does so for the count that
-    is asked for.
+    Groups are ranked in the order of the graph, each with the evidence of what is already gone; a criterion that
+    does not need `removed` does not look at that, and the given rankings serve. One that refines its choice does so for
+    the count that is asked for.
     """
     removed: dict[str, tuple[int, ...]] = {}
     for group, count in zip(groups.groups, kept.tolist(), strict=True):
         if count < group.units:
-            if rankings is not None and not getattr(criterion, "greedy", False):
+            if rankings is not None and "removed" not in needs_of(criterion):
                 ranking = rankings[group.name]
             else:
                 known = replace(evidence, removed=groups.removed_labels(removed))

@@ -8,6 +8,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
+from ..needs import Need
 from .ranking import Ranking
 from .tradeoff import convex_slopes
 from .words import choose
@@ -75,6 +76,7 @@ class Uniform:
 
     protect: float = 0.0
     ends: ClassVar[bool] = False
+    needs: ClassVar[frozenset[Need]] = frozenset()
 
     def growth(self, frame: Frame, rankings: Mapping[str, Ranking]) -> Growth:  # noqa: ARG002 - a Method's form
         """Rankings are not looked at."""
@@ -108,6 +110,7 @@ class Global:
 
     protect: float = 0.1
     ends: ClassVar[bool] = False
+    needs: ClassVar[frozenset[Need]] = frozenset()
 
     def growth(self, frame: Frame, rankings: Mapping[str, Ranking]) -> Growth:
         """Needs the ranking of every group that may be cut."""
@@ -136,6 +139,7 @@ class Error:
     protect: float = 0.05
     costs: Array | None = None
     ends: ClassVar[bool] = False
+    needs: ClassVar[frozenset[Need]] = frozenset({"costs"})
 
     def growth(self, frame: Frame, rankings: Mapping[str, Ranking]) -> Growth:
         """Needs the ranking of every group that may be cut."""
@@ -154,6 +158,8 @@ class Error:
 class Sensitivity(Error):
     """`Error` on harms that the whole network gives, see runtime/measure/sensitivity.py."""
 
+    needs: ClassVar[frozenset[Need]] = frozenset({"costs", "sensitivity", "moments"})
+
 
 @dataclass(frozen=True, slots=True)
 class Trim:
@@ -168,6 +174,7 @@ class Trim:
     deviations: float = 1.0
     protect: float = 0.0
     ends: ClassVar[bool] = True
+    needs: ClassVar[frozenset[Need]] = frozenset()
 
     def growth(self, frame: Frame, rankings: Mapping[str, Ranking]) -> Growth:
         """Needs the ranking of every group that may be cut."""

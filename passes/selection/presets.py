@@ -1,4 +1,4 @@
-"""What a run decides by, where the user does not say it: the defaults, and the strategies of three papers.
+"""The strategies of three papers: which channels, how many where, which refit, and which layers stay.
 
 A preset touches groups by what they are in the graph, never by their names. docs/methods.md says which sections of the
 papers are meant.
@@ -17,6 +17,7 @@ import onnx_graphsurgeon as gs
 from ..channels.blocks import producers, residual_blocks, summed
 from ..channels.groups import ChannelGroups
 from ..errors import UsageError
+from .allocate import Align
 
 Item = TypeVar("Item")
 Touches = Callable[[ChannelGroups], frozenset[str]]
@@ -26,24 +27,21 @@ _RECTIFIERS = ("Relu", "Clip", "ThresholdedRelu")
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """criterion, allocation, reconstruct: as on the command line; touches: groups -> names of those that may be cut.
+    """What is implied where nothing is said.
 
-    spares: of those touched the ones that stay because they are sensitive, where nothing can be measured; where there
-    are data `most_sensitive` says it. None of either: all may be cut.
+    criterion, allocation, reconstruct: as on the command line
+    align: what kept counts are multiples of; a paper's strategy means its own widths, 1
+    touches: groups -> names of those that may be cut; None for all
+    spares: groups -> names of those that stay of them because they are sensitive, where nothing can be measured; None
+        for none of them. Where there are data `most_sensitive` says it
     """
 
     criterion: str
     allocation: str
     reconstruct: str
+    align: Align = 1
     touches: Touches | None = None
     spares: Touches | None = None
-
-
-def default_preset(*, data: bool, moments: bool) -> Preset:
-    """What suits what is given: calibration data, or moments that were measured before, or the weights alone."""
-    if data:
-        return Preset("obs", "sensitivity", "sequential")
-    return Preset("obs", "error", "full") if moments else Preset("l2", "uniform", "none")
 
 
 def make_preset(word: str) -> Preset:

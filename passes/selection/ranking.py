@@ -100,7 +100,7 @@ class Evidence:
 
 
 class Criterion(Protocol):
-    """A frozen dataclass whose fields are its options."""
+    """A frozen dataclass whose fields are its options; `needs` says what it looks at besides the weights (needs.py)."""
 
     def rank(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
         """Rank all units of a free group."""

@@ -23,8 +23,9 @@ from ...passes.graph.export import to_model
 from ...passes.rewrite.one_shot import KINDS, refit_once
 from ...passes.selection.budget import Budget
 from ...passes.selection.plan import Plan, removed_from_plan
-from ...pipeline.decide import Decision
-from ...pipeline.settings import Settings
+from ...pipeline.decide import decide
+from ...pipeline.run import Run
+from ...pipeline.settings import Settings, make_strategy
 from ...runtime.analysis import Analysis, analyse
 from ...runtime.data.inputs import model_inputs
 from ...runtime.data.open import Data, open_data
@@ -172,7 +173,8 @@ class Experiment:
             seed=self.seed,
             align=1,  # as all rows of the page
         )
-        return Decision(self.analysis, chosen, self.data, silent).plan(Budget(macs=0.5), self.moments)
+        run = Run(self.analysis, chosen, make_strategy(chosen, data=True), silent, start=0.0, data=self.data)
+        return decide(run, Budget(macs=0.5), self.moments)
 
     def top1(self, plan: Plan | None, kind: str) -> float:
         """Of the original, or of the model that the plan and this refit make."""
@@ -196,7 +198,7 @@ def missing(
     name = experiment.model
     if (name, "", "", "") not in rows:
         yield Row(name, "", "", "", experiment.top1(None, "none"))
-    jobs = [(c, "uniform", KINDS) for c in criteria] + [(c, _DEFAULT[0], _DEFAULT[1:]) for c in criteria]
+    jobs = [(c, "uniform", tuple(KINDS)) for c in criteria] + [(c, _DEFAULT[0], _DEFAULT[1:]) for c in criteria]
     for criterion, allocation, kinds in jobs:
         wanted = [kind for kind in kinds if (name, criterion, allocation, kind) not in rows]
         if not wanted:

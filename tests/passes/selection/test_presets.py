@@ -12,7 +12,6 @@ from onnx_prune.passes.errors import UsageError
 from onnx_prune.passes.selection.presets import (
     PRESETS,
     convolutions,
-    default_preset,
     first_convolutions,
     inner_convolutions,
     make_preset,
@@ -172,17 +171,6 @@ def test_what_stands_out_is_most_sensitive():
     values = dict(enumerate(np.random.default_rng(0).random(50)))
     mean, std = np.mean(list(values.values())), np.std(list(values.values()))
     assert most_sensitive(values) == {k for k, v in values.items() if v > mean + std}
-
-
-def test_what_is_given_decides_by_default():
-    kinds = [
-        default_preset(data=data, moments=moments) for data, moments in ((True, False), (False, True), (False, False))
-    ]
-    assert [(p.criterion, p.allocation, p.reconstruct) for p in kinds] == [
-        ("obs", "sensitivity", "sequential"),
-        ("obs", "error", "full"),
-        ("l2", "uniform", "none"),
-    ]
 
 
 def test_an_unknown_preset_is_refused_with_those_that_are_known():

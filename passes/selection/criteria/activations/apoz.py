@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from ....algebra.moments import ActivationStatistics
 from ....channels.groups import ChannelGroup
 from ....errors import UsageError
+from ....needs import Need, met
 from ...ranking import Evidence, Ranking
 from ..moments._consumers import activations
 from ..weights.l2 import L2
@@ -22,12 +24,12 @@ class OfActivations(ABC):
     """
 
     __slots__ = ()
+    needs: ClassVar[frozenset[Need]] = frozenset({"moments", "activations"})
 
     def rank(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
         """Rank all units of a free group: the mean over the activations that are read, and over a unit's channels."""
         found = activations(group, evidence)
-        assert evidence.moments is not None
-        known = evidence.moments.activations
+        known = met(evidence.moments, "moments").activations
         if found and not any(name in known for name, _ in found):
             raise UsageError(
                 "the moments hold no statistics of these activations",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from ....channels.groups import ChannelGroup
-from ....errors import UsageError
+from ....needs import Need, met
 from ...ranking import Evidence, Ranking
 from ..weights.l2 import L2
 
@@ -25,6 +26,7 @@ class OfGradients(ABC):
     """
 
     labels: bool = True
+    needs: ClassVar[frozenset[Need]] = frozenset({"gradients"})
 
     @property
     def auxiliary(self) -> int:
@@ -47,9 +49,7 @@ class OfGradients(ABC):
 
 def gradients(group: ChannelGroup, evidence: Evidence) -> Array | None:
     """(samples, units) float64 of a group, None where it has no gate. Raises UsageError where nothing was measured."""
-    if evidence.gradients is None:
-        raise UsageError("this criterion looks at gradients", where="--criterion", fix="give --calibration, or take l2")
-    return evidence.gradients.get(group.name)
+    return met(evidence.gradients, "gradients").get(group.name)
 
 
 def by_loss(scores: Array) -> Ranking:

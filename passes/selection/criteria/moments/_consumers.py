@@ -8,7 +8,7 @@ from ....algebra.moments import Moments
 from ....algebra.removal import Objective, columns, relative
 from ....channels.affine import AffineConsumer
 from ....channels.groups import ChannelGroup
-from ....errors import UsageError
+from ....needs import met
 from ...ranking import Evidence
 
 Array = np.ndarray
@@ -54,18 +54,14 @@ def _places(group: ChannelGroup, mine: Array) -> Array | None:
 
 
 def _read_by(group: ChannelGroup, evidence: Evidence) -> list[tuple[AffineConsumer, Array, Moments]]:
-    if evidence.moments is None:
-        raise UsageError(
-            "this criterion looks at activations", where="--criterion", fix="give --calibration, or take l2"
-        )
-    component = evidence.groups.component
+    moments, component = met(evidence.moments, "moments"), evidence.groups.component
     entries = []
     for consumer in evidence.consumers:
-        if consumer.name not in evidence.moments:
+        if consumer.name not in moments:
             continue
         places = _places(group, np.where(consumer.inputs >= 0, component[consumer.inputs], -1))
         if places is not None:
-            entries.append((consumer, places, evidence.moments[consumer.name]))
+            entries.append((consumer, places, moments[consumer.name]))
     return entries
 
 

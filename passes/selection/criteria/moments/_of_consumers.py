@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import numpy as np
 
 from ....algebra.gram import channel_gram
 from ....algebra.removal import Objective, Removal
 from ....channels.groups import ChannelGroup
+from ....needs import Need
 from ...ranking import Evidence, Ranking
 from ..weights.l2 import L2
 from ._consumers import group_objectives
@@ -20,6 +22,7 @@ class OfConsumers(ABC):
     """Ranks a group by its consumers; one that nothing reads linearly (attention's keys) is ranked by its weights."""
 
     __slots__ = ()
+    needs: ClassVar[frozenset[Need]] = frozenset({"moments"})
 
     def rank(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
         """Rank all units of a free group."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -11,8 +12,8 @@ from ....algebra.moments import Moments
 from ....channels.affine import weight_matrices
 from ....channels.groups import ChannelGroup
 from ....channels.labels import Consumer, LabelledGraph
-from ....errors import UsageError
 from ....graph.model import constant_values
+from ....needs import Need, met
 from ...ranking import Evidence, Ranking
 from ..weights.l2 import L2
 
@@ -30,6 +31,8 @@ class Nisp:
     group that no importance reaches is ranked by its weights.
     """
 
+    needs: ClassVar[frozenset[Need]] = frozenset({"moments"})
+
     def rank(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
         """Harm is the sum of the scores of what is gone."""
         found = evidence.scores(propagated)[group.components]
@@ -38,8 +41,7 @@ class Nisp:
 
 def propagated(evidence: Evidence) -> Array:
     """The score of every component of labels, float64; readers from last to first, so that each finds all behind it."""
-    if evidence.moments is None:
-        raise UsageError("nisp looks at responses", where="--criterion", fix="give --calibration, or take l2")
+    moments = met(evidence.moments, "moments")
     labelled, component = evidence.groups.labelled, evidence.groups.component
     nodes = labelled.graph.gs.nodes
     consumers = {consumer.node: consumer for consumer in labelled.consumers}
@@ -48,7 +50,7 @@ def propagated(evidence: Evidence) -> Array:
     for number in sorted(consumers, reverse=True):
         inputs, name = consumers[number].labels, nodes[number].outputs[0].name
         if number in last:
-            found = _responses(evidence.moments.groups(name), len(inputs)) if name in evidence.moments else None
+            found = _responses(moments.groups(name), len(inputs)) if name in moments else None
         else:
             found = _through(labelled, consumers[number], scores, component)
         if found is not None:

@@ -10,6 +10,7 @@ import onnx_graphsurgeon as gs
 
 from ....channels.groups import ChannelGroup, Key
 from ....channels.labels import LabelledGraph
+from ....needs import Need
 from ...ranking import Evidence, Ranking
 
 Array = np.ndarray
@@ -27,6 +28,11 @@ class Magnitude:
     greedy: bool = False
     residual: Literal["sum", "shortcut"] = "sum"
     power: ClassVar[int]
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Nothing but the weights; greedy: those that are still there."""
+        return frozenset({"removed"}) if self.greedy else frozenset()
 
     def rank(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
         """Harm is the sum of the norms of what is gone."""

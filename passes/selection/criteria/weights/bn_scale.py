@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from ....channels.groups import ChannelGroup
 from ....errors import UsageError
+from ....needs import Need
 from ...ranking import Evidence, Ranking
 from ._magnitude import slices
 from .l1 import L1
@@ -20,6 +22,8 @@ class BnScale:
     A group without any is ranked by the L1 norm of its weights. Raises UsageError where the model has none at all:
     exporters fold BatchNormalization into the convolutions unless they are asked for the training form.
     """
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
 
     def rank(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
         """Harm is the sum of the scales of what is gone."""

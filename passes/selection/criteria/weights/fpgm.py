@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from ....channels.groups import ChannelGroup
+from ....needs import Need
 from ...ranking import Evidence, Ranking
 from ._magnitude import making, slices
 
@@ -16,6 +18,8 @@ Array = np.ndarray
 @dataclass(frozen=True, slots=True)
 class Fpgm:
     """What others can replace goes first: s_i = sum_j ||w_i - w_j||_2, summed over the weights that make the unit."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
 
     def rank(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
         """Harm is the sum of the distances of what is gone."""

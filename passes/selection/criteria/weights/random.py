@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from ....channels.groups import ChannelGroup
+from ....needs import Need
 from ...ranking import Evidence, Ranking
 
 
 @dataclass(frozen=True, slots=True)
 class Random:
     """Any unit is as good as any other. The order depends on the seed and the group's name alone."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
 
     def rank(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
         """Harm is the number of units that are gone."""

@@ -1,0 +1,99 @@
+"""What criterion, allocation and refit need, measured: the one place that turns needs into measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
+
+import numpy as np
+
+from ..passes.algebra.moments import MomentsSet, load_moments
+from ..passes.needs import OF_MOMENTS, needs_of
+from ..passes.selection.budget import Budget
+from ..passes.selection.methods import Method
+from ..passes.selection.ranking import Evidence, Ranking
+from ..passes.selection.tradeoff import savings
+from ..runtime.data.open import Data
+from ..runtime.data.sources import Batch
+from ..runtime.measure.calibrate import Calibration, calibrate
+from ..runtime.measure.sensitivity import Sensitivities, measure_sensitivity
+from ..runtime.progress import counted
+from .run import Run
+
+_SENSITIVITY_IMAGES, _SENSITIVITY_MACS = (64, 256), 64 << 30  # images, the fewest and the most; in one pass over them
+
+
+def moments_of(run: Run) -> MomentsSet | None:
+    """Moments of all consumers, from a file or measured on the data; None where nothing looks at them."""
+    settings, data = run.settings, run.data
+    if settings.moments is not None:
+        return load_moments(settings.moments, run.analysis.graph.sha256())
+    if data is None or not (run.strategy.may_use(OF_MOMENTS) or settings.save_moments is not None):
+        return None
+    moments = calibrate(
+        run.analysis.groups.labelled,
+        data,
+        how=Calibration(
+            seed=settings.seed, device=settings.device, activations="activations" in needs_of(run.strategy.criterion)
+        ),
+        progress=counted(run.progress, "calibrating", "samples", of=data.samples),
+    )
+    if settings.save_moments is not None:
+        moments.save(settings.save_moments)
+    return moments
+
+
+def evidence_of(run: Run, moments: MomentsSet | None) -> Evidence:
+    """What the criterion may look at; gradients are taken where it needs them."""
+    return Evidence(run.analysis.groups, seed=run.settings.seed, moments=moments, gradients=_gradients(run))
+
+
+def _gradients(run: Run) -> Mapping[str, np.ndarray] | None:
+    """Of the groups' gates; the criterion's fields of the names of `Wanted` say of which loss. Needs torch."""
+    criterion = run.strategy.criterion
+    if "gradients" not in needs_of(criterion):
+        return None
+    assert run.data is not None, "make_strategy has looked"
+    from ..runtime.torch.gates.gradients import Wanted, gate_gradients
+
+    asked = {f.name: getattr(criterion, f.name) for f in fields(Wanted) if hasattr(criterion, f.name)}
+    return gate_gradients(
+        run.analysis.groups,
+        run.data,
+        replace(Wanted(**asked), seed=run.settings.seed),
+        device=run.settings.device,
+        progress=counted(run.progress, "taking gradients", "samples"),
+    )
+
+
+def sensitivities_of(run: Run, rankings: Mapping[str, Ranking], moments: MomentsSet | None) -> Sensitivities:
+    """How far the outputs move when one of these groups alone is cut, refitted where there are moments."""
+    assert run.data is not None, "make_strategy has looked"
+    macs = run.analysis.cost.macs(run.analysis.cost.units)
+    images = int(np.clip(_SENSITIVITY_MACS // max(macs, 1), *_SENSITIVITY_IMAGES))
+    return measure_sensitivity(
+        run.analysis.groups,
+        rankings,
+        moments,
+        first_batches(run.data, images),
+        device=run.settings.device,
+        progress=counted(run.progress, "measuring sensitivity", "groups"),
+    )
+
+
+def priced(run: Run, budget: Budget | None) -> Method:
+    """The run's allocation, with the costs of a unit of each group in the unit of the budget where it needs them."""
+    method = run.strategy.allocation
+    if "costs" not in needs_of(method):
+        return method
+    return replace(method, costs=savings(run.analysis.cost, "macs" if budget is None else budget.kind))  # type: ignore[type-var]
+
+
+def first_batches(data: Data, images: int) -> Iterator[Batch]:
+    """The first batches of the data, until so many samples are in them."""
+    seen = 0
+    for batch in data:
+        yield batch
+        seen += batch.size
+        if seen >= images:
+            return

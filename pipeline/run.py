@@ -1,0 +1,41 @@
+"""One run as a value: what was read of model and data, and what it is decided by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..runtime.analysis import Analysis
+from ..runtime.data.open import Data
+from ..runtime.progress import Stage
+from .settings import SYNTHETIC, SYNTHETIC_IF_IMAGES, Settings, Strategy
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run: what was read, and how it is to go.
+
+    settings: as they were given
+    strategy: what is in force
+    start: when it began, seconds of time.perf_counter
+    data: what channels are chosen and refitted on; None for the weights alone
+    judged_on: a few samples to compare the result with the original on: another draw than `data`, which may share
+        samples with it
+    """
+
+    analysis: Analysis
+    settings: Settings
+    strategy: Strategy
+    progress: Stage
+    start: float
+    data: Data | None = None
+    judged_on: Data | None = None
+
+    @property
+    def data_in_words(self) -> str | None:
+        """What channels are chosen and refitted on; None for the weights alone."""
+        if self.data is None:
+            return None if self.settings.moments is None else "moments"
+        synthetic = self.settings.calibration in (SYNTHETIC, SYNTHETIC_IF_IMAGES)
+        broken = self.data.broken()
+        but = f", {broken} of them unreadable and left out" if broken else ""
+        return f"{self.data.samples or 'given'} {'synthetic images' if synthetic else 'samples'}{but}"
