@@ -29,7 +29,11 @@ Tensor = torch.Tensor
 
 
 class Images(NamedTuple):
-    """x: uint8 (n, 3, 32, 32); y: int64 (n,)."""
+    """Images and their classes.
+
+    x: uint8 (n, 3, 32, 32)
+    y: int64 (n,)
+    """
 
     x: Tensor
     y: Tensor

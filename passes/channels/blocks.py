@@ -17,9 +17,11 @@ _BOTH = 3  # reached from both summands
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """sum: the number of the Add; inside: the numbers of the nodes that one of its two operands is made by alone.
+    """A residual block.
 
-    shape: of the sum, () where it is unknown.
+    sum: the number of the Add
+    inside: the numbers of the nodes that one of its two operands is made by alone
+    shape: of the sum, () where it is unknown
     """
 
     sum: int

@@ -33,7 +33,11 @@ _FLOATING = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class _Products:
-    """sum_i coefficient[i] * prod_j lengths[axes[i, j]]; the rows of axes (n, j) are filled up with an axis of 1."""
+    """A sum of products of lengths: sum_i coefficient[i] * prod_j lengths[axes[i, j]].
+
+    coefficient: (n,) float64
+    axes: (n, j) int64 numbers of axes; rows are filled up with the number of an axis of length 1
+    """
 
     coefficient: Array
     axes: Array
@@ -44,11 +48,18 @@ class _Products:
 
 @dataclass(frozen=True, slots=True)
 class _Constants:
-    """Elements of every constant. A row is a constant, or each different use of a vector that several nodes share.
+    """Elements of every constant, as a function of the lengths of axes.
 
-    Uses that lose nothing share one tensor, the others get one each (constants.cut_names).
-    axes (rows, j) as in _Products; owner (rows,): the number of the constant. Of each constant: full, its elements;
-    stays, whether a reader takes it whole whatever goes; itemsize; counted, whether it is a parameter.
+    A vector that several nodes share may be cut differently for each: every use that is cut gets a tensor of its own,
+    and the uses that lose nothing share one (see constants.cut_names). So a constant is one row or several, one for
+    each use that may differ.
+
+    axes: (rows, j) int64, the axes of each row, as in _Products
+    owner: (rows,) int64, the number of its constant
+    full: (constants,) float64, elements before any cut
+    stays: (constants,) bool, whether some reader takes it whole whatever goes
+    itemsize: (constants,) float64, bytes of an element
+    counted: (constants,) float64, 1 where the elements are parameters, else 0
     """
 
     axes: Array
@@ -68,12 +79,16 @@ class _Constants:
 
 @dataclass(frozen=True)
 class CostModel:
-    """Costs as functions of `kept`, int64, one entry a group of `groups.groups`; those of pinned groups are not read.
+    """Costs as functions of `kept`, the number of units that each group of `groups.groups` keeps: (groups,) int64.
 
-    units: `kept` of the whole network. MACs count each multiply-accumulate of Conv, ConvTranspose, Gemm, MatMul and
-    Einsum once, at the input sizes of the facts. Parameters are the elements of float constants, and of quantised
-    weights and biases, that a node of the main graph reads. A vector that several nodes share counts once, and once
-    more for every use that is cut apart.
+    MACs count each multiply-accumulate of Conv, ConvTranspose, Gemm, MatMul and Einsum once, at the input sizes of the
+    facts. Parameters are the elements of float constants, and of quantised weights and biases, that a node of the main
+    graph reads. A vector that several nodes share counts once, and once more for every use that is cut apart.
+    The entries of pinned groups are not read.
+
+    groups: of the graph
+    units: `kept` of the whole network
+    free: one bool a group, whether it may lose units
     """
 
     groups: ChannelGroups

@@ -38,11 +38,14 @@ class Key(NamedTuple):
 class ChannelGroup:
     """Units that are alike.
 
-    name: from the first node that makes them; units: how many there are; pinned: why they must stay, or None.
-    slices: (constant, use, axis) -> (units, m) indices, the m slices of each unit on that axis.
-    produced, consumed: those of the keys whose slices make the channel, and whose axis is contracted.
-    components: the unit's number in `ChannelGroups.component`, one a unit.
-    inexact: removal changes the statistics of a normalisation: what is left is normalised by its own.
+    name: from the first node that makes them
+    units: how many there are
+    pinned: why they must stay, or None
+    slices: constant axis -> (units, m) indices, the m slices of each unit on it
+    produced: the constant axes whose slices make the channel
+    consumed: the constant axes that are contracted
+    components: of each unit, its number in `ChannelGroups.component`
+    inexact: removal changes the statistics of a normalisation: what is left is normalised by its own
     """
 
     name: str
@@ -60,7 +63,12 @@ class ChannelGroup:
 
 @dataclass(frozen=True, slots=True)
 class ChannelGroups:
-    """Every group of a graph, in the order of the graph; component: the unit of each label."""
+    """Every group of a graph, in the order of the graph.
+
+    labelled: the graph
+    component: (count,) int64, the unit of each label
+    groups: its groups
+    """
 
     labelled: LabelledGraph
     component: Array
@@ -95,7 +103,13 @@ def channel_groups(labelled: LabelledGraph) -> ChannelGroups:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """One row a label that a constant owns: which constant axis, which index, which unit."""
+    """Every label of a constant, once an axis that it stands on: parallel arrays.
+
+    constants: the constant axes, as the constant and the number of the axis
+    owner: the constant axis, an index into `constants`
+    index: where the label stands on it
+    label: the label
+    """
 
     constants: list[tuple[ConstantAxes, int]]
     owner: Array
@@ -160,7 +174,13 @@ def _collect(labelled: LabelledGraph, component: Array, reasons: dict[int, str])
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Slices of units: parallel arrays, one entry a slice. owner: the constant axis; index: on it; label: of it."""
+    """Slices of units: parallel arrays, one entry a slice.
+
+    unit: which unit it belongs to
+    owner: the constant axis, an index into `_Table.constants`
+    index: where it stands on that axis
+    label: its label
+    """
 
     unit: Array
     owner: Array
@@ -225,10 +245,16 @@ def _alike(unit: Array, feature: Array, number: int) -> Array:
 
 
 def _part(kind: Array, labelled: LabelledGraph, component: Array, pinned: Container[int]) -> Array:
-    """Footprints told apart where an axis holds some units of each of its groups, but all of none: it must not empty.
+    """The same footprints, but numbered apart where an axis would otherwise lose all of its units at once.
 
-    A Split into halves that are joined again is the plainest case. kind: the footprint's number of each component, -1
-    for those that are no units; pinned: the components that stay anyway.
+    Take an axis of a tensor that holds some units of each of its footprints, but all units of none: a Split into
+    halves that are joined again makes two. Were the halves one group, a removal could empty one of them. So units that
+    stand on different such axes get different footprints. Axes that keep a unit anyway, because it is pinned, do not
+    count.
+
+    kind: (components,) int64, the number of each component's footprint, -1 for those that are no units
+    pinned: the components that stay
+    Returns the new numbers, likewise.
     """
     sizes = np.bincount(kind[kind >= 0])
     parts: list[Array] = []

@@ -66,7 +66,11 @@ def _members(labelled: LabelledGraph, cluster: _Cluster, component: Array) -> Ar
 
 @dataclass(frozen=True, slots=True)
 class _Cluster:
-    """Splits that decide together. options: each a choice of one living axis (or None) a split."""
+    """Splits that are decided together.
+
+    splits: their numbers
+    options: the choices; each names the axis that stays free in every split, None where none does
+    """
 
     splits: list[int]
     options: list[dict[int, int | None]]

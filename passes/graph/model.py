@@ -28,8 +28,9 @@ _LARGE_BYTES = 1 << 20  # computed when read; smaller ones are kept, which is qu
 class Graph:
     """A model as a graph that can be read and cut.
 
-    gs: the nodes and tensors; source: the ModelProto it came from, kept for what gs drops and never changed;
-    external: whether the source kept its weights in a file beside it.
+    gs: its nodes and tensors
+    source: the ModelProto that it came from, for what gs drops; never changed
+    external: whether the source kept its weights in a file beside it
     """
 
     gs: gs.Graph
@@ -121,7 +122,8 @@ def _array(constant: gs.Constant) -> np.ndarray | None:
 class Edited(gs.ir.tensor.LazyValues):
     """Values that are computed from others whenever they are asked for, so that nobody holds them.
 
-    compute: makes them; dtype: theirs, as graphsurgeon says it, which also asks for the rest.
+    compute: makes them
+    dtype: theirs, as graphsurgeon says it
     """
 
     def __init__(self, compute: Callable[[], np.ndarray], dtype: np.dtype | int) -> None:

@@ -29,9 +29,13 @@ MOST_ENTRIES = 1 << 27  # of an axis: its labels take 1 GiB
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """shapes: tensor -> concrete shape; values: tensor -> its numbers for these sizes; unknown: tensors without shape.
+    """What is known of the tensors of a graph, for one set of input sizes.
 
-    dynamic: whether an input has a free dimension, so that the facts hold for one choice of it only.
+    shapes: tensor -> its shape
+    values: tensor -> its numbers, where they follow from sizes and constants
+    unknown: tensors whose shape is not known
+    dynamic: whether an input has a free dimension, so that this holds for one choice of it only
+    dtypes: tensor -> its type, as in onnx.TensorProto
     """
 
     shapes: dict[str, Shape]

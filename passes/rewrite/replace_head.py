@@ -26,10 +26,13 @@ _BEHIND = ("Softmax", "LogSoftmax", "Identity")  # the logits
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Head:
-    """maps: the tensor (N, C, ...) that is flattened; logits: what the last layer makes, with its bias.
+    """The fully connected layers between maps and an output.
 
-    layers: names of the fully connected ones, the first first; nodes: the numbers of all that is between; steps: each
-    layer and BatchNormalization as y = W x + b, W (n, m) and b (n,) float64.
+    maps: the tensor (N, C, ...) that is flattened
+    logits: what the last layer makes, with its bias
+    layers: names of the layers, the first first
+    nodes: the numbers of all nodes in between
+    steps: every layer and BatchNormalization as y = W x + b: W (n, m) and b (n,), float64
     """
 
     maps: str

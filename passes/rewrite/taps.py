@@ -35,10 +35,16 @@ _PREFIX = "onnx_prune"
 class Tap:
     """Where patches of a tensor are taken.
 
-    tensor: what is read; consumers: who reads it in this way, by the names of their first outputs; perm: what brings
-    the channels last, None where they are; rank: of the tensor; inner, grid: rows of the tensor, and output positions,
-    an image; table: (grid, k) int64, the rows of a position's patch, -1 for padding; groups: of the convolution; dtype:
-    the tensor's, as in onnx.TensorProto; batched: False where it does not grow with the batch, and is as one image.
+    tensor: what is read
+    consumers: who reads it in this way, by the names of their first outputs
+    perm: what brings the channels last, None where they are
+    rank: of the tensor
+    inner: rows of the tensor an image
+    grid: output positions an image
+    table: (grid, k) int64, the rows of a position's patch, -1 for padding
+    groups: of the convolution
+    dtype: of the tensor, as in onnx.TensorProto
+    batched: whether it grows with the batch; where not, it is as one image
     """
 
     tensor: str
@@ -61,7 +67,11 @@ class Tap:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Taps:
-    """Taps of one graph, for inputs of one size. sizes: input -> its shape without the batch axis."""
+    """Taps of one graph, for inputs of one size.
+
+    taps: one for each way in which a tensor is read
+    sizes: input -> its shape without the batch axis
+    """
 
     taps: tuple[Tap, ...]
     sizes: dict[str, Shape]
@@ -164,9 +174,12 @@ def _images(labelled: LabelledGraph) -> int:
 class Instrument:
     """What is added to a model so that it shows its patches, and how it is fed.
 
-    additions: nodes, inputs and outputs that join the model's (`open_session(additions=)`); rows: tap by tap the output
-    (images, positions, k, C) float32; statistics: tensor -> outputs with mean, mean square and share of non-zeros (C,);
-    tables: a tap for each different choice of rows; table_of: tap by tap the number of its choice.
+    additions: nodes, inputs and outputs that join the model's (`open_session(additions=)`)
+    rows: the output of each tap, (images, positions, k, C) float32
+    statistics: tensor -> the outputs with mean, mean square and share of non-zeros, (C,) each
+    taps: whose patches these are
+    tables: a tap for each different choice of rows
+    table_of: the number of each tap's choice
     """
 
     additions: onnx.ModelProto
@@ -203,8 +216,8 @@ class Instrument:
 class Draw:
     """The patches chosen of one batch.
 
-    feeds: row numbers, int64 (images, positions, k), that the additions ask for; outside: tap by tap the indices
-    of those, flat, that are padding.
+    feeds: row numbers, int64 (images, positions, k), that the additions ask for
+    outside: for each tap, the flat indices of those that are padding
     """
 
     feeds: dict[str, Array]

@@ -27,7 +27,14 @@ _STILL = Context(training=False, batch_statistics=False, device=torch.device("cp
 
 
 class Step(NamedTuple):
-    """function(*values of sources) -> targets (one slot, or several, -1 for none); `dead` slots are not read again."""
+    """One call: function(*values of the sources) fills the targets.
+
+    function: what is called
+    context: whether its first argument is the run's Context
+    sources: slots that it reads
+    targets: the slot that it fills, or several, -1 for results that nobody reads
+    dead: slots that no later step reads
+    """
 
     function: Function
     context: bool
@@ -38,7 +45,17 @@ class Step(NamedTuple):
 
 @dataclass
 class Program:
-    """What a run needs. values: what the slots hold before it; slots: ONNX name -> slot of the tensor."""
+    """What a run needs.
+
+    inputs, outputs: names, in the model's order
+    parameters: what is trained, by name
+    statistics: running means and variances, by name
+    constants: what belongs to the module as buffers
+    constant_slots: their slots
+    values: what every slot holds before a run
+    slots: ONNX name -> the slot of the tensor
+    steps: what is called, in order
+    """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]

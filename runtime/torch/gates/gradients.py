@@ -35,11 +35,12 @@ Array = np.ndarray
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which loss.
+    """Which loss the gradients are of.
 
-    labels: of the data's labels, where there are any (see loss.py); auxiliary: so many classifiers at intermediate
-    depths add theirs (auxiliary.py); tuned: whether network and classifiers are trained together on the data before
-    the gradients are taken, in a copy; seed: of what is drawn.
+    labels: of the data's labels, where there are any (see loss.py)
+    auxiliary: how many classifiers at intermediate depths add theirs (auxiliary.py)
+    tuned: whether a copy of the network is trained together with the classifiers before the gradients are taken
+    seed: of what is drawn
     """
 
     labels: bool = True

@@ -45,8 +45,12 @@ class GateLoss:
     """Losses of batches, each `sum_n loss_n`, so that its gradient by sample n's gates is that of loss_n.
 
     The network's own comes first, then one for each head. They stay apart: the curvature of their sum is the sum of
-    their curvatures, which has no products of different losses. heads: auxiliary classifiers; labels: whether the
-    data's labels are used.
+    their curvatures, which has no products of different losses.
+
+    readout: which output is compared, and how
+    heads: auxiliary classifiers
+    labels: whether the data's labels are used
+    signs: draws, for samples without labels
     """
 
     readout: Readout

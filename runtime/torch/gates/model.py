@@ -19,10 +19,13 @@ Array = np.ndarray
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GatedTensor:
-    """A tensor that layers read through gates, a copy of `source`.
+    """A tensor that layers read through gates.
 
-    columns: (C,), the gate of each index of `axis`, or the number of all gates where there is none; shape: of the
-    tensor, for the batch that the labels were made for.
+    tensor: its name, that of a copy of `source`
+    source: the tensor of the model
+    axis: along which the gates are
+    columns: (C,) int64, the gate of each index of the axis; where there is none, the number of all gates
+    shape: of the tensor, for the batch that the labels were made for
     """
 
     tensor: str
@@ -34,9 +37,13 @@ class GatedTensor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GatedModel:
-    """A model with an Identity for every gated tensor, and the columns of each group that has a gate; `gates` in all.
+    """A model with an Identity for every gated tensor.
 
-    batch: for so many samples are their shapes.
+    model: the model
+    tensors: the gated ones
+    columns: group -> its gates, for the groups that have them
+    gates: how many there are in all
+    batch: how many samples the shapes of the tensors are for
     """
 
     model: onnx.ModelProto

@@ -24,8 +24,10 @@ from ....passes.errors import UsageError
 class Site:
     """One node, as a builder sees it.
 
-    constants: what each input holds if it is known and no parameter, as nested lists of numbers; else None.
-    attrs: attribute values by name, bytes as text.
+    node: the node
+    opset: of the model
+    constants: the numbers of each input, nested lists, where they are known and no parameter; else None
+    attrs: attribute values by name, bytes as text
     """
 
     node: onnx.NodeProto
@@ -65,10 +67,14 @@ FIX = "prune without gradients and fine-tuning, or add an entry (docs/torch.md)"
 class Operator:
     """One operator.
 
-    build: node -> function of its inputs, in order; None stands for an input that is left out.
-    host: positions of the inputs that the function takes as Python values (shapes, bounds, axes), nested tuples or a
-    number; -1 stands for all. scalars: whether numbers may stand in the place of 0-d tensors.
-    context: whether the function's first argument is the `Context`. random: never computed ahead of the run.
+    op: its name
+    build: node -> function of its inputs, in order; None stands for an input that is left out
+    host: positions of the inputs that are taken as Python values (shapes, bounds, axes), nested tuples or a number; -1
+        stands for all
+    scalars: whether numbers may stand in the place of 0-d tensors
+    context: whether the function's first argument is the `Context`
+    random: whether it draws, and so is never computed ahead of the run
+    domain: "" is ONNX itself
     """
 
     op: str
@@ -86,9 +92,12 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a run is: training, or not; with batch statistics, or the running ones; and where new tensors belong.
+    """What a run is.
 
-    batch_norm: what computes BatchNormalization; several processes that share a batch have one of their own.
+    training: whether it is one of the training
+    batch_statistics: whether BatchNormalization uses the batch's statistics, or the running ones
+    device: where new tensors belong
+    batch_norm: what computes BatchNormalization; several processes that share a batch have one of their own
     """
 
     training: bool

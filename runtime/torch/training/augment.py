@@ -21,8 +21,11 @@ _PADDING, _HOLE = 8, 2  # a crop moves by up to 1/8 of the size, as 4 of 32 pixe
 class Draws:
     """What is done to each image of a batch of n; None where it is not done.
 
-    shift: (n, 2) pixels by which rows and columns are moved; flip: (n,) bool; hole: (n, 2) its centre, as shares of
-    the size; partner: (n,) the image that is mixed in; share: what is left of the image's own, one for the batch.
+    shift: (n, 2) pixels by which rows and columns are moved
+    flip: (n,) bool
+    hole: (n, 2) its centre, as shares of the size
+    partner: (n,) the image that is mixed in
+    share: what is left of the image's own, one for the batch
     """
 
     shift: Tensor | None = None

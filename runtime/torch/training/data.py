@@ -34,11 +34,17 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """Samples in any order, as batches for the model; `names` are its inputs, in order.
+    """Samples in any order, as batches for the model.
 
-    image: which of them is augmented, None for none; size: its height and width; channels_last: where they stand.
-    reader: how pixels become what the model reads, if they are held; words: the augmentation;
-    batch: samples a batch, where the model fixes it.
+    samples: all of them
+    names: the model's inputs, in order
+    image: which input is augmented, None for none
+    size: height and width of it
+    channels_last: where its channels stand
+    reader: how pixels become what the model reads, if pixels are held
+    words: the augmentation
+    batch: samples a batch, where the model fixes it
+    device: where batches go
     """
 
     samples: Samples

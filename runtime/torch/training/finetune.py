@@ -39,9 +39,10 @@ _COMPARED = 16  # samples to compare outputs on
 class Examples:
     """What is learned from.
 
-    train, evaluation: data, see `runtime.data.open_data`; the latter decides which epoch stays. preprocessing: of
-    images, the same for both. teacher: the model before pruning, of the same inputs and outputs; without it the labels
-    alone teach.
+    train: data, see `runtime.data.open_data`
+    evaluation: data that decide which epoch stays
+    preprocessing: of images, the same for both
+    teacher: the model before pruning, of the same inputs and outputs; without it the labels alone teach
     """
 
     train: DataSource
@@ -52,9 +53,11 @@ class Examples:
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
-    """Where the run's state is kept: a folder, None for nowhere.
+    """Where the run's state is kept.
 
-    resume: go on from what is there; seconds: how often it is written, beside after every epoch.
+    folder: the place, None for nowhere
+    resume: go on from what is there
+    seconds: how often it is written, beside after every epoch
     """
 
     folder: Path | None = None
@@ -64,7 +67,11 @@ class Keeping:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Who is told: `stage` a line whenever something is done, `epoch` each epoch that is finished."""
+    """Who is told.
+
+    stage: gets a line whenever something is done
+    epoch: gets each epoch that is finished
+    """
 
     stage: Stage = silent
     epoch: Callable[[Epoch], None] = lambda row: None
@@ -74,9 +81,12 @@ class Watch:
 class FineTuned:
     """The model with its new weights, and how it went.
 
-    best: the epoch whose weights these are, the best on the evaluation data where there are some, else the last;
-    agreement: largest difference between ONNX Runtime and the trained module, over the largest output; first: whether
-    this process, of several, is the one that writes.
+    model: the model
+    epochs: all of them, the first is the model before training
+    best: the epoch whose weights these are: the best on the evaluation data where there are some, else the last
+    agreement: largest difference between ONNX Runtime and the trained module, over the largest output
+    seconds: how long it took
+    first: whether this process, of several, is the one that writes
     """
 
     model: onnx.ModelProto

@@ -34,8 +34,12 @@ _TOLD_EVERY = 0.5  # seconds
 class Epoch:
     """One epoch; number 0 is the model before it.
 
-    loss: mean over the samples; right: share of the samples whose class, or without labels the teacher's, was the
-    highest output; score: on the evaluation data, likewise, or for outputs that are no classes minus the loss.
+    number: which one
+    loss: mean over the samples
+    right: share of the samples whose class was the highest output; without labels, the teacher's class
+    score: the same on the evaluation data; for outputs that are no classes, minus the loss
+    rate: the learning rate at its end
+    seconds: how long it took
     """
 
     number: int

@@ -15,7 +15,12 @@ from .recipe import Recipe
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """Classes, int64 (n,), and with mixup those of the images mixed in, which count 1 - share."""
+    """Classes of a batch of n samples.
+
+    own: int64 (n,)
+    other: with mixup, those of the images that are mixed in
+    share: what a sample's own class counts; the other's counts 1 - share
+    """
 
     own: Tensor
     other: Tensor | None = None
@@ -26,7 +31,11 @@ class Labels:
 class Objective:
     """The loss of a step, and how right the student is.
 
-    classifies: for each output whether it is (samples, classes); probabilities: whether these sum to one already.
+    recipe: what counts how much
+    classifies: for each output, whether it is (samples, classes)
+    probabilities: for each output, whether its rows sum to one already
+    taught: whether there is a teacher
+    labelled: whether there are labels
     """
 
     recipe: Recipe

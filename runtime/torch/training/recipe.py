@@ -17,16 +17,25 @@ RateSchedule = Literal["cosine", "constant", "steps"]
 class Recipe:
     """Stochastic gradient descent with Nesterov's momentum; the rate rises for the first steps, then goes its way.
 
-    epochs: passes over the training data; updates: so many steps instead, 0 for epochs; batch: samples a step, over all
-    processes; rate: the highest learning rate; warmup: share of the steps in which it rises; schedule_rate: what it
-    does then: "cosine" to zero, "constant", or "steps": times gamma at each of the milestones, in epochs. momentum,
-    decay: of the optimiser, decay not of biases and scales.
-    temperature: of the teacher's soft targets; labels: weight of the cross-entropy with the labels, the teacher has the
-    rest; features: weight of the difference from the teacher's inner tensors.
-    average: decay of a moving average of the weights that takes their place in the end, 0 for none; clip: largest norm
-    of the gradient, 0 for any. augment: of `augment.WORDS`; None is crop and flip for images, nothing for arrays.
-    precision: of the forward pass; "auto" is bfloat16 where the hardware multiplies it. batch_norm: whether
-    convolutions whose BatchNormalization was folded get one for the training. seed: of all that is drawn.
+    epochs: passes over the training data
+    updates: so many steps in the place of epochs, 0 for epochs
+    batch: samples a step, over all processes
+    rate: the highest learning rate
+    warmup: share of the steps in which it rises
+    schedule_rate: what it does then: "cosine" to zero, "constant", or "steps"
+    milestones: epochs after which it is multiplied by gamma, with "steps"
+    gamma: that factor
+    momentum: of the optimiser
+    decay: of the weights, not of biases and scales
+    temperature: of the teacher's soft targets
+    labels: weight of the cross-entropy with the labels; the teacher has the rest
+    features: weight of the difference from the teacher's inner tensors
+    average: decay of a moving average of the weights that takes their place in the end, 0 for none
+    clip: largest norm of the gradient, 0 for any
+    augment: of `augment.WORDS`; None is crop and flip for images, nothing for arrays
+    precision: of the forward pass; "auto" is bfloat16 where the hardware multiplies it
+    batch_norm: whether convolutions whose BatchNormalization was folded get one for the training
+    seed: of all that is drawn
     """
 
     epochs: int = 5
