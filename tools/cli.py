@@ -13,6 +13,7 @@ from typing import NoReturn
 import click
 
 from .commands import COMMANDS
+from .compare_command import compare
 from .finetune_command import finetune
 from .progress import OPTIONS, close_log, log
 from .prune_command import prune
@@ -54,7 +55,7 @@ def cli() -> None:
     """
 
 
-for command in (*COMMANDS, finetune, prune):
+for command in (*COMMANDS, compare, finetune, prune):
     for option in OPTIONS:
         option(command)
     cli.add_command(command)

@@ -52,6 +52,13 @@ ALIGN = click.option(
     show_default=True,
     help="Kept channel counts are multiples of this; auto: of 4, 8, 16 or 32, by the width of the group; 1: any count.",
 )
+ALIGN_ANY = click.option(
+    "--align",
+    type=_Alignment(),
+    default=1,
+    show_default=True,
+    help="Kept channel counts are multiples of this, or auto.",
+)
 OUTPUT = click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Default: MODEL's name with .pruned.onnx."
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -51,13 +52,16 @@ RECIPE = options(
 )
 
 
-def make_recipe(given: Mapping[str, Any]) -> Recipe:
-    """What the flags say, then the file, then the defaults. Raises UsageError, or ReadError for the file."""
+def make_recipe(given: Mapping[str, Any], said: Mapping[str, Any] = MappingProxyType({})) -> Recipe:
+    """What the flags say, then the file, then what is `said` already, then the defaults.
+
+    Raises UsageError, or ReadError for the file.
+    """
     from ..runtime.torch.training.recipe import Recipe
     from ..runtime.torch.training.recipe_file import read_recipe
     from .scores import numbers
 
-    chosen: dict[str, Any] = {"seed": given["seed"]}
+    chosen: dict[str, Any] = {**said, "seed": given["seed"]}
     if given.get("recipe_file") is not None:
         chosen |= read_recipe(given["recipe_file"])
     chosen |= {name: given[name] for name in (*_NUMBERS, *_WORDS) if given.get(name) is not None}

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
-from ....passes.errors import ReadError, UsageError
+from ....passes.errors import UsageError
+from ....passes.graph.toml import read_toml
 from .recipe import Recipe
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # pyright: ignore[reportMissingImports] - installed below 3.11 alone
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -21,10 +17,11 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
     Raises ReadError for what is no TOML file, UsageError for a name or a value that a recipe does not have.
     """
-    try:
-        given = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ReadError("the recipe cannot be read", where=f"{path}: {error}", fix="give a TOML file") from None
+    return recipe_values(path, read_toml(path))
+
+
+def recipe_values(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Checked values of a recipe that stand in that file. Raises UsageError."""
     hints = get_type_hints(Recipe)
     kinds = {field.name: hints[field.name] for field in fields(Recipe)}
     return {(name := key.replace("-", "_")): _value(path, name, value, kinds) for key, value in given.items()}

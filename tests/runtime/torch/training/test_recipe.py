@@ -97,5 +97,5 @@ def test_a_file_with_what_a_recipe_does_not_have_is_refused(tmp_path, text, said
 def test_what_is_no_file_is_refused(tmp_path, content):
     if content is not None:
         (tmp_path / "r.toml").write_bytes(content)
-    with pytest.raises(ReadError, match="recipe cannot be read"):
+    with pytest.raises(ReadError, match="cannot be read as TOML"):
         read_recipe(tmp_path / "r.toml")

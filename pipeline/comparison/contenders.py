@@ -1,0 +1,129 @@
+"""What is compared: methods by their words, and what all of them share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...passes.errors import UsageError
+from ...passes.selection.budget import Budget
+from ...passes.selection.criteria import make_criterion
+from ...passes.selection.presets import PRESETS
+from ...runtime.data.open import DataSource
+from ...runtime.data.preprocess import Preprocessing
+from ..in_turns import Schedule
+
+if TYPE_CHECKING:
+    from ...runtime.torch.training.recipe import Recipe
+
+OURS = "ours"  # the defaults of a run with data
+_KEY_LENGTH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What a paper reports, in per cent: top-1 before and after, and the share of the MACs that goes; None: not said.
+
+    change: after less before, where only that is said.
+    """
+
+    before: float | None = None
+    after: float | None = None
+    change: float | None = None
+    cut: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A method: its name in the table, what it says of the settings of `prune`; None: the common schedule, budget."""
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    schedule: Schedule | None = None
+    budget: Budget | None = None
+    published: Published | None = None
+
+    @property
+    def key(self) -> str:
+        """A file name of its own: other settings, another file."""
+        said = [self.name, {k: str(v) for k, v in self.settings.items()}, str(self.schedule), str(self.budget)]
+        plain = "".join(letter if letter.isalnum() else "-" for letter in self.name.lower()).strip("-")
+        return f"{plain}-{digest(said)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What all methods share.
+
+    settings: of `prune`, which those of a method override; evaluation: labelled data that accuracy is measured on;
+    train, recipe: of the fine-tuning, None for none. The last epoch's weights are taken: no choice looks at the test.
+    """
+
+    model: Path
+    evaluation: DataSource
+    budget: Budget
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    preprocessing: Preprocessing | None = None
+    train: DataSource | None = None
+    recipe: Recipe | None = None
+    schedule: Schedule = field(default_factory=Schedule)
+
+    @property
+    def key(self) -> str:
+        """What the terms are: rows of other terms are not of this table."""
+        settings = {name: str(value) for name, value in self.settings.items()}
+        said = [str(self.budget), settings, str(self.preprocessing), str(self.recipe), str(self.schedule)]
+        return digest([_file_digest(self.model), str(self.evaluation), str(self.train), *said])
+
+
+def contender(word: str) -> Contender:
+    """`ours`, a paper's preset, or a criterion with its options. Raises UsageError for what is none."""
+    name = word.strip()
+    if name == OURS:
+        return Contender(name)
+    if name in PRESETS:
+        return Contender(name, {"preset": name})
+    try:
+        make_criterion(name)
+    except UsageError as error:
+        raise UsageError(
+            f"there is no method '{name}'",
+            where="--methods",
+            fix=f"choose {OURS}, a preset ({', '.join(PRESETS)}), or a criterion: {error.fix}",
+        ) from None
+    return Contender(name, {"criterion": name})
+
+
+def contenders(words: Sequence[str]) -> tuple[Contender, ...]:
+    """One of each. Raises UsageError for a word that is none, one that is there twice, and for none at all."""
+    found = tuple(contender(word) for word in words if word.strip())
+    return checked(found)
+
+
+def checked(found: tuple[Contender, ...]) -> tuple[Contender, ...]:
+    names = [one.name for one in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if not names or twice is not None:
+        raise UsageError(
+            "no method is named" if twice is None else f"'{twice}' is named twice",
+            where="--methods",
+            fix="give for example --methods l1,thinet,ours",
+        )
+    return found
+
+
+def digest(said: object) -> str:
+    """A short text for a value."""
+    return hashlib.sha256(json.dumps(said, default=str, sort_keys=True).encode()).hexdigest()[:_KEY_LENGTH]
+
+
+def _file_digest(path: Path) -> str:
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            found.update(part)
+    return found.hexdigest()

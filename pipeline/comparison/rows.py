@@ -1,0 +1,109 @@
+"""Rows on disk: each is written whole when it is finished, and claimed by the one process that makes it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ...passes.errors import ReadError, UsageError
+from ...passes.graph.files import write_text
+
+Scores = tuple[float, float]  # top-1 and top-5
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One method; pairs of macs, params and milliseconds are (before, after).
+
+    before, cut, tuned: top-1 and top-5 of the original, right after the cut, after the fine-tuning; None where there
+    was no such moment (methods that cut and train in turns are never only cut) or no fine-tuning.
+    words: criterion, allocation, reconstruction; minutes: of the whole row, on this machine.
+    """
+
+    name: str
+    words: str
+    before: Scores
+    cut: Scores | None
+    tuned: Scores | None
+    macs: tuple[int, int]
+    params: tuple[int, int]
+    milliseconds: tuple[float, float] | None
+    minutes: float
+    published: dict[str, float | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The folder of one comparison; key: its terms."""
+
+    folder: Path
+    key: str
+
+    def open(self) -> None:
+        """Make the folder. Raises UsageError where it holds another comparison."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                "the folder cannot be made", where=f"{self.folder}: {error}", fix="give another with -o"
+            ) from None
+        file = self.folder / "terms"
+        if file.exists() and file.read_text(encoding="utf-8") != self.key:
+            raise UsageError(
+                "the folder holds a comparison on other terms: model, data, budget or training differ",
+                where=str(self.folder),
+                fix="give another folder with -o, or remove that one",
+            )
+        write_text(file, self.key)
+
+    def row(self, key: str) -> Row | None:
+        """The finished row, if there is one. Raises ReadError for a file that is none."""
+        file = self.folder / f"{key}.json"
+        if not file.exists():
+            return None
+        try:
+            return _row(json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ReadError("a row cannot be read", where=f"{file}: {error}", fix="remove that file") from None
+
+    def keep(self, key: str, row: Row) -> None:
+        """Write a finished row."""
+        write_text(self.folder / f"{key}.json", json.dumps(asdict(row), indent=1) + "\n")
+
+    def work(self, key: str) -> Path:
+        """The folder of a row that is not finished."""
+        folder = self.folder / f"{key}.unfinished"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    @contextmanager
+    def claimed(self, key: str) -> Generator[bool]:
+        """Whether the row is this process's to make, as long as it lives; a kill gives it back."""
+        with (self.folder / f"{key}.claim").open("a+b") as file:
+            yield _lock(file.fileno())
+
+
+def _row(data: dict[str, Any]) -> Row:
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
+    return Row(**values)
+
+
+def _lock(descriptor: int) -> bool:
+    """An exclusive lock of the open file, which ends with it; on shared file systems over machines too."""
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # pyright: ignore[reportAttributeAccessIssue] - Windows
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

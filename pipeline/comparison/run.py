@@ -1,0 +1,205 @@
+"""Make the rows that are missing, one at a time."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...passes.errors import OnnxPruneError, UsageError
+from ...passes.graph.files import write_text
+from ...passes.graph.model import ModelLike, load
+from ...passes.selection.plan import Plan
+from ...runtime.data.inputs import model_inputs
+from ...runtime.data.open import open_data
+from ...runtime.measure.evaluate import accuracy
+from ...runtime.progress import Stage, silent
+from ..finetune import finetune
+from ..in_turns import prune_and_finetune
+from ..prune import prune
+from ..write import Result
+from .contenders import Contender, Terms
+from .rows import Row, Scores, Store
+
+if TYPE_CHECKING:
+    from ...runtime.torch.training.finetune import FineTuned
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What has become of a method: its row, or the error that ended it; neither where another process makes it."""
+
+    contender: Contender
+    row: Row | None = None
+    error: OnnxPruneError | None = None
+
+
+def compare(terms: Terms, methods: Sequence[Contender], folder: Path, progress: Stage = silent) -> Iterator[Outcome]:
+    """Yield each method's outcome as soon as it is known: rows that are finished already, then those that are made.
+
+    Several processes with the same folder share the work. What a kill leaves of a row (its cut, its epochs) is gone on
+    from. Raises UsageError where the folder holds a comparison on other terms, or the data have no labels.
+    """
+    _check(terms, methods)
+    store = Store(folder, terms.key)
+    store.open()
+    missing = []
+    for method in methods:
+        row = store.row(method.key)
+        if row is None:
+            missing.append(method)
+        else:
+            yield Outcome(method, row)
+    for method in missing:
+        with store.claimed(method.key) as mine:
+            row = store.row(method.key)  # it may have been finished meanwhile
+            if row is not None or not mine:
+                yield Outcome(method, row)
+                continue
+            try:
+                row = _Making(terms, method, store, lambda stage, name=method.name: progress(f"{name}: {stage}")).row()
+            except OnnxPruneError as error:
+                yield Outcome(method, error=error)
+                continue
+            store.keep(method.key, row)
+            shutil.rmtree(store.work(method.key))
+            yield Outcome(method, row)
+
+
+def _check(terms: Terms, methods: Sequence[Contender]) -> None:
+    """Raise before the work where the data cannot be read, have no labels, or a schedule has none to train on."""
+    data = open_data(terms.evaluation, model_inputs(load(terms.model).source), terms.preprocessing)
+    if not data.labelled and data.samples is not None:
+        raise UsageError("accuracy needs labels", where="--evaluate", fix="put the images in one folder a class")
+    turns = [method.name for method in methods if (method.schedule or terms.schedule).kind != "once"]
+    if turns and terms.train is None:
+        raise UsageError(f"'{turns[0]}' cuts and trains in turns", where="the methods", fix="give --finetune DATA")
+
+
+@dataclass(frozen=True, slots=True)
+class _Making:
+    """One row in the making."""
+
+    terms: Terms
+    method: Contender
+    store: Store
+    progress: Stage
+
+    def row(self) -> Row:
+        before = self._original()
+        schedule = self.method.schedule or self.terms.schedule
+        if schedule.kind != "once":
+            return self._in_turns(before)
+        facts = self._cut()
+        model, tuned = self._folder / "cut.onnx", None
+        minutes = facts["seconds"] / 60
+        if self.terms.train is not None:
+            trained = self._tuned(model)
+            tuned = self._scores(trained.model)
+            minutes += sum(epoch.seconds for epoch in trained.epochs) / 60
+        return self._row(facts, before, tuple(facts["scores"]), tuned, minutes)
+
+    def _row(
+        self, facts: dict[str, Any], before: Scores, cut: Scores | None, tuned: Scores | None, minutes: float
+    ) -> Row:
+        latency = facts["latency"]
+        return Row(
+            name=self.method.name,
+            words=facts["words"],
+            before=before,
+            cut=cut,
+            tuned=tuned,
+            macs=tuple(facts["macs"]),
+            params=tuple(facts["params"]),
+            milliseconds=None if latency is None else tuple(latency),
+            minutes=minutes,
+            published=None if self.method.published is None else asdict(self.method.published),
+        )
+
+    @property
+    def _folder(self) -> Path:
+        return self.store.work(self.method.key)
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return {**self.terms.settings, "preprocessing": self.terms.preprocessing, **self.method.settings}
+
+    def _original(self) -> Scores:
+        """Of the model as it is, measured once for all rows."""
+        file = self.store.folder / "original.json"
+        if not file.exists():
+            self.progress("evaluating the original")
+            write_text(file, json.dumps(self._scores(self.terms.model)))
+        top1, top5 = json.loads(file.read_text(encoding="utf-8"))
+        return top1, top5
+
+    def _scores(self, model: ModelLike) -> Scores:
+        proto = load(model).source
+        data = open_data(self.terms.evaluation, model_inputs(proto), self.terms.preprocessing)
+        found = accuracy(proto, data, device=self._settings.get("device", "auto"))
+        return found.top1, found.top5
+
+    def _cut(self) -> dict[str, Any]:
+        """What the cut has brought; made, or read where an earlier process has made it."""
+        file = self._folder / "cut.json"
+        if file.exists():
+            return json.loads(file.read_text(encoding="utf-8"))
+        budget = self.method.budget or self.terms.budget
+        start = time.perf_counter()
+        result = prune(self.terms.model, budget=budget, progress=self.progress, **self._settings)
+        seconds = time.perf_counter() - start
+        result.save(self._folder / "cut.onnx")
+        self.progress("evaluating the cut model")
+        facts = {**_facts(result), "seconds": seconds, "scores": self._scores(result.model)}
+        write_text(file, json.dumps(facts))
+        return facts
+
+    def _tuned(self, model: Path) -> FineTuned:
+        """The cut model, trained by the common recipe; the original teaches unless labels alone do."""
+        from ...runtime.torch.training.recipe import Recipe
+
+        recipe = self.terms.recipe or Recipe()
+        alone = recipe.labels == 1 and not recipe.features
+        assert self.terms.train is not None
+        return finetune(
+            model,
+            self.terms.train,
+            teacher=None if alone else self.terms.model,
+            recipe=recipe,
+            preprocessing=self.terms.preprocessing,
+            folder=self._folder / "training",
+            resume=True,
+            device=self._settings.get("device", "auto"),
+            progress=self.progress,
+        )
+
+    def _in_turns(self, before: Scores) -> Row:
+        from ...runtime.torch.training.finetune import Examples, Keeping, Watch
+
+        assert self.terms.train is not None, "a schedule needs data to train on"
+        trained = prune_and_finetune(
+            self.terms.model,
+            Examples(self.terms.train, None, self.terms.preprocessing),
+            self.terms.recipe,
+            schedule=self.method.schedule or self.terms.schedule,
+            budget=self.method.budget or self.terms.budget,
+            keeping=Keeping(self._folder / "training", resume=True),
+            watch=Watch(stage=self.progress),
+            **self._settings,
+        )
+        facts = {**_facts(trained.result), "seconds": trained.result.report.seconds}
+        return self._row(facts, before, None, self._scores(trained.result.model), facts["seconds"] / 60)
+
+
+def _facts(result: Result) -> dict[str, Any]:
+    """What a row says of a cut, as JSON."""
+    report, plan = result.report, result.plan
+    return {"words": _words(plan), "macs": report.macs, "params": report.params, "latency": report.latency}
+
+
+def _words(plan: Plan) -> str:
+    return f"{plan.criterion}, {plan.allocation}, {plan.reconstruct}"

@@ -1,0 +1,156 @@
+"""Methods beside one another: what a row says, that rows are finished one at a time, shared, and gone on with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnx_prune
+import pytest
+from onnx_prune import models
+from onnx_prune.passes.errors import ReadError, UsageError
+from onnx_prune.passes.selection.budget import Budget
+from onnx_prune.pipeline.comparison.contenders import Contender, Published, Terms, contenders
+from onnx_prune.pipeline.comparison.rows import Store
+from onnx_prune.pipeline.comparison.run import compare
+from onnx_prune.pipeline.in_turns import Schedule
+from onnx_prune.runtime.torch.training.recipe import Recipe
+
+TEST, CALIBRATION = (str(path) for path in models.digits_data())
+QUICK = {"calibration": CALIBRATION, "samples": 64, "align": 1, "measure": False}
+
+
+def terms(**other):
+    given = {"model": models.digits_model(), "evaluation": TEST, "budget": Budget(macs=0.5), "settings": QUICK}
+    return Terms(**{**given, **other})
+
+
+def test_a_row_says_what_prune_and_evaluate_say(tmp_path):
+    method = Contender(
+        "weights", {"criterion": "l1", "allocation": "uniform", "reconstruct": "none"}, published=Published(cut=50)
+    )
+    (outcome,) = compare(terms(), [method], tmp_path / "c")
+    alone = onnx_prune.prune(models.digits_model(), budget=0.5, **QUICK, **method.settings)
+    before, after = (onnx_prune.evaluate(m, TEST) for m in (models.digits_model(), alone.model))
+    row = outcome.row
+    assert row is not None
+    assert (row.before, row.cut, row.tuned) == ((before.top1, before.top5), (after.top1, after.top5), None)
+    assert (row.macs, row.params) == (alone.report.macs, alone.report.params)
+    assert (row.words, row.published["cut"]) == ("l1, uniform, none", 50)
+    assert row.cut[0] < row.before[0]
+
+
+def test_all_are_fine_tuned_alike_and_the_last_epoch_counts(tmp_path):
+    recipe = Recipe(epochs=2, batch=100, rate=0.02)
+    methods = contenders(["l1", "random"])
+    rows = [o.row for o in compare(terms(train=CALIBRATION, recipe=recipe), methods, tmp_path / "c")]
+    for row, method in zip(rows, methods, strict=True):
+        cut = onnx_prune.prune(models.digits_model(), budget=0.5, **QUICK, **method.settings)
+        tuned = onnx_prune.finetune(cut.model, CALIBRATION, teacher=models.digits_model(), recipe=recipe)
+        assert row.tuned[0] == onnx_prune.evaluate(tuned.model, TEST).top1
+        assert tuned.best == 2
+
+
+def test_rows_that_are_finished_are_not_made_again_and_others_are_added(tmp_path):
+    told = []
+    first = [o.row for o in compare(terms(), contenders(["l1"]), tmp_path, told.append)]
+    assert told
+    told.clear()
+    again = list(compare(terms(), contenders(["l1", "l2"]), tmp_path, told.append))
+    assert [o.row.name for o in again] == ["l1", "l2"]
+    assert again[0].row == first[0]
+    assert all(stage.startswith("l2: ") for stage in told)
+
+
+def test_what_a_kill_has_left_of_a_row_is_gone_on_from(tmp_path):
+    recipe = Recipe(epochs=2, batch=100, rate=0.02)
+    given = terms(train=CALIBRATION, recipe=recipe)
+    (whole,) = compare(given, contenders(["l1"]), tmp_path / "whole")
+    told = []
+
+    def stop(stage):
+        told.append(stage)
+        if "epoch 2 of 2" in stage:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(compare(given, contenders(["l1"]), tmp_path / "c", stop))
+    (unfinished,) = (tmp_path / "c").glob("*.unfinished")
+    assert (unfinished / "cut.onnx").exists()
+    told.clear()
+    (outcome,) = compare(given, contenders(["l1"]), tmp_path / "c", told.append)
+    assert not any("calibrating" in stage or "epoch 1" in stage for stage in told)
+    assert not unfinished.exists()
+    assert (outcome.row.cut, outcome.row.tuned, outcome.row.macs) == (whole.row.cut, whole.row.tuned, whole.row.macs)
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from onnx_prune.pipeline.comparison.rows import Store
+with Store(Path(sys.argv[1]), "").claimed(sys.argv[2]) as mine:
+    print(mine, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_row_that_another_process_makes_is_left_to_it_until_it_is_killed(tmp_path):
+    methods = contenders(["l1", "l2"])
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path), methods[0].key], stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline().strip() == b"True"
+        outcomes = list(compare(terms(), methods, tmp_path))
+        assert [(o.row is None, o.error) for o in outcomes] == [(True, None), (False, None)]
+        other.kill()
+    outcomes = list(compare(terms(), methods, tmp_path))
+    assert sorted(o.row.name for o in outcomes) == ["l1", "l2"]
+
+
+def test_a_method_that_fails_does_not_end_the_others(tmp_path):
+    methods = [Contender("too much", {"criterion": "l1"}, budget=Budget(macs=1e-6)), *contenders(["l2"])]
+    outcomes = list(compare(terms(), methods, tmp_path))
+    assert "cannot be met" in str(outcomes[0].error)
+    assert outcomes[1].row.name == "l2"
+    again = {o.contender.name: o.error is None for o in compare(terms(), methods, tmp_path)}
+    assert again == {"too much": False, "l2": True}
+
+
+def test_a_folder_of_other_terms_is_refused(tmp_path):
+    list(compare(terms(), contenders(["l1"]), tmp_path))
+    for other in ({"budget": Budget(macs=0.6)}, {"settings": {**QUICK, "samples": 65}}, {"evaluation": CALIBRATION}):
+        with pytest.raises(UsageError, match="other terms"):
+            list(compare(terms(**other), contenders(["l1"]), tmp_path))
+
+
+def test_a_spoilt_row_is_said(tmp_path):
+    (method,) = contenders(["l1"])
+    store = Store(tmp_path, "")
+    store.open()
+    (tmp_path / f"{method.key}.json").write_text(json.dumps({"name": "l1"}))
+    with pytest.raises(ReadError, match="a row cannot be read"):
+        store.row(method.key)
+
+
+def test_what_makes_no_sense_is_refused_before_the_work(tmp_path):
+    for words, said in ((["nothing"], "no method"), (["l1", "l1"], "named twice"), ([], "no method is named")):
+        with pytest.raises(UsageError, match=said):
+            contenders(words)
+    images = tmp_path / "images.npz"
+    np.savez(images, input=np.load(TEST)["input"])
+    with pytest.raises(UsageError, match="accuracy needs labels"):
+        list(compare(terms(evaluation=str(images)), contenders(["l1"]), tmp_path / "c"))
+    turns = Contender("soft", {}, Schedule("soft"))
+    with pytest.raises(UsageError, match="cuts and trains in turns"):
+        list(compare(terms(), [turns], tmp_path / "c"))
+
+
+def test_methods_of_other_settings_have_other_rows():
+    keys = [
+        Contender("a", {"criterion": "l1"}).key,
+        Contender("a", {"criterion": "l2"}).key,
+        Contender("a", {"criterion": "l1"}, budget=Budget(macs=0.3)).key,
+        Contender("a", {"criterion": "l1"}, Schedule("steps", 2)).key,
+    ]
+    assert len(set(keys)) == 4
+    assert Contender("Pruning Filters (B)").key.startswith("pruning-filters--b-")

@@ -1,0 +1,114 @@
+"""`onnx-prune compare`: its files, its configuration, what it prints."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from onnx_prune import models
+from onnx_prune.pipeline.comparison.rows import Row
+from onnx_prune.tools.compare_table import as_csv, as_json, as_latex, as_text
+
+TEST, CALIBRATION = (str(path) for path in models.digits_data())
+TERMS = ("--macs", "50%", "--calibration", CALIBRATION, "--samples", "64", "--evaluate", TEST, "--no-latency")
+ROWS = [
+    Row("Li & al.", "l1", (0.9, 1.0), (0.5, 0.9), None, (100, 45), (10, 5), (2.0, 1.234), 0.5, {"after": 93.06}),
+    Row("ours_1", "obs", (0.9, 1.0), None, (0.891, 1.0), (100, 50), (10, 4), None, 12.25, None),
+]
+
+
+def test_a_table_in_four_forms(run, tmp_path):
+    code, out, err = run("compare", "digits.onnx", "--methods", "l1,ours", *TERMS)
+    assert code == 0, err
+    folder = tmp_path / "digits.compare"
+    text = (folder / "table.txt").read_text()
+    assert text in out
+    rows = json.loads((folder / "table.json").read_text())
+    assert [row["name"] for row in rows] == ["l1", "ours"]
+    assert all(row["macs"][1] <= 0.5 * row["macs"][0] for row in rows)
+    lines = list(csv.reader((folder / "table.csv").read_text().splitlines()))
+    assert [line[0] for line in lines] == ["method", "l1", "ours"]
+    assert float(lines[1][2]) == pytest.approx(100 * rows[0]["cut"][0], abs=0.005)
+    assert (folder / "table.tex").read_text().count(r"\\") == 3
+    assert json.loads(run("compare", "digits.onnx", "--methods", "l1,ours", *TERMS, "--json")[1]) == rows
+
+
+def test_a_comparison_is_a_file(run, tmp_path):
+    folder = tmp_path / "study"
+    folder.mkdir()
+    for file in (models.digits_model(), TEST, CALIBRATION):
+        (folder / Path(file).name).write_bytes(Path(file).read_bytes())
+    (folder / "table.toml").write_text(
+        'model = "digits.onnx"\nmacs = "50%"\ncalibration = "digits_calibration.npz"\nsamples = 64\n'
+        'evaluate = "digits_test.npz"\nfinetune = "digits_calibration.npz"\nno-latency = true\noutput = "out/"\n'
+        "[recipe]\nepochs = 1\nbatch = 100\n"
+        '[[method]]\nname = "Pruning Filters"\npreset = "li"\nmacs = "60%"\n'
+        "published = { before = 93.04, after = 93.06, cut = 27.6 }\n"
+        '[[method]]\ncriterion = "l1"\nallocation = "uniform"\nreconstruct = "none"\n',
+        encoding="utf-8",
+    )
+    code, _, err = run("compare", "--config", "study/table.toml", "--epochs", "2")
+    assert code == 0, err
+    rows = json.loads((folder / "out" / "table.json").read_text())
+    assert [row["name"] for row in rows] == ["Pruning Filters", "l1"]
+    assert rows[0]["macs"][1] > 0.5 * rows[0]["macs"][0]  # its own budget
+    assert rows[1]["words"] == "l1, uniform, none"
+    assert rows[0]["published"] == {"before": 93.04, "after": 93.06, "change": None, "cut": 27.6}
+    assert all(row["tuned"] for row in rows)
+    code, _, err = run("compare", "--config", "study/table.toml")  # one epoch, not two: other terms
+    assert code == 2
+    assert "other terms" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["compare", "--methods", "l1", "--evaluate", TEST], "MODEL is missing"),
+        (["compare", "digits.onnx", "--methods", "l1"], "--evaluate is missing"),
+        (["compare", "digits.onnx", "--evaluate", TEST], "no method is named"),
+        (["compare", "digits.onnx", "--evaluate", TEST, "--methods", "l1,l9"], "no method 'l9'"),
+        (["compare", "digits.onnx", "--evaluate", TEST, "--methods", "l1", "--epochs", "3"], "nothing to train on"),
+    ],
+)
+def test_what_is_missing_is_said(run, files, arguments, said):
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert files() == ["digits.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('modle = "a"', "'modle' is nothing"),
+        ('[[method]]\ncriterium = "l1"', "'criterium' is nothing"),
+        ("[[method]]\npublished = { accuracy = 3 }", "'accuracy' is nothing"),
+        ("[recipe]\nepoch = 3", "a recipe has no 'epoch'"),
+        ("model = ", "cannot be read as TOML"),
+    ],
+)
+def test_what_a_file_may_not_say_is_refused(run, tmp_path, text, said):
+    (tmp_path / "c.toml").write_text(text, encoding="utf-8")
+    code, _, err = run("compare", "--config", "c.toml")
+    assert code in (2, 3)
+    assert said in err
+
+
+def test_tables_say_what_there_is_and_nothing_where_there_is_none():
+    text = as_text(ROWS).splitlines()
+    assert len({len(line.rstrip()) for line in text[:2]}) == 1
+    assert text[2].split()[:4] == ["Li", "&", "al.", "90.00"]
+    assert text[3].split() == ["ours_1", "90.00", "-", "89.10", "50.0", "40.0", "-", "-", "12.2", "-", "-", "-", "-"]
+    assert r"Li \& al. & 90.00 & 50.00 & - & 45.0" in as_latex(ROWS)
+    assert r"ours\_1" in as_latex(ROWS)
+    assert as_csv(ROWS).splitlines()[1] == "Li & al.,90.00,50.00,,45.0,50.0,2,1.23,0.5,,93.06,,"
+    assert json.loads(as_json(ROWS))[1]["tuned"] == [0.891, 1.0]
+
+
+def test_top_5_is_shown_where_it_says_something():
+    assert "top-5" not in as_text(ROWS)
+    many = [Row("a", "l1", (0.7, 0.9), None, (0.6, 0.8), (9, 3), (9, 3), None, 1.0)]
+    assert "top-5 after fine-tuning" in as_text(many)
+    assert "80.00" in as_text(many)
