@@ -25,21 +25,32 @@ from .run import Run
 from .settings import Settings
 from .within_latency import plan_within_latency
 
+Planner = Callable[[Budget | None], Plan]
+
 
 def decide(run: Run, budget: Budget | None, moments: MomentsSet | None) -> Plan:
     """Which units of which groups go. Without a budget half of the MACs, or as few as the allocation ends with."""
+    return planner(run, moments)(budget)
+
+
+def planner(run: Run, moments: MomentsSet | None) -> Planner:
+    """`decide` for any number of budgets: rankings, and what has to be measured for widths, are made once."""
     choice = _choice(run, moments)
-    wanted = budget or (None if run.strategy.allocation.ends else Budget())
 
-    def within(limit: Budget | None) -> Plan:
-        return _planned(run, choice, _widths(run, choice, limit), wanted)
+    def plan(budget: Budget | None) -> Plan:
+        wanted = budget or (None if run.strategy.allocation.ends else Budget())
 
-    if wanted is None or wanted.kind != "latency":
-        return within(wanted)
-    settings = run.settings
-    return plan_within_latency(
-        run.analysis, wanted, within, device=settings.device, threads=settings.threads, progress=run.progress
-    )
+        def within(limit: Budget | None) -> Plan:
+            return _planned(run, choice, _widths(run, choice, limit), wanted)
+
+        if wanted is None or wanted.kind != "latency":
+            return within(wanted)
+        settings = run.settings
+        return plan_within_latency(
+            run.analysis, wanted, within, device=settings.device, threads=settings.threads, progress=run.progress
+        )
+
+    return plan
 
 
 def sensitivities(run: Run, moments: MomentsSet | None) -> Sensitivities:

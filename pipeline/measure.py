@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, replace
 
 import numpy as np
@@ -13,8 +13,6 @@ from ..passes.selection.budget import Budget
 from ..passes.selection.methods import Method
 from ..passes.selection.ranking import Evidence, Ranking
 from ..passes.selection.tradeoff import savings
-from ..runtime.data.open import Data
-from ..runtime.data.sources import Batch
 from ..runtime.measure.calibrate import Calibration, calibrate
 from ..runtime.measure.sensitivity import Sensitivities, measure_sensitivity
 from ..runtime.progress import counted
@@ -75,7 +73,7 @@ def sensitivities_of(run: Run, rankings: Mapping[str, Ranking], moments: Moments
         run.analysis.groups,
         rankings,
         moments,
-        first_batches(run.data, images),
+        run.data.first(images),
         device=run.settings.device,
         progress=counted(run.progress, "measuring sensitivity", "groups"),
     )
@@ -87,13 +85,3 @@ def priced(run: Run, budget: Budget | None) -> Method:
     if "costs" not in needs_of(method):
         return method
     return replace(method, costs=savings(run.analysis.cost, "macs" if budget is None else budget.kind))  # type: ignore[type-var]
-
-
-def first_batches(data: Data, images: int) -> Iterator[Batch]:
-    """The first batches of the data, until so many samples are in them."""
-    seen = 0
-    for batch in data:
-        yield batch
-        seen += batch.size
-        if seen >= images:
-            return

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..passes.errors import UsageError
-from ..passes.graph.model import ModelLike
+from ..passes.graph.model import ModelLike, load
 from ..passes.rewrite.replace_head import find_head
 from ..passes.selection.allocate import Align
 from ..passes.selection.budget import Budget, as_budget
@@ -17,15 +17,18 @@ from ..passes.selection.ranking import Criterion
 from ..runtime.analysis import Analysis, analyse
 from ..runtime.data.open import DataSource
 from ..runtime.data.preprocess import Preprocessing
+from ..runtime.measure.metric import Evaluation, MetricLike
 from ..runtime.measure.sensitivity import Sensitivities
 from ..runtime.progress import Stage, silent
 from ..runtime.session import Device
 from ..runtime.soundness import check_anything_free
-from .decide import decide, sensitivities
+from .decide import decide, planner, sensitivities
+from .goal import Goal, scored
 from .measure import moments_of
 from .read import read, read_alone
 from .settings import Settings, make_settings
-from .write import Result, write
+from .within_drop import Search
+from .write import Result, cut_model, draft, timed, write
 
 inspect = analyse
 
@@ -52,6 +55,11 @@ def prune(  # noqa: PLR0913 - each argument is a flag of the command line
     measure: bool = True,
     threads: int | None = 1,
     sizes: Mapping[str, int] | None = None,
+    evaluate: DataSource | None = None,
+    evaluate_samples: int | None = None,
+    metric: MetricLike | None = None,
+    max_drop: float | str | None = None,
+    smallest: str = "macs",
     progress: Stage = silent,
 ) -> Result:
     """Remove channels until the budget holds, prove the result against the original, refit and measure it.
@@ -78,14 +86,23 @@ def prune(  # noqa: PLR0913 - each argument is a flag of the command line
         measure: whether latency is measured.
         threads: of one operator while it is; None: all cores.
         sizes: values of free dimensions of the inputs, by name.
+        evaluate: data to measure the accuracy on, before and after; with labels, unless the metric needs none.
+        evaluate_samples: so many of them; all by default.
+        metric: "top1", "top5", "agreement", "module:function", or a function: see `runtime.measure.metric`.
+        max_drop: by how much the metric may fall, 0.01 or "1%". Without a budget the smallest model that keeps it is
+            found; with one the run fails where the budget's model does not.
+        smallest: what is smallest then: "macs", "params", "size" or "latency".
         progress: is told each stage, in words.
 
     Raises:
+        AccuracyError: no model keeps the metric, or the budget's does not; `values["plan"]` is what was tried last.
         UsageError, ReadError: what is asked for makes no sense, or cannot be read.
         BudgetError: the budget cannot be met; the message says what can.
         ProofError: the result does not compute what it must.
     """
     limit = as_budget(budget)
+    evaluation = Evaluation(evaluate, evaluate_samples, preprocessing, seed, device)
+    goal = Goal(evaluation, metric, max_drop, smallest)
     settings = Settings(
         preset=preset,
         criterion=criterion,
@@ -105,14 +122,29 @@ def prune(  # noqa: PLR0913 - each argument is a flag of the command line
         measure=measure,
         threads=threads,
     )
-    run = read(model, make_settings(settings), progress, sizes)
+    checked = make_settings(settings)
+    chosen = goal.opened(load(model).source, progress) if goal.wanted else None
+    run = read(model, checked, progress, sizes)
     if run.settings.replace_head is not None:
         find_head(run.analysis.groups.labelled)  # before the work
     else:
         check_anything_free(run.analysis.groups)
     measured = moments_of(run)
     progress("choosing channels")
-    return write(run, decide(run, limit, measured), measured)
+    if chosen is None:
+        return write(run, decide(run, limit, measured), measured)
+    allowed = goal.limit(chosen, run.analysis.graph.source)
+    if limit is not None or max_drop is None:
+        return timed(run, scored(cut_model(run, decide(run, limit, measured), measured), allowed, run.analysis.name))
+    search = Search(
+        planner(run, measured),
+        lambda plan: draft(run, plan, measured),
+        lambda plan: cut_model(run, plan, measured),
+        allowed,
+        smallest,
+        progress,
+    )
+    return timed(run, search.run(run.analysis.name))
 
 
 def sensitivity(  # noqa: PLR0913 - each argument is a flag of the command line

@@ -18,6 +18,16 @@ class GroupRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Try:
+    """A model on the way to the smallest that keeps its accuracy: the share asked for, that of the MACs, its score."""
+
+    share: float
+    macs: float
+    score: float
+    holds: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What a run brought; pairs are (before, after).
 
@@ -37,6 +47,8 @@ class Report:
     closeness: the same in words
     inputs: the sizes of the inputs that MACs and milliseconds are told for; free: those of them of which the model
         leaves more than the batch open
+    metric: what score is, such as "top1"; score: before and after, None where nothing was evaluated; tries: models on
+        the way to the smallest that keeps its score
     refit: "kept", or why it was not; None where none was asked for
     """
 
@@ -60,6 +72,9 @@ class Report:
     refit: str | None = None
     inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     free: tuple[str, ...] = ()
+    metric: str | None = None
+    score: tuple[float, float] | None = None
+    tries: tuple[Try, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

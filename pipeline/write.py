@@ -34,6 +34,7 @@ from .run import Run
 
 _KEPT = "kept"
 _REFIT_POSITIONS = 32  # an image: the fit itself wants more rows than the choice of channels (docs/methods.md)
+_DRAFTED = 256  # samples that a draft is refitted on, at least
 _REFIT_ROWS = 16384  # at least, where there are few images
 
 
@@ -65,12 +66,27 @@ class _Written:
 
 def write(run: Run, plan: Plan, moments: MomentsSet | None = None) -> Result:
     """Cut, prove, refit, replace the head, report. Raises ProofError where the cut model is not what it must be."""
+    return timed(run, cut_model(run, plan, moments))
+
+
+def draft(run: Run, plan: Plan, moments: MomentsSet | None) -> Result:
+    """A model to measure, not to keep: neither proven nor timed, refitted on a quarter of the samples."""
+    fewer = None if run.data is None else run.data.first(max(_DRAFTED, (run.data.samples or 0) // 4))
+    return _assembled(replace(run, data=fewer), plan, moments, prove=False)
+
+
+def cut_model(run: Run, plan: Plan, moments: MomentsSet | None = None) -> Result:
+    """`write` without latency, which `timed` measures."""
+    return _assembled(run, plan, moments, prove=True)
+
+
+def _assembled(run: Run, plan: Plan, moments: MomentsSet | None, *, prove: bool) -> Result:
     removed = removed_from_plan(run.analysis.groups, plan)
     counted = recounted(plan, run.analysis.cost, removed)
     run.progress("cutting")
     cut = apply_removal(run.analysis.groups.labelled, removed)
     bare = _Written(to_model(cut), counted.macs[1], counted.params[1])
-    proof = _prove(run, removed, bare.model)
+    proof = _prove(run, removed, bare.model) if prove else None
     refitted = _judged(run, bare, _refit(run, removed, cut, bare, moments, counted.reconstruct))
     if refitted.refit not in (None, _KEPT):
         counted = replace(counted, reconstruct="none")
@@ -146,27 +162,23 @@ def _replace_head(run: Run, cut: _Written) -> _Written:
     return _Written(model, cost.macs(cost.units), cost.params(cost.units), cut.refit)
 
 
-def _report(run: Run, plan: Plan, written: _Written, proof: Proof) -> Result:
+def _report(run: Run, plan: Plan, written: _Written, proof: Proof | None) -> Result:
     """The model with the shapes of its tensors, and what it brought."""
     analysis = run.analysis
     model = infer_shapes(written.model)
-    seconds = time.perf_counter() - run.start
-    timings = _timings(run, model)
     report = Report(
         model=analysis.name,
         groups=tuple(_rows(analysis.groups, plan)),
         macs=(plan.macs[0], written.macs),
         params=(plan.params[0], written.params),
         size=(file_bytes(analysis.graph.source), file_bytes(model)),
-        latency=None if timings is None else (timings[0].wall, timings[1].wall),
+        latency=None,
         data=run.data_in_words,
-        proof=proof.error,
-        compared=proof.tensors,
-        inner=proof.inner,
-        seconds=seconds,
+        proof=math.nan if proof is None else proof.error,
+        compared=None if proof is None else proof.tensors,
+        inner=None if proof is None else proof.inner,
+        seconds=time.perf_counter() - run.start,
         head=run.settings.replace_head,
-        latency_ratio=None if timings is None else ratio(*timings),
-        measured_on=None if timings is None else _measured_on(run, timings),
         same_class=None if written.closeness is None else written.closeness.same_class,
         distance=None if written.closeness is None else written.closeness.distance,
         closeness=None if written.closeness is None else written.closeness.words(),
@@ -177,13 +189,20 @@ def _report(run: Run, plan: Plan, written: _Written, proof: Proof) -> Result:
     return Result(model, plan, report, analysis.graph.external, analysis.graph.source)
 
 
-def _timings(run: Run, model: onnx.ModelProto) -> tuple[Timing, Timing] | None:
+def timed(run: Run, result: Result) -> Result:
+    """The result with the latency of both models, where that is wanted."""
     if not run.settings.measure:
-        return None
+        return result
     run.progress("measuring latency")
-    models = [run.analysis.graph.source, model]
+    models = [run.analysis.graph.source, result.model]
     before, after = compare(models, run.analysis.feeds, device=run.settings.device, threads=run.settings.threads)
-    return before, after
+    report = replace(
+        result.report,
+        latency=(before.wall, after.wall),
+        latency_ratio=ratio(before, after),
+        measured_on=_measured_on(run, (before, after)),
+    )
+    return replace(result, report=report)
 
 
 def _measured_on(run: Run, timings: tuple[Timing, Timing]) -> str:

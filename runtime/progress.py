@@ -12,6 +12,11 @@ def silent(*_: object) -> None:
     """A Stage and a Count that tell nobody."""
 
 
+def say(stage: Stage, line: str) -> None:
+    """Tell a line that stays, where whoever listens tells those from what changes (it has a method `say`)."""
+    getattr(stage, "say", stage)(line)
+
+
 def counted(stage: Stage, doing: str, things: str, of: int | None = None) -> Count:
     """A Count that tells `stage`, such as "calibrating: 64 of 1024 samples". of: where whoever counts does not know."""
 

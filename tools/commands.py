@@ -106,8 +106,8 @@ def demo(output: Path | None, no_latency: bool, as_json: bool) -> None:
     target = output or Path("digits.pruned.onnx")
     check_outputs([], target)
     with progress_shown() as progress:
-        result, accuracy = run_demo(progress, measure=not no_latency)
-    finish(result, target, None, as_json, accuracy=accuracy)
+        result = run_demo(progress, measure=not no_latency)
+    finish(result, target, None, as_json)
 
 
 @click.command()

@@ -27,7 +27,6 @@ def finish(
     target: Path,
     plan_file: Path | None,
     as_json: bool,
-    accuracy: tuple[float, float] | None = None,
     warning: str | None = None,
 ) -> None:
     from .show import print_result
@@ -37,10 +36,11 @@ def finish(
         result.plan.save(plan_file)
     log.info("wrote %s", target)
     if as_json:
-        extra = {} if accuracy is None else {"accuracy": list(accuracy)}
+        score = result.report.score
+        extra = {} if score is None else {"accuracy": list(score)}
         print_json({**result.report.as_dict(), "output": str(target), "plan": str(plan_file or ""), **extra})
     elif not voice().quiet:
-        print_result(result, target, plan_file, accuracy)
+        print_result(result, target, plan_file)
     if warning is not None:
         notice(warning)
 

@@ -66,6 +66,15 @@ THREADS = click.option(
     "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of one operator, for latency."
 )
 NO_LATENCY = click.option("--no-latency", is_flag=True, help="Do not measure latency before and after.")
+EVALUATION = options(
+    click.option("--evaluate", "evaluation", help="Data to measure the accuracy on, before and after."),
+    click.option("--evaluate-samples", type=click.IntRange(min=1), help="Use so many of them. Default: all."),
+    click.option(
+        "--metric",
+        help="top1, top5, agreement (with the original's outputs; no labels), or module:function of (outputs, labels) "
+        "or of a model's path: more is better. Default: top1 where there are labels, else agreement.",
+    ),
+)
 BUDGETS = options(
     click.option("--macs", help="Multiply-accumulates to keep: 50% (the default) or 2G."),
     click.option("--params", help="Parameters to keep: 50% or 10M."),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..runtime.progress import silent
 from .checks import check_outputs
 from .endings import finish, target_of
 from .finetune_command import IN_TURNS, check_in_turns, forget_run, run_in_turns
@@ -14,6 +16,7 @@ from .options import (
     ALIGN,
     BUDGETS,
     DEVICE,
+    EVALUATION,
     IMAGES,
     JSON,
     MODEL,
@@ -28,6 +31,8 @@ from .options import (
 from .progress import progress_shown
 
 if TYPE_CHECKING:
+    from ..passes.errors import AccuracyError
+    from ..passes.selection.budget import Budget
     from ..pipeline.write import Result
 
 
@@ -54,8 +59,19 @@ if TYPE_CHECKING:
 )
 @click.option("--moments", type=click.Path(path_type=Path), help="Use measured moments instead of data.")
 @click.option("--save-moments", type=click.Path(path_type=Path), help="Keep the measured moments (.npz).")
-@click.option("--evaluate", "evaluation", help="Labelled data: print top-1 before and after.")
-@click.option("--max-drop", help="Write nothing if top-1 falls by more than this (1%): needs --evaluate.")
+@EVALUATION
+@click.option(
+    "--max-drop",
+    help="By how much the metric may fall (1%): the smallest model that keeps it is found. With a budget: nothing is "
+    "written if the budget's model does not keep it. Needs --evaluate.",
+)
+@click.option(
+    "--smallest",
+    type=click.Choice(["macs", "params", "size", "latency"]),
+    default="macs",
+    show_default=True,
+    help="In what the model of --max-drop is smallest.",
+)
 @IMAGES
 @ALIGN
 @click.option("--replace-head", type=click.Choice(["gap"]), help="Pool and one linear layer for the last layers.")
@@ -77,35 +93,72 @@ def prune(model: Path, output: Path | None, as_json: bool, no_latency: bool, **o
     synthetic images. Other models, and any with a criterion of weights alone such as l1, are pruned by their weights:
     nothing is refitted and accuracy is not protected, so fine-tune with --finetune, here or later.
     """
+    from ..passes.errors import AccuracyError
     from ..passes.selection.budget import Budget
-    from ..pipeline.prune import prune as run
-    from .scores import allowed_drop, guard, require_labels, top1_of
 
     target = target_of(model, output)
     data = [options[name] for name in ("calibration", "evaluation", "moments", "train")]
     check_outputs([model, *data], target, options["plan_file"], options["save_moments"])
     check_in_turns(options)
-    allowed = allowed_drop(options["max_drop"], options["evaluation"])
     budget = {k: options[k] for k in ("macs", "params", "size", "latency", "channels") if options[k]}
-    chosen = {k: options[k] for k in _DATA_DRIVEN if options[k] is not None}
-    images = preprocessing(options)
-    if options["evaluation"] is not None:
-        require_labels(model, options["evaluation"], images)
-    chosen |= {name: options[name] for name in _PLAIN}
-    chosen |= {"sizes": free_sizes(options["sizes"]), "measure": not no_latency, "preprocessing": images}
-    limit = Budget(**budget) if budget else None
-    accuracy = None
-    tuned = run_in_turns(model, target, limit, options, chosen) if options["train"] is not None else None
-    with progress_shown() as progress:
-        result = tuned or run(model, budget=limit, progress=progress, **chosen)
-        if options["evaluation"] is not None:
-            progress("evaluating")
-            accuracy = top1_of((model, result.model), options["evaluation"], images, options["device"])
-            guard(model, accuracy, allowed)
-    warning = None if tuned else _warning(result)
-    finish(result, target, options["plan_file"], as_json, accuracy=accuracy, warning=warning)
-    if tuned:
+    settings = {k: options[k] for k in _DATA_DRIVEN if options[k] is not None}
+    settings |= {name: options[name] for name in _PLAIN} | {"preprocessing": preprocessing(options)}
+    settings |= {"sizes": free_sizes(options["sizes"]), "measure": not no_latency}
+    job = _Job(model, target, Budget(**budget) if budget else None, settings, options)
+    try:
+        result = job.fine_tuned() if options["train"] is not None else job.pruned()
+    except AccuracyError as error:
+        raise _with_plan(error, options["plan_file"] or target.with_name(f"{target.stem}.plan.json")) from None
+    warning = None if options["train"] is not None else _warning(result)
+    finish(result, target, options["plan_file"], as_json, warning=warning)
+    if options["train"] is not None:
         forget_run(target)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What the flags ask for."""
+
+    model: Path
+    target: Path
+    budget: Budget | None
+    settings: dict[str, Any]
+    options: dict[str, Any]
+
+    def pruned(self) -> Result:
+        from ..pipeline.prune import prune
+
+        chosen = {name: self.options[flag] for name, flag in _OF_ACCURACY.items()}
+        with progress_shown() as progress:
+            return prune(self.model, budget=self.budget, progress=progress, **chosen, **self.settings)
+
+    def fine_tuned(self) -> Result:
+        """The accuracy is that of the trained model."""
+        from ..passes.graph.model import load
+        from ..pipeline.goal import Goal, scored
+        from ..runtime.measure.metric import Evaluation
+
+        chosen = {name: self.options[flag] for name, flag in _OF_ACCURACY.items()}
+        source, samples = chosen.pop("evaluate"), chosen.pop("evaluate_samples")
+        how = {name: self.settings[name] for name in ("preprocessing", "seed", "device")}
+        goal, original = Goal(Evaluation(source, samples, **how), **chosen), load(self.model).source
+        metric = goal.opened(original, silent) if goal.wanted else None
+        result = run_in_turns(self.model, self.target, self.budget, self.options, self.settings)
+        return result if metric is None else scored(result, goal.limit(metric, original), self.model.name)
+
+
+def _with_plan(error: AccuracyError, file: Path) -> AccuracyError:
+    """The error, with the plan of what was tried written down."""
+    from ..passes.errors import AccuracyError
+    from ..passes.selection.plan import Plan
+
+    plan = error.values.get("plan")
+    if not isinstance(plan, Plan):
+        return error
+    plan.save(file)
+    return AccuracyError(
+        error.what, where=error.where, fix=f"{error.fix}\n  plan:  {file} has what was tried", **error.values
+    )
 
 
 def _warning(result: Result) -> str | None:
@@ -133,3 +186,11 @@ _NOT_REFITTED = (
 )
 _PLAIN = ("align", "exclude", "inexact", "replace_head", "seed", "device", "threads")
 _DATA_DRIVEN = ("preset", "criterion", "allocation", "reconstruct", "calibration", "samples", "moments", "save_moments")
+# Argument of `prune` -> its flag, where it is not for cuts before a training.
+_OF_ACCURACY = {
+    "evaluate": "evaluation",
+    "evaluate_samples": "evaluate_samples",
+    "metric": "metric",
+    "max_drop": "max_drop",
+    "smallest": "smallest",
+}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 import onnx
 
-from ..passes.errors import AccuracyError, UsageError
+from ..passes.errors import UsageError
 from ..passes.graph.model import load
 from ..pipeline.evaluate import evaluate
 from ..runtime.data.inputs import model_inputs
@@ -34,35 +33,6 @@ def top1_of(
     before, after = (load(model).source for model in models)
     first, second = (accuracy(m, _open(m, source, preprocessing), device=device).top1 for m in (before, after))
     return first, second
-
-
-def allowed_drop(max_drop: str | None, evaluation: str | None) -> float:
-    """By how much top-1 may fall: by anything where that is not said. Raises UsageError."""
-    if max_drop is None:
-        return math.inf
-    if evaluation is None:
-        raise UsageError("--max-drop needs labelled data", where="--max-drop", fix="give --evaluate")
-    return share(max_drop)
-
-
-def guard(model: Path, accuracy: Top1, allowed: float) -> None:
-    """Raise AccuracyError where top-1 fell by more than is allowed."""
-    before, after = accuracy
-    if before - after > allowed:
-        raise AccuracyError(
-            f"top-1 fell from {before:.2%} to {after:.2%}, by more than {allowed:.2%}",
-            where=str(model),
-            fix="nothing was written: keep more (--macs), give more --samples, or allow more",
-            before=before,
-            after=after,
-        )
-
-
-def require_labels(model: Path, source: str, preprocessing: Preprocessing | None) -> None:
-    """Raise, before anything runs, where the data cannot be read or have no labels."""
-    data = _open(load(model).source, source, preprocessing)
-    if not data.labelled and data.samples is not None:
-        raise UsageError("accuracy needs labels", where=source, fix="put the images in one folder a class")
 
 
 def has_labels(model: onnx.ModelProto, source: str, preprocessing: Preprocessing | None) -> bool:
@@ -103,14 +73,3 @@ def numbers(text: str, flag: str, kind: type[Number]) -> tuple[Number, ...]:
         return tuple(kind(part) for part in text.split(","))
     except ValueError:
         raise UsageError("these are no numbers", where=f"{flag} {text}", fix="for example 0.5,0.5,0.5") from None
-
-
-def share(text: str) -> float:
-    """1% or 0.01. Raises UsageError."""
-    try:
-        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise UsageError("this is not a share", where=f"--max-drop {text}", fix="for example 1%")
-    return value

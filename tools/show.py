@@ -16,6 +16,7 @@ from rich.text import Text
 
 from ..passes.selection.presets import most_sensitive
 from ..runtime.measure.latency import Timing, machine, ratio
+from ..runtime.measure.metric import metric_words, title
 from ..runtime.measure.sensitivity import LEVELS
 from ..runtime.soundness import why_nothing
 from .words import count, digits, listed, shortened, shortened_inside, size
@@ -37,9 +38,7 @@ def _console() -> Console:
     return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
 
 
-def print_result(
-    result: Result, target: Path, plan_file: Path | None, accuracy: tuple[float, float] | None = None
-) -> None:
+def print_result(result: Result, target: Path, plan_file: Path | None) -> None:
     """Groups with units before and after, then what it brought."""
     report, console = result.report, _console()
     changed = [row for row in report.groups if row.after < row.before]
@@ -60,7 +59,7 @@ def print_result(
             Text(f"{len(pinned)} of {len(report.groups)} groups are pinned (onnx-prune inspect says why)", style="dim")
         )
     console.print()
-    console.print(_summary(result, accuracy))
+    console.print(_summary(result))
     for line in _remarks(result):
         console.print(line)
     console.print()
@@ -93,7 +92,7 @@ def _remarks(result: Result) -> Iterator[Text]:
         yield Text("the head was replaced by pooling and one linear layer: not a cut, and not proved; fine-tune it")
 
 
-def _summary(result: Result, accuracy: tuple[float, float] | None) -> Table:
+def _summary(result: Result) -> Table:
     report = result.report
     table = Table(show_edge=False, pad_edge=False)
     for heading, justify in (("", "left"), ("before", "right"), ("after", "right"), ("kept", "right")):
@@ -104,8 +103,8 @@ def _summary(result: Result, accuracy: tuple[float, float] | None) -> Table:
     if report.latency is not None:
         before, after = report.latency
         table.add_row("latency", f"{digits(before)} ms", f"{digits(after)} ms", f"{report.latency_ratio:.1%}")
-    if accuracy is not None:
-        table.add_row("top-1", f"{accuracy[0]:.2%}", f"{accuracy[1]:.2%}", "")
+    if report.score is not None and report.metric is not None:
+        table.add_row(title(report.metric), *(metric_words(report.metric, value) for value in report.score), "")
     return table
 
 

@@ -48,6 +48,21 @@ class Data:
         feeds = next(iter(self)).feeds
         return feeds if self.fixed else {name: array[:1] for name, array in feeds.items()}
 
+    def first(self, samples: int) -> Data:
+        """The first batches, until so many samples are in them; samples come in random order."""
+        if self.samples is not None and self.samples <= samples:
+            return self
+
+        def batches() -> Iterator[Batch]:
+            seen = 0
+            for batch in self.batches():
+                yield batch
+                seen += batch.size
+                if seen >= samples:
+                    return
+
+        return replace(self, samples=None if self.samples is None else samples, batches=batches)
+
     def __iter__(self) -> Iterator[Batch]:
         return self.batches()
 

@@ -167,7 +167,8 @@ def test_calibrated_runs_protect_accuracy(run):
         (["digits.onnx", "-o", "nowhere/out.onnx"], 2, "output folder does not exist"),
         (["digits.onnx", "--plan", "nowhere/p.json"], 2, "output folder does not exist"),
         (["digits.onnx", "-o", "."], 2, "the output is a folder"),
-        (["digits.onnx", "--max-drop", "1%"], 2, "needs labelled data"),
+        (["digits.onnx", "--max-drop", "1%"], 2, "needs data to evaluate on"),
+        (["digits.onnx", "--evaluate", DATA[0], "--metric", "best"], 2, "there is no metric 'best'"),
         (["demo", "-o", "nowhere/out.onnx"], 2, "output folder does not exist"),
         (["missing.onnx"], 3, "does not exist"),
         (["nowhere/missing.onnx"], 3, "does not exist"),
@@ -178,7 +179,6 @@ def test_calibrated_runs_protect_accuracy(run):
         (["digits.onnx", "--calibration", "missing.npz"], 3, "missing.npz"),
         (["digits.onnx", "--macs", "0.01%"], 4, "the budget cannot be met"),
         (["digits.onnx", "--align", "64", "--macs", "50%"], 4, "the budget cannot be met"),
-        (["digits.onnx", "--evaluate", DATA[0], "--max-drop", "1%", "--no-latency"], 6, "top-1 fell"),
     ],
 )
 def test_an_error_has_its_code_and_says_what_where_and_what_to_do(run, files, tmp_path, arguments, code, what):
@@ -188,6 +188,18 @@ def test_an_error_has_its_code_and_says_what_where_and_what_to_do(run, files, tm
     assert out == ""
     assert_error(err, what)
     assert files() == ["digits.onnx", "junk.onnx"]
+
+
+@pytest.mark.parametrize("named", [[], ["--plan", "kept.json"]])
+def test_a_budget_that_loses_too_much_writes_no_model_and_keeps_its_plan(run, files, named):
+    guard = ["--macs", "50%", "--calibration", "none", "--evaluate", DATA[0], "--max-drop", "1%", "--no-latency"]
+    code, out, err = run("digits.onnx", *guard, *named)
+    plan = "kept.json" if named else "digits.pruned.plan.json"
+    assert (code, out) == (6, "")
+    assert "top-1 fell from 99.44% to" in err
+    assert plan in err
+    assert files() == ["digits.onnx", plan]
+    assert run("apply", "digits.onnx", plan, "--no-latency")[0] == 0
 
 
 @pytest.mark.parametrize(
