@@ -21,7 +21,8 @@ OF_DATA = ["calibration", "samples", "preprocessing"]
 FUNCTIONS = {
     "prune": [
         "model", "budget", "preset", "criterion", "allocation", "reconstruct", *OF_DATA, "moments", "save_moments",
-        "align", "exclude", "replace_head", "inexact", "seed", "device", "measure", "threads", "sizes", "progress",
+        "align", "exclude", "replace_head", "inexact", "seed", "device", "measure", "threads", "sizes",
+        "evaluate", "evaluate_samples", "metric", "max_drop", "smallest", "progress",
     ],
     "inspect": ["model", "device", "seed", "sizes", "example", "inexact"],
     "sensitivity": [
@@ -91,6 +92,9 @@ FIELDS = {
         "refit",
         "inputs",
         "free",
+        "metric",
+        "score",
+        "tries",
     ],
 }
 ERRORS = {

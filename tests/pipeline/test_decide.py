@@ -7,8 +7,6 @@ import onnx_prune
 import pytest
 from onnx_prune import Budget, UsageError, models
 from onnx_prune.passes.selection.presets import inner_convolutions, most_sensitive, rectified, stage_starts
-from onnx_prune.pipeline.measure import first_batches
-from onnx_prune.runtime.data.sources import Batch
 
 CALIBRATION = models.digits_data()[1]
 
@@ -79,9 +77,3 @@ def test_what_is_said_wins_over_the_preset():
     result = prune(models.resnet_cifar(20), preset="li", criterion="fpgm", exclude="conv1")
     assert result.plan.criterion == "fpgm"
     assert "layer2.0.conv2" in cut(result)  # a stream: the preset's own exclusions are off
-
-
-@pytest.mark.parametrize(("size", "taken"), [(1, 64), (40, 80), (128, 128)])
-def test_sensitivity_counts_images_not_batches(size, taken):
-    batches = [Batch({"x": np.zeros((size, 3))}, None) for _ in range(400 // size)]
-    assert sum(batch.size for batch in first_batches(batches, 64)) == taken

@@ -14,8 +14,9 @@ import pytest
 from onnx import parser
 from onnx_prune.passes.errors import ReadError, UsageError
 from onnx_prune.runtime.data.inputs import ModelInput, model_inputs
-from onnx_prune.runtime.data.open import choose, in_background, open_data
+from onnx_prune.runtime.data.open import Data, choose, in_background, open_data
 from onnx_prune.runtime.data.preprocess import Preprocessing, image_reader
+from onnx_prune.runtime.data.sources import Batch
 from PIL import Image
 
 NCHW = (ModelInput("x", np.dtype(np.float32), (None, 3, 4, 6)),)
@@ -283,3 +284,11 @@ def test_cifar_is_chosen_balanced(shared):
     labels = np.concatenate([b.labels for b in data])
     assert data.classes[0] == "airplane"
     assert np.bincount(labels).tolist() == [4] * 10
+
+
+@pytest.mark.parametrize(("size", "taken"), [(1, 64), (40, 80), (128, 128)])
+def test_the_first_of_the_data_are_counted_in_samples_not_batches(size, taken):
+    batches = [Batch({"x": np.zeros((size, 3))}, None) for _ in range(400 // size)]
+    data = Data(400, (), False, lambda: iter(batches))
+    assert sum(batch.size for batch in data.first(64)) == taken
+    assert data.first(400) is data
