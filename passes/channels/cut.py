@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -185,9 +185,29 @@ class Cut(NodeView):
                 bounds[axis] = (start, far[step > 0] if taken.stop is None else taken.stop, step)
             self.set_slice(bounds)
         else:
-            self.node.op, self.node.attrs = "Identity", {}
-            while len(self.node.inputs) > 1:
-                self._replaced.append(self.node.inputs.pop())
+            self.pass_on()
+
+    def pass_on(self) -> None:
+        """Nothing is left for the node to do: it gives its first input."""
+        self.node.op, self.node.attrs = "Identity", {}
+        while len(self.node.inputs) > 1:
+            self._replaced.append(self.node.inputs.pop())
+
+    def keep_inputs(self, positions: Sequence[int]) -> None:
+        """The node reads these inputs alone; one that is left goes through."""
+        if len(positions) < len(self.node.inputs):
+            inputs = list(self.node.inputs)
+            self._replaced += [t for i, t in enumerate(inputs) if i not in positions]
+            self.node.inputs = [inputs[i] for i in positions]
+            if len(positions) == 1:
+                self.pass_on()
+
+    def keep_outputs(self, sizes: list[int]) -> list[int]:
+        """Outputs that hold something, and how much each does."""
+        outputs = list(self.node.outputs)
+        if 0 in sizes:
+            self.node.outputs = [tensor for tensor, size in zip(outputs, sizes, strict=True) if size]
+        return [size for size in sizes if size]
 
     # --- the graph around the node ----------------------------------------------------------------------------------
 

@@ -32,6 +32,12 @@ def concat(s: Sweep, positions: Iterable[int] | None = None) -> None:
     s.set(0, result)
 
 
+def _rewrite_concat(cut: Cut) -> None:
+    """Operands without channels are left out."""
+    axis = int(cut.node.attrs["axis"])
+    cut.keep_inputs([i for i in range(len(cut.node.inputs)) if cut.size(cut.axes(i)[axis])])
+
+
 def _split(s: Sweep) -> None:
     """Each part gets its piece of the labels; sizes are rewritten."""
     data = s.axes(0)
@@ -42,13 +48,16 @@ def _split(s: Sweep) -> None:
 
 
 def _rewrite_split(cut: Cut) -> None:
-    """Explicit sizes are rewritten; equal parts that are no longer equal get explicit sizes."""
+    """Explicit sizes are rewritten; unequal parts get explicit sizes; a part without channels is left out."""
     axis = int(cut.node.attrs.get("axis", 0)) % len(cut.axes(0))
     sizes = [cut.size(cut.output_axes(i)[axis]) for i in range(len(cut.node.outputs))]
     if not cut.touched(cut.axes(0)[axis]):
         return
     cut.node.attrs.pop("num_outputs", None)
-    if cut.opset < 13:
+    sizes = cut.keep_outputs(sizes)
+    if len(sizes) == 1:
+        cut.pass_on()
+    elif cut.opset < 13:
         cut.node.attrs["split"] = sizes
     else:
         cut.set_input(1, np.asarray(sizes, np.int64))
@@ -58,6 +67,7 @@ RULES = (
     Rule(
         "Concat",
         concat,
+        _rewrite_concat,
         samples={
             "one operand twice": sample(
                 "c = Conv (x, w3)\n z = Concat <axis = 1> (c, a, c)", ", float[4, 3, 1, 1] w3", channels=16
