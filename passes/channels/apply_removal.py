@@ -9,7 +9,7 @@ from .constants import edit_constants
 from .cut import Cut
 from .labels import LabelledGraph
 from .rules import find_rule
-from .vanish import Biases, settled_cut, vanish
+from .vanish.take_out import Biases, settled_cut, take_out
 
 Array = np.ndarray
 
@@ -17,7 +17,7 @@ Array = np.ndarray
 def apply_removal(labelled: LabelledGraph, removed: Array, biases: Biases | None = None) -> Graph:
     """A new graph without the removed labels (one bool a label). The original is left alone.
 
-    With nothing removed the graph is a plain copy. What holds no channels any more goes, see `vanish`; biases: what
+    With nothing removed the graph is a plain copy. What holds no channels any more goes, see `take_out`; biases: what
     consumers that read nothing more give, by their output, where it is not their own bias.
     """
     graph = labelled.graph.copy()
@@ -35,6 +35,6 @@ def apply_removal(labelled: LabelledGraph, removed: Array, biases: Biases | None
             cut.begin(index)
             cut.freeze(position)
     if settled is not None:
-        vanish(graph, labelled, removed, settled, biases or {})
+        take_out(graph, labelled, removed, settled, biases or {})
     cut.finish()
     return graph

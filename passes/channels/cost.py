@@ -7,20 +7,23 @@ sparse and built once. Everything else is products over these lengths.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from onnx import TensorProto
+from onnx import TensorProto, helper
 from scipy.sparse import csr_array
 
+from ..algebra.lengths import AxisTable, Products, affine_lengths
 from ..graph.export import infer_shapes
 from ..graph.model import constant_values
 from ..graph.spill import file_bytes, without_weights
 from .constants import readers
 from .groups import ChannelGroups
-from .labels import Axes, ConstantAxes, LabelledGraph
+from .labels import ConstantAxes, LabelledGraph
+from .vanish.settle import Settled
+from .vanish.vanishing import Vanishing
 
 Array = np.ndarray
 
@@ -32,21 +35,6 @@ _FLOATING = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class _Products:
-    """A sum of products of lengths: sum_i coefficient[i] * prod_j lengths[axes[i, j]].
-
-    coefficient: (n,) float64
-    axes: (n, j) int64 numbers of axes; rows are filled up with the number of an axis of length 1
-    """
-
-    coefficient: Array
-    axes: Array
-
-    def __call__(self, lengths: Array) -> int:
-        return round(float(self.coefficient @ lengths[self.axes].prod(axis=1)))
-
-
-@dataclass(frozen=True, slots=True)
 class _Constants:
     """Elements of every constant, as a function of the lengths of axes.
 
@@ -54,8 +42,10 @@ class _Constants:
     and the uses that lose nothing share one (see constants.cut_names). So a constant is one row or several, one for
     each use that may differ.
 
-    axes: (rows, j) int64, the axes of each row, as in _Products
+    axes: (rows, j) int64, the axes of each row, as in Products
     owner: (rows,) int64, the number of its constant
+    uses: (rows,), the uses that each row stands for
+    names: (constants,)
     full: (constants,) float64, elements before any cut
     stays: (constants,) bool, whether some reader takes it whole whatever goes
     itemsize: (constants,) float64, bytes of an element
@@ -64,17 +54,43 @@ class _Constants:
 
     axes: Array
     owner: Array
+    uses: tuple[frozenset[str], ...]
+    names: tuple[str, ...]
     full: Array
     stays: Array
     itemsize: Array
     counted: Array
 
-    def __call__(self, lengths: Array) -> Array:
-        elements = lengths[self.axes].prod(axis=1)
+    def __call__(self, lengths: Array, read: Array, stays: Array) -> Array:
+        elements = lengths[self.axes].prod(axis=1) * read
         whole = elements == self.full[self.owner]
-        stays = self.stays.copy()
+        stays = stays.copy()
         stays[self.owner[whole]] = True
         return np.bincount(self.owner, np.where(whole, 0, elements), len(stays)) + self.full * stays
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Left:
+    """What is counted where some groups keep nothing.
+
+    terms, rows, stays: one bool a term, and a row and a constant of _Constants; fixed: parameters without labels;
+    standing: the constants that stand for what went, on lengths = base + matrix @ kept; itemsize: of each.
+    """
+
+    terms: Array
+    rows: Array
+    stays: Array
+    fixed: int
+    standing: Products
+    itemsize: Array
+    base: Array
+    matrix: csr_array
+
+    def params(self, kept: Array) -> int:
+        return self.standing(self.base + self.matrix @ kept)
+
+    def bytes(self, kept: Array) -> int:
+        return self.standing(self.base + self.matrix @ kept, self.itemsize)
 
 
 @dataclass(frozen=True)
@@ -84,7 +100,8 @@ class CostModel:
     MACs count each multiply-accumulate of Conv, ConvTranspose, Gemm, MatMul and Einsum once, at the input sizes of the
     facts. Parameters are the elements of float constants, and of quantised weights and biases, that a node of the main
     graph reads. A vector that several nodes share counts once, and once more for every use that is cut apart.
-    The entries of pinned groups are not read.
+    Where a group keeps nothing, what goes with it costs nothing (`vanishing`), and the constants that stand for it are
+    counted. The entries of pinned groups are not read.
 
     groups: of the graph
     units: `kept` of the whole network
@@ -96,21 +113,80 @@ class CostModel:
     free: Array
     _base: Array
     _matrix: csr_array
-    _macs: _Products
+    _macs: Products
     _constants: _Constants
-    _fixed_params: int
+    _fixed: Mapping[str, int]
+    _lefts: dict[frozenset[int], _Left] = field(default_factory=dict)
 
     def macs(self, kept: Array) -> int:
         """Multiply-accumulates of one run."""
-        return self._macs(self._lengths(kept))
+        return self._macs(self._lengths(kept), self._left(kept).terms)
 
     def params(self, kept: Array) -> int:
         """Elements of float constants, and of quantised weights and biases."""
-        return round(float(self._constants.counted @ self._constants(self._lengths(kept)))) + self._fixed_params
+        left = self._left(kept)
+        labelled = self._constants.counted @ self._constants(self._lengths(kept), left.rows, left.stays)
+        return round(float(labelled)) + left.fixed + left.params(kept)
 
     def weight_bytes(self, kept: Array) -> int:
         """Bytes of all constants that carry labels, whatever their type."""
-        return round(float(self._constants.itemsize @ self._constants(self._lengths(kept))))
+        left = self._left(kept)
+        labelled = self._constants.itemsize @ self._constants(self._lengths(kept), left.rows, left.stays)
+        return round(float(labelled)) + left.bytes(kept)
+
+    @cached_property
+    def vanishing(self) -> Vanishing:
+        """Which groups may go entirely, and what goes with them."""
+        return Vanishing(self.groups)
+
+    def _left(self, kept: Array) -> _Left:
+        zero = frozenset(np.flatnonzero(self.free & (kept == 0)).tolist())
+        if zero not in self._lefts:
+            self._lefts[zero] = self._without(zero) if zero else self._whole()
+        return self._lefts[zero]
+
+    def _whole(self) -> _Left:
+        c, nothing = self._constants, np.zeros(0)
+        terms, rows = np.ones(len(self._macs.coefficient), bool), np.ones(len(c.owner), bool)
+        base, matrix = axis_lengths([], self.groups)
+        none = Products(nothing, np.zeros((0, 0), np.int64))
+        return _Left(terms, rows, c.stays, sum(self._fixed.values()), none, nothing, base, matrix)
+
+    def _without(self, groups: frozenset[int]) -> _Left:
+        """Nodes that went compute nothing and read nothing."""
+        c, labelled, wiring = self._constants, self.groups.labelled, self.vanishing.wiring
+        settled = self.vanishing.settled(groups)
+
+        def read(name: str, uses: Collection[str] = ("",), but: Collection[str] = ()) -> bool:
+            numbers = wiring.readers.get(name, ()) if "" in uses else [wiring.maker[use] for use in uses]
+            besides = {wiring.maker[use] for use in but}
+            return any(n not in settled.gone and n not in besides for n in numbers)
+
+        named: dict[int, set[str]] = {}
+        for owner, uses in zip(c.owner.tolist(), c.uses, strict=True):
+            named.setdefault(owner, set()).update(uses)
+        rows = [read(c.names[owner], uses) for owner, uses in zip(c.owner.tolist(), c.uses, strict=True)]
+        stays = [
+            bool(whole) and read(name, but=named[i])
+            for i, (name, whole) in enumerate(zip(c.names, c.stays, strict=True))
+        ]
+        return _Left(
+            np.array([term.node not in settled.gone for term in labelled.terms], bool),
+            np.array(rows, bool),
+            np.array(stays, bool),
+            sum(elements for name, elements in self._fixed.items() if read(name)),
+            *self._standing(settled),
+        )
+
+    def _standing(self, settled: Settled) -> tuple[Products, Array, Array, csr_array]:
+        """Constants in the places of tensors that nodes read which remain."""
+        nodes, facts, axes = self.vanishing.wiring.nodes, self.groups.labelled.facts, self.groups.labelled.axes
+        names = list(dict.fromkeys(nodes[n].inputs[i].name for n, at in settled.operands.items() for i in sorted(at)))
+        table = AxisTable()
+        rows = table.rows(tuple(axes[name][i] for i in sorted(settled.constants[name])) for name in names)
+        floating = np.array([facts.dtypes.get(name) in _FLOATING for name in names], np.float64)
+        sizes = [helper.tensor_dtype_to_np_dtype(facts.dtypes[name]).itemsize for name in names]
+        return Products(floating, rows), np.array(sizes, np.float64), *axis_lengths(table.arrays, self.groups)
 
     def size(self, kept: Array) -> int:
         """Estimated bytes of the model with its weights; what is cut says the shapes of all tensors as well."""
@@ -139,8 +215,8 @@ class CostModel:
 def cost_model(groups: ChannelGroups) -> CostModel:
     """Build the cost model of a graph, once for all widths. Linear in the number of labels."""
     labelled = groups.labelled
-    table = _AxisTable()
-    macs = _Products(np.array([t.coefficient for t in labelled.terms]), table.rows(t.axes for t in labelled.terms))
+    table = AxisTable()
+    macs = Products(np.array([t.coefficient for t in labelled.terms]), table.rows(t.axes for t in labelled.terms))
     constants = _constants(groups, table)
     base, matrix = axis_lengths(table.arrays, groups)
     return CostModel(
@@ -151,67 +227,36 @@ def cost_model(groups: ChannelGroups) -> CostModel:
         _matrix=matrix,
         _macs=macs,
         _constants=constants,
-        _fixed_params=_unlabelled_params(labelled),
+        _fixed=_unlabelled_params(labelled),
     )
 
 
-class _AxisTable:
-    """The different axes of terms and constants, numbered from 1; 0 is an axis of length 1."""
-
-    def __init__(self) -> None:
-        self.arrays: list[Array] = []
-        self._numbers: dict[int, int] = {}
-
-    def rows(self, axes: Iterable[Axes]) -> Array:
-        """(rows, j) numbers of the axes of each, filled up with 0."""
-        rows = list(axes)
-        numbers = np.zeros((len(rows), max(map(len, rows), default=0)), np.int64)
-        for i, row in enumerate(rows):
-            numbers[i, : len(row)] = [self._number(axis) for axis in row]
-        return numbers
-
-    def _number(self, axis: Array) -> int:
-        if id(axis) not in self._numbers:
-            self.arrays.append(axis)
-            self._numbers[id(axis)] = len(self.arrays)
-        return self._numbers[id(axis)]
-
-
 def axis_lengths(arrays: Sequence[Array], groups: ChannelGroups) -> tuple[Array, csr_array]:
-    """(base, M) such that base + M @ kept are the lengths of 1, *arrays, as float64: exact up to 2^53."""
-    units = np.array([g.units for g in groups.groups], np.int64)
+    """(base, M) such that base + M @ kept are the lengths of 1, *arrays."""
     group_of = np.full(int(groups.component.max(initial=-1)) + 1, -1)
     for number, group in enumerate(groups.groups):
         if group.pinned is None:
             group_of[group.components] = number
-    lengths = np.array([1, *(len(a) for a in arrays)], np.int64)
-    rows = np.repeat(np.arange(len(lengths)), lengths)
-    labels = np.concatenate([np.array([-1]), *arrays])
-    found = np.where(labels >= 0, group_of[groups.component[labels]], -1) if len(group_of) else np.full(len(labels), -1)
-    rows, columns = rows[found >= 0], found[found >= 0]
-    shape = (len(lengths), len(units))
-    matrix = csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)
-    matrix.sum_duplicates()
-    base = lengths - matrix.sum(axis=1)
-    matrix.data /= units[matrix.indices]
-    assert not (matrix.data % 1).any(), "units of a group lie differently on an axis"
-    return base, matrix
+    units = np.array([g.units for g in groups.groups], np.int64)
+    return affine_lengths(arrays, group_of[groups.component], units)
 
 
-def _constants(groups: ChannelGroups, table: _AxisTable) -> _Constants:
+def _constants(groups: ChannelGroups, table: AxisTable) -> _Constants:
     labelled = groups.labelled
-    uses: dict[str, dict[tuple[bytes, ...], ConstantAxes]] = {}
+    uses: dict[str, dict[tuple[bytes, ...], list[ConstantAxes]]] = {}
     read: dict[str, set[str]] = {}
     for constant in labelled.constants.values():
         units = tuple(groups.component[axis[axis >= 0]].tobytes() for axis in constant.labels)
-        uses.setdefault(constant.name, {}).setdefault(units, constant)
+        uses.setdefault(constant.name, {}).setdefault(units, []).append(constant)
         read.setdefault(constant.name, set()).add(constant.use)
     tensors = labelled.graph.gs.tensors()
-    rows = [constant for different in uses.values() for constant in different.values()]
-    firsts = [next(iter(different.values())) for different in uses.values()]
+    rows = [alike for different in uses.values() for alike in different.values()]
+    firsts = [next(iter(different.values()))[0] for different in uses.values()]
     return _Constants(
-        axes=table.rows(constant.labels for constant in rows),
+        axes=table.rows(alike[0].labels for alike in rows),
         owner=np.repeat(np.arange(len(uses)), [len(different) for different in uses.values()]),
+        uses=tuple(frozenset(constant.use for constant in alike) for alike in rows),
+        names=tuple(uses),
         full=np.array([np.prod([len(axis) for axis in constant.labels]) for constant in firsts], np.float64),
         stays=np.array(["" not in read[name] and not readers(tensors[name]) <= read[name] for name in uses], bool),
         itemsize=np.array([constant.itemsize for constant in firsts], np.float64),
@@ -219,13 +264,13 @@ def _constants(groups: ChannelGroups, table: _AxisTable) -> _Constants:
     )
 
 
-def _unlabelled_params(labelled: LabelledGraph) -> int:
-    """Elements of float constants that no rule asked for, and that so keep their size."""
+def _unlabelled_params(labelled: LabelledGraph) -> dict[str, int]:
+    """Elements of each float constant that no rule asked for, and that so keeps its size."""
     with_labels = {name for name, _ in labelled.constants}
     tensors = {t.name: t for node in labelled.graph.gs.nodes for t in node.inputs}
     facts = labelled.facts
-    return sum(
-        int(np.prod(facts.shapes[name], dtype=np.int64))
+    return {
+        name: int(np.prod(facts.shapes[name], dtype=np.int64))
         for name, tensor in tensors.items()
         if name not in with_labels and facts.dtypes.get(name) in _FLOATING and constant_values(tensor) is not None
-    )
+    }

@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from .groups import ChannelGroups
+from ..groups import ChannelGroups
 from .settle import Settled, Wiring, settle
 
 Array = np.ndarray
@@ -27,7 +27,7 @@ class Vanishing:
 
     @cached_property
     def reasons(self) -> Mapping[str, str | None]:
-        """Free group -> why it must keep a unit, or None where it may go entirely, alone and with all others that may."""
+        """Free group -> why it must keep a unit; None where it may go entirely, alone and with any others that may."""
         search = _Search(self)
         return {g.name: search.add(n) for n, g in enumerate(self.groups.groups) if g.pinned is None}
 

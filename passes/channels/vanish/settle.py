@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 
 import onnx_graphsurgeon as gs
 
-from ..graph.bodies import captured_names
-from ..graph.model import constant_values
+from ...graph.bodies import captured_names
+from ...graph.model import constant_values
+from ..labels import Consumer, LabelledGraph
 from .folds import STAYS, Outcome, Site, Varying, outcome
-from .labels import Consumer, LabelledGraph
 
-_RANDOM = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"})
+_RANDOM = frozenset(
+    {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +89,8 @@ def settle(wiring: Wiring, empty: Collection[str]) -> Settled:
     problem = next((reason for number, reason in sorted(work.problems) if number not in work.gone), None)
     folded = tuple(sorted(number for number in work.folded))
     stored = frozenset(n for n in work.gone if all(t.name in wiring.static for t in wiring.nodes[n].outputs))
-    return Settled(frozenset(work.gone), folded, stored, work.constants, work.operands, problem)
-
+    operands = {number: taken for number, taken in work.operands.items() if number not in work.gone}
+    return Settled(frozenset(work.gone), folded, stored, work.constants, operands, problem)
 
 
 @dataclass(slots=True)

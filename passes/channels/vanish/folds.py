@@ -15,8 +15,8 @@ from typing import TypeAlias
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from .labels import Array, Axes, Consumer, LabelledGraph
-from .rules.elementwise import NARY, UNARY
+from ..labels import Axes, Consumer, LabelledGraph
+from ..rules.elementwise import NARY, UNARY
 
 Varying: TypeAlias = frozenset[int]  # axes along which a constant differs; on all others it has size 1
 
@@ -81,16 +81,15 @@ def outcome(site: Site) -> Outcome:
     if emptied:
         return _bias_alone(site, emptied[0])
     row = FOLDS.get(site.node.op) if site.node.domain in (None, "", "ai.onnx") else None
-    if row is _join or row is _pointwise:
-        return row(site)
-    if row is None or site.node.inputs[0].name not in site.constants:
+    ready = row in (_join, _pointwise) or site.node.inputs[0].name in site.constants
+    if row is None or not ready:
         what = "nothing" if any(name in site.empty for name in site.inputs) else "a constant"
         return f"{site.node.op} would read {what}"
     return row(site)
 
 
 def _bias_alone(site: Site, consumer: Consumer) -> Outcome:
-    """y = W u + b without any u is b, where the bias is stored."""
+    """Y = W u + b without any u is b, where the bias is stored."""
     layout = consumer.layout
     if layout is None or not layout.exact or len(site.consumers) > 1:
         return f"{site.node.op} would sum over nothing"
@@ -142,8 +141,13 @@ def _batch_norm(site: Site) -> Outcome:
 
 def _pool(site: Site) -> Outcome:
     """Windows of a constant hold the constant, unless zeros that pad it are counted."""
-    padded = any(site.node.attrs.get("pads", ())) or site.node.attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
-    counted = site.node.op == "AveragePool" and (site.node.attrs.get("count_include_pad") or site.node.attrs.get("ceil_mode"))
+    padded = any(site.node.attrs.get("pads", ())) or site.node.attrs.get("auto_pad", "NOTSET") not in (
+        "NOTSET",
+        "VALID",
+    )
+    counted = site.node.op == "AveragePool" and (
+        site.node.attrs.get("count_include_pad") or site.node.attrs.get("ceil_mode")
+    )
     if site.varying() - {1} or not site.only_data_is_new() or (padded and counted):
         return f"{site.node.op} would read a constant that has borders"
     return site.varying()
@@ -159,7 +163,10 @@ def _resize(site: Site) -> Outcome:
 def _pointwise_convolution(site: Site) -> Outcome:
     """A kernel of one position sees the constant alone; a larger one also sees the zeros around it."""
     kernel = site.shape(site.inputs[1])[2:]
-    padded = any(site.node.attrs.get("pads", ())) or site.node.attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+    padded = any(site.node.attrs.get("pads", ())) or site.node.attrs.get("auto_pad", "NOTSET") not in (
+        "NOTSET",
+        "VALID",
+    )
     if any(n > 1 for n in kernel) or padded or site.varying() - {1} or not site.only_data_is_new():
         return f"{site.node.op} would read a constant with the zeros around it"
     return frozenset({1})

@@ -11,10 +11,10 @@ import onnx_graphsurgeon as gs
 from onnx import helper
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
-from ..graph.model import Graph, constant_values, make_constant, quiet
-from .constants import kept
+from ...graph.model import Graph, constant_values, make_constant, quiet
+from ..constants import kept
+from ..labels import LabelledGraph
 from .folds import CARRIED, RESHAPED, WHOLE
-from .labels import LabelledGraph
 from .settle import Settled, Wiring, settle
 
 Array = np.ndarray
@@ -31,7 +31,7 @@ def settled_cut(labelled: LabelledGraph, removed: Array) -> Settled | None:
     return settle(Wiring(labelled), empty) if empty else None
 
 
-def vanish(graph: Graph, labelled: LabelledGraph, removed: Array, settled: Settled, biases: Biases) -> None:
+def take_out(graph: Graph, labelled: LabelledGraph, removed: Array, settled: Settled, biases: Biases) -> None:
     """Delete the nodes that went, in place; who remains reads constants in the places of what they made.
 
     graph: of the same nodes as the labelled one, its constants cut; biases: take the place of stored ones.
@@ -112,7 +112,9 @@ class _Values:
                 found = stored
             elif tensor.inputs:
                 maker = tensor.inputs[0]
-                found = evaluate(self.graph, maker, [self._operand(t) for t in maker.inputs], maker.outputs.index(tensor))
+                found = evaluate(
+                    self.graph, maker, [self._operand(t) for t in maker.inputs], maker.outputs.index(tensor)
+                )
             else:  # an input that is left out
                 return np.zeros(0)
         return found.astype(np.float64) if found.dtype.kind in "fV" else found
@@ -144,7 +146,12 @@ def evaluate(graph: Graph, node: gs.Node, operands: Sequence[Array], output: int
     with quiet():
         proto = OnnxExporter.export_node(node)
     given = {name: array for name, array in zip(proto.input, operands, strict=True) if name}
-    inputs = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), None) for n, a in given.items()]
-    body = helper.make_graph([proto], "node", inputs, [helper.make_empty_tensor_value_info(o) for o in proto.output if o])
+    inputs = [
+        helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), None) for n, a in given.items()
+    ]
+    body = helper.make_graph(
+        [proto], "node", inputs, [helper.make_empty_tensor_value_info(o) for o in proto.output if o]
+    )
     model = helper.make_model(body, opset_imports=graph.source.opset_import, ir_version=onnx.IR_VERSION)
-    return np.asarray(ReferenceEvaluator(model).run([proto.output[output]], given)[0])
+    found: Sequence[Array] = ReferenceEvaluator(model).run([proto.output[output]], given)  # type: ignore[assignment]
+    return np.asarray(found[0])

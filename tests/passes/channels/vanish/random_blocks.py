@@ -1,11 +1,11 @@
-"""Random networks of branches: residual, gated, joined; whatever is in them, and whatever comes behind their last layer."""
+"""Random networks of branches: residual, gated, joined, with anything inside and behind their last layer."""
 
 from __future__ import annotations
 
 from hypothesis import assume
 
-from .random_graphs import OPERATIONS, conv, like, matmul, normalised, unary
-from .random_net import Net
+from ..random_graphs import OPERATIONS, conv, like, normalised, unary
+from ..random_net import Net
 
 
 def compose_blocks(data):

@@ -1,0 +1,1 @@
+"""Groups that go entirely: which may, and what becomes of the graph around them."""
