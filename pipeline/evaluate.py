@@ -8,8 +8,10 @@ from ..runtime.data.open import DataSource, open_data
 from ..runtime.data.preprocess import Preprocessing
 from ..runtime.measure.evaluate import Accuracy, Divergence, accuracy, divergence, outputs
 from ..runtime.session import Device
+from .arguments import checked
 
 
+@checked
 def evaluate(
     model: ModelLike,
     data: DataSource,

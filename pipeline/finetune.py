@@ -11,12 +11,14 @@ from ..runtime.data.open import DataSource
 from ..runtime.data.preprocess import Preprocessing
 from ..runtime.progress import Stage, silent
 from ..runtime.session import Device
+from .arguments import checked
 
 if TYPE_CHECKING:
     from ..runtime.torch.training.finetune import FineTuned
     from ..runtime.torch.training.recipe import Recipe
 
 
+@checked
 def finetune(  # noqa: PLR0913 - each argument is a flag of the command line
     model: ModelLike,
     train: DataSource,

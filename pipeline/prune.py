@@ -22,6 +22,7 @@ from ..runtime.measure.sensitivity import Sensitivities
 from ..runtime.progress import Stage, silent
 from ..runtime.session import Device
 from ..runtime.soundness import check_anything_free
+from .arguments import checked
 from .decide import decide, planner, sensitivities
 from .goal import Goal, scored
 from .measure import moments_of
@@ -30,9 +31,10 @@ from .settings import Settings, make_settings
 from .within_drop import Search
 from .write import Result, cut_model, draft, timed, write
 
-inspect = analyse
+inspect = checked(analyse)
 
 
+@checked
 def prune(  # noqa: PLR0913 - each argument is a flag of the command line
     model: ModelLike,
     *,
@@ -147,6 +149,7 @@ def prune(  # noqa: PLR0913 - each argument is a flag of the command line
     return timed(run, search.run(run.analysis.name))
 
 
+@checked
 def sensitivity(  # noqa: PLR0913 - each argument is a flag of the command line
     model: ModelLike,
     *,
@@ -184,6 +187,7 @@ def sensitivity(  # noqa: PLR0913 - each argument is a flag of the command line
     return run.analysis, sensitivities(run, moments_of(run))
 
 
+@checked
 def apply(  # noqa: PLR0913 - each argument is a flag of the command line
     model: ModelLike,
     plan: Plan | str | os.PathLike[str],

@@ -164,14 +164,14 @@ def test_the_settings_are_keywords_of_prune_with_the_same_defaults():
     ("given", "what"),
     [
         ({"budget": [0.5]}, "a list is not a budget"),
-        ({"budget": True}, "a bool is not a budget"),
+        ({"budget": True}, "True is not a budget"),
         ({"budget": "banana"}, "is not a budget"),
         ({"samples": 0}, "0 is not a whole number from 1 on"),
         ({"samples": "many"}, "'many' is not a whole number"),
         ({"seed": -1}, "-1 is not a whole number from 0 on"),
         ({"seed": 1.5}, "1.5 is not a whole number"),
-        ({"exclude": 3}, "a int is not a text"),
-        ({"criterion": 3}, "a int is not a criterion"),
+        ({"exclude": 3}, "3 is not a text"),
+        ({"criterion": 3}, "3 is not a criterion"),
         ({"device": "tpu"}, "there is no device 'tpu'"),
     ],
 )

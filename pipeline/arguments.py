@@ -1,0 +1,113 @@
+"""Whether what a caller gives is of a kind that the argument takes: one table for all public functions."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, ParamSpec, TypeVar
+
+import onnx
+
+from ..passes.errors import UsageError
+from ..passes.graph.model import Graph
+from ..passes.selection.budget import Budget
+from ..passes.selection.plan import Plan
+from ..runtime.data.preprocess import Preprocessing
+
+Arguments = ParamSpec("Arguments")
+Value = TypeVar("Value")
+
+
+class _Kind(NamedTuple):
+    """What an argument takes: its name, whether a value is one, and what to give instead of one that is not."""
+
+    name: str
+    fits: Callable[[object], bool]
+    give: str = ""
+
+
+def _of(*types: type) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, types) and (bool in types or not isinstance(value, bool))
+
+
+def _whole(least: int) -> _Kind:
+    return _Kind(f"a whole number from {least} on", lambda value: type(value) is int and value >= least)
+
+
+_MODEL = _Kind(
+    "a model",
+    _of(str, os.PathLike, bytes, onnx.ModelProto, Graph),
+    "the path of an .onnx file, its bytes, or a ModelProto",
+)
+_DATA = _Kind(
+    "data",
+    lambda value: callable(value) or isinstance(value, str | os.PathLike | Mapping),
+    "a path, arrays by the name of the input, or a function that yields samples",
+)
+_WORD = _Kind("a text", _of(str), "a str")
+_PATH = _Kind("a path", _of(str, os.PathLike), "a str or a Path")
+_FLAG = _Kind("a truth value", _of(bool), "True or False")
+_BY_NAME = _Kind("a dictionary", _of(Mapping), "a dictionary by name")
+_KINDS: Mapping[str, _Kind] = {
+    **dict.fromkeys(("model", "teacher", "reference"), _MODEL),
+    **dict.fromkeys(("calibration", "data", "train", "evaluation"), _DATA),
+    **dict.fromkeys(("preset", "reconstruct", "exclude", "replace_head"), _WORD),
+    **dict.fromkeys(("moments", "save_moments", "folder"), _PATH),
+    **dict.fromkeys(("inexact", "measure", "resume"), _FLAG),
+    **dict.fromkeys(("samples", "threads"), _whole(1)),
+    **dict.fromkeys(("sizes", "example"), _BY_NAME),
+    "seed": _whole(0),
+    "align": _Kind(
+        "an alignment", lambda value: value == "auto" or type(value) is int, "a whole number from 1 on, or 'auto'"
+    ),
+    "plan": _Kind("a plan", _of(Plan, str, os.PathLike), "a Plan, or the path of a plan.json"),
+    "budget": _Kind("a budget", _of(Budget, int, float, str), "a Budget, a number, or a text such as '50%'"),
+    "criterion": _Kind(
+        "a criterion",
+        lambda value: isinstance(value, str) or callable(getattr(value, "rank", None)),
+        "a word such as 'obs', or an object with a method rank (docs/methods.md)",
+    ),
+    "allocation": _Kind(
+        "an allocation",
+        lambda value: isinstance(value, str) or callable(getattr(value, "growth", None)),
+        "a word such as 'uniform', or an object with a method growth (passes/selection/methods.py)",
+    ),
+    "preprocessing": _Kind("a preprocessing", _of(Preprocessing), "an onnx_prune.Preprocessing"),
+    "recipe": _Kind("a recipe", lambda value: hasattr(value, "epochs"), "a Recipe (docs/finetuning.md)"),
+    "device": _WORD,
+    "progress": _Kind("a listener", callable, "a function that takes one text"),
+    "watch": _Kind("a listener", callable, "a function that takes one epoch"),
+}
+
+
+def checked(function: Callable[Arguments, Value]) -> Callable[Arguments, Value]:
+    """The function, which raises UsageError for an argument of a kind that it does not take.
+
+    None is taken where the annotation says so. Every argument must be in the table.
+    """
+    signature = inspect.signature(function)
+    assert signature.parameters.keys() <= _KINDS.keys(), "every public argument has a kind"
+
+    @functools.wraps(function)
+    def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Value:
+        for name, value in signature.bind(*args, **kwargs).arguments.items():
+            optional = "None" in str(signature.parameters[name].annotation)
+            if not (value is None and optional) and not _KINDS[name].fits(value):
+                raise UsageError(
+                    f"{_shown(value)} is not {_KINDS[name].name}",
+                    where=f"{function.__name__}({name}=...)",
+                    fix=f"give {_KINDS[name].give or _KINDS[name].name}",
+                )
+        return function(*args, **kwargs)
+
+    return call
+
+
+def _shown(value: object) -> str:
+    """A short value as it is written, of others the type."""
+    if value is None or isinstance(value, str | int | float):
+        return repr(value) if len(repr(value)) < 40 else f"a long {type(value).__name__}"
+    kind = type(value).__name__
+    return f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"
