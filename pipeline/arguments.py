@@ -52,11 +52,11 @@ _FLAG = _Kind("a truth value", _of(bool), "True or False")
 _BY_NAME = _Kind("a dictionary", _of(Mapping), "a dictionary by name")
 _KINDS: Mapping[str, _Kind] = {
     **dict.fromkeys(("model", "teacher", "reference"), _MODEL),
-    **dict.fromkeys(("calibration", "data", "train", "evaluation"), _DATA),
-    **dict.fromkeys(("preset", "reconstruct", "exclude", "replace_head"), _WORD),
+    **dict.fromkeys(("calibration", "data", "train", "evaluate", "evaluation"), _DATA),
+    **dict.fromkeys(("preset", "reconstruct", "exclude", "replace_head", "smallest", "device"), _WORD),
     **dict.fromkeys(("moments", "save_moments", "folder"), _PATH),
     **dict.fromkeys(("inexact", "measure", "resume"), _FLAG),
-    **dict.fromkeys(("samples", "threads"), _whole(1)),
+    **dict.fromkeys(("samples", "evaluate_samples", "threads"), _whole(1)),
     **dict.fromkeys(("sizes", "example"), _BY_NAME),
     "seed": _whole(0),
     "align": _Kind(
@@ -74,9 +74,12 @@ _KINDS: Mapping[str, _Kind] = {
         lambda value: isinstance(value, str) or callable(getattr(value, "growth", None)),
         "a word such as 'uniform', or an object with a method growth (passes/selection/methods.py)",
     ),
+    "metric": _Kind(
+        "a metric", lambda value: isinstance(value, str) or callable(value), "a word such as 'top1', or a function"
+    ),
+    "max_drop": _Kind("a drop", _of(int, float, str), "a number, or a text such as '1%'"),
     "preprocessing": _Kind("a preprocessing", _of(Preprocessing), "an onnx_prune.Preprocessing"),
     "recipe": _Kind("a recipe", lambda value: hasattr(value, "epochs"), "a Recipe (docs/finetuning.md)"),
-    "device": _WORD,
     "progress": _Kind("a listener", callable, "a function that takes one text"),
     "watch": _Kind("a listener", callable, "a function that takes one epoch"),
 }

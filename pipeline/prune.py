@@ -124,9 +124,9 @@ def prune(  # noqa: PLR0913 - each argument is a flag of the command line
         measure=measure,
         threads=threads,
     )
-    checked = make_settings(settings)
+    asked = make_settings(settings)
     chosen = goal.opened(load(model).source, progress) if goal.wanted else None
-    run = read(model, checked, progress, sizes)
+    run = read(model, asked, progress, sizes)
     if run.settings.replace_head is not None:
         find_head(run.analysis.groups.labelled)  # before the work
     else:
