@@ -69,7 +69,7 @@ def analyse(
     facts = tensor_facts(graph, shapes)
     if facts.unknown:
         with contextlib.suppress(ReadError):  # what stays unknown is pinned with that reason
-            facts = tensor_facts(graph, shapes, known=tensor_shapes(graph.source, feeds, device=device))
+            facts = tensor_facts(graph, shapes, shown=tensor_shapes(graph.source, feeds, device=device))
     groups = channel_groups(label_channels(graph, facts, inexact=inexact))
     name = Path(model).name if isinstance(model, str | os.PathLike) else graph.source.graph.name
     return Analysis(name, graph, groups, cost_model(groups), feeds)

@@ -124,10 +124,10 @@ def write_refit(graph: Graph, consumer: AffineConsumer, refit: Refit) -> None:
 
 def _put(graph: Graph, node: gs.Node, position: int, values: Array, name: str) -> None:
     """Into the constant that is there, which keeps its name, unless others read it; else into a new one."""
-    there = node.inputs[position]
-    known = constant_values(there)
-    if known is not None and known.shape == values.shape and len(there.outputs) == 1:
-        set_constant(there, values)
+    constant = node.inputs[position]
+    held = constant_values(constant)
+    if held is not None and held.shape == values.shape and len(constant.outputs) == 1:
+        set_constant(constant, values)
     else:
         node.inputs[position] = gs.Constant(graph.names().fresh(name), values)
 
@@ -149,5 +149,5 @@ def _add_after(graph: Graph, node: gs.Node, bias: Array) -> None:
     product = gs.Variable(names.fresh(f"{output.name}_product"), dtype=getattr(output, "dtype", None))
     node.outputs[0] = product
     constant = gs.Constant(names.fresh(f"{output.name}_bias"), bias)
-    made = gs.Node("Add", name=product.name, inputs=[product, constant], outputs=[output])
-    graph.gs.nodes.insert(graph.gs.nodes.index(node) + 1, made)
+    add = gs.Node("Add", name=product.name, inputs=[product, constant], outputs=[output])
+    graph.gs.nodes.insert(graph.gs.nodes.index(node) + 1, add)

@@ -83,20 +83,20 @@ def _inside(nodes: list[gs.Node], maker: dict[str, int], add: gs.Node) -> frozen
 def producers(groups: ChannelGroups) -> dict[str, tuple[int, ...]]:
     """Group -> the numbers of the nodes that make its channels, ascending; groups that nothing makes are left out."""
     owner = _owners(groups)
-    made: dict[str, list[int]] = {}
+    nodes_of: dict[str, list[int]] = {}
     for node, array in groups.labelled.produced:
         for number in np.unique(owner[array[array >= 0]]).tolist():
             if number >= 0:
-                made.setdefault(groups.groups[number].name, []).append(node)
-    return {name: tuple(sorted(set(nodes))) for name, nodes in made.items()}
+                nodes_of.setdefault(groups.groups[number].name, []).append(node)
+    return {name: tuple(sorted(set(nodes))) for name, nodes in nodes_of.items()}
 
 
 def summed(groups: ChannelGroups, blocks: tuple[Block, ...]) -> frozenset[str]:
     """The groups whose channels run along a sum of one of the blocks: the residual streams."""
     owner, nodes = _owners(groups), groups.labelled.graph.gs.nodes
     axes = [a for b in blocks for a in groups.labelled.axes.get(nodes[b.sum].outputs[0].name, ())]
-    found = {n for axis in axes for n in np.unique(owner[axis[axis >= 0]]).tolist() if n >= 0}
-    return frozenset(groups.groups[n].name for n in found)
+    numbers = {n for axis in axes for n in np.unique(owner[axis[axis >= 0]]).tolist() if n >= 0}
+    return frozenset(groups.groups[n].name for n in numbers)
 
 
 def _owners(groups: ChannelGroups) -> np.ndarray:

@@ -34,8 +34,8 @@ def cut_names(labelled: LabelledGraph, removed: Array) -> dict[tuple[str, str], 
     """
     cuts: dict[str, dict[str, bytes]] = {}
     for constant in labelled.constants.values():
-        found = [gone(axis, removed) for axis in constant.labels]
-        cut = np.concatenate(found).tobytes() if any(lost.any() for lost in found) else b""
+        masks = [gone(axis, removed) for axis in constant.labels]
+        cut = np.concatenate(masks).tobytes() if any(lost.any() for lost in masks) else b""
         cuts.setdefault(constant.name, {})[constant.use] = cut
     tensors = labelled.graph.gs.tensors()
     taken = labelled.graph.names()
@@ -63,18 +63,18 @@ def edit_constants(
         return
     source, tensors = labelled.graph.gs.tensors(), graph.gs.tensors()
     nodes = {node.outputs[0].name: node for node in graph.gs.nodes if node.outputs}
-    made: dict[str, gs.Tensor] = {}
+    written: dict[str, gs.Tensor] = {}
     for (name, use), new in names.items():
-        if new not in made:
+        if new not in written:
             values = _edited(source[name], partial(edit, labelled.constants[name, use]))
             if new == name:
                 set_constant(tensors[name], values)
-            made[new] = tensors[name] if new == name else make_constant(new, values)
+            written[new] = tensors[name] if new == name else make_constant(new, values)
         if new != name:
             inputs = nodes[use].inputs
-            for position, given in enumerate(inputs):
-                if given is tensors[name]:
-                    inputs[position] = made[new]
+            for position, tensor in enumerate(inputs):
+                if tensor is tensors[name]:
+                    inputs[position] = written[new]
 
 
 def _edited(tensor: gs.Tensor, edit: Callable[[Array], Array]) -> Array | Edited:

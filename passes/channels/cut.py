@@ -85,60 +85,48 @@ class Cut(NodeView):
         0 (as the input's) and -1 (what is left) stay; `unless` is one more number that stays. A size that scales with
         a free dimension is multiplied by what is left of its channels.
         """
-        known, kind = self.value(position), self.kind(position)
-        if known is None:
+        sizes, kinds = self.value(position), np.ravel(self.kind(position))
+        if sizes is None:
             assert not any(self.touched(a) for a in axes.values()), f"{self.node.op} has a computed size"
             return
-        flat = np.ravel(known).astype(np.int64)
-        bits = np.ravel(kind)
-        if not any(self.touched(a) for a in axes.values()) and not (bits & TAINTED).any():
+        if not any(self.touched(a) for a in axes.values()) and not (kinds & TAINTED).any():
             return
+        flat = np.ravel(sizes).tolist()
         fixed: dict[int, int] = {}
         scaled: dict[int, tuple[int, int]] = {}
         for i, labels in axes.items():
-            if bits[i] & DYNAMIC:
+            if kinds[i] & DYNAMIC:
                 # A computed 1 of Expand (torch writes -1 as such), or a -1, names no channels: it stays.
                 if self.touched(labels) and flat[i] not in (-1, unless):
                     scaled[i] = (self.size(labels), len(labels))
             elif flat[i] not in (-1, unless) and not (flat[i] == 0 and self._same_as_input(i, labels)):
                 fixed[i] = self.size(labels)
-        for i in np.flatnonzero(bits == TAINTED).tolist():
+        for i in np.flatnonzero(kinds == TAINTED).tolist():
             fixed.setdefault(i, int(flat[i]))
-        self._patch(position, flat, known.shape, bits, fixed, scaled)
+        self._patch(position, fixed, scaled)
 
     def _same_as_input(self, axis: int, labels: Array) -> bool:
         data = self.axes(0)
         return axis < len(data) and self.size(data[axis]) == self.size(labels)
 
-    def _patch(
-        self,
-        position: int,
-        flat: Array,
-        shape: tuple[int, ...],
-        bits: Array,
-        fixed: dict[int, int],
-        scaled: dict[int, tuple[int, int]],
-    ) -> None:
-        new = flat.copy()
-        for i, size in fixed.items():
-            new[i] = size
-        tensor = self.node.inputs[position]
-        dtype = self.labelled.facts.values[tensor.name].dtype if tensor.name in self.labelled.facts.values else np.int64
-        if not (bits & DYNAMIC).any():
-            self.set_input(position, new.reshape(shape).astype(dtype))
+    def _patch(self, position: int, fixed: Mapping[int, int], scaled: Mapping[int, tuple[int, int]]) -> None:
+        """Put new numbers into an input, by index: `fixed` ones as they are, `scaled` ones (new, old) as a factor."""
+        sizes = self.value(position)
+        assert sizes is not None
+        new = _replaced(sizes, fixed)
+        if not (self.kind(position) & DYNAMIC).any():
+            self.set_input(position, new)
             return
         self._settled.add((self.index, position))
+        tensor = self.node.inputs[position]
         if scaled:
-            top, bottom = np.ones(len(flat), np.int64), np.ones(len(flat), np.int64)
-            for i, (size, before) in scaled.items():
-                top[i], bottom[i] = size, before
-            tensor = self._node("Mul", [tensor, self._constant(top.reshape(shape))])
-            tensor = self._node("Div", [tensor, self._constant(bottom.reshape(shape))])
+            ones = np.ones(sizes.shape, np.int64)
+            tops = self._constant(_replaced(ones, {i: size for i, (size, _) in scaled.items()}))
+            bottoms = self._constant(_replaced(ones, {i: size for i, (_, size) in scaled.items()}))
+            tensor = self._node("Div", [self._node("Mul", [tensor, tops]), bottoms])
         if fixed:
-            mask = np.isin(np.arange(len(flat)), list(fixed)).reshape(shape)
-            tensor = self._node(
-                "Where", [self._constant(mask), self._constant(new.reshape(shape).astype(dtype)), tensor]
-            )
+            mask = _replaced(np.zeros(sizes.shape, bool), dict.fromkeys(fixed, True))
+            tensor = self._node("Where", [self._constant(mask), self._constant(new), tensor])
         if fixed or scaled:
             self._replace(position, tensor)
 
@@ -147,13 +135,13 @@ class Cut(NodeView):
         depends = self.labelled.frozen[self.index, position]
         if (self.index, position) in self._settled or not any(self.touched(a) for a in depends):
             return
-        known, kind = self.value(position), self.kind(position)
-        assert known is not None
+        values, kind = self.value(position), self.kind(position)
+        assert values is not None
         if not (kind & DYNAMIC).any():
-            self.set_input(position, known)
+            self.set_input(position, values)
             return
         mask = (kind & TAINTED).astype(bool)
-        tensor = self._node("Where", [self._constant(mask), self._constant(known), self.node.inputs[position]])
+        tensor = self._node("Where", [self._constant(mask), self._constant(values), self.node.inputs[position]])
         self._replace(position, tensor)
 
     def set_slice(self, bounds: Mapping[int, tuple[int, int, int]]) -> None:
@@ -221,24 +209,24 @@ class Cut(NodeView):
     def _node(self, op: str, inputs: list[gs.Tensor], **attrs: int) -> gs.Tensor:
         """A new node in front of the one at hand."""
         output = gs.Variable(self._fresh(op.lower()))
-        made = gs.Node(op, name=output.name, attrs=attrs, inputs=inputs, outputs=[output])
+        node = gs.Node(op, name=output.name, attrs=attrs, inputs=inputs, outputs=[output])
         if not self._new or self._new[-1][0] is not self.node:
             self._new.append((self.node, []))
-        self._new[-1][1].append(made)
+        self._new[-1][1].append(node)
         return output
 
     def _constant(self, values: Array) -> gs.Constant:
         return gs.Constant(self._fresh("operand"), values)
 
-    def _fresh(self, what: str) -> str:
-        return self._names.fresh(f"{self.name}_pruned_{what}")
+    def _fresh(self, role: str) -> str:
+        return self._names.fresh(f"{self.name}_pruned_{role}")
 
     def finish(self) -> None:
         """Insert the new nodes, drop those that only served a replaced operand, forget stale shapes."""
         nodes = list(self.graph.gs.nodes)
         before = {}
-        for node, made in self._new:
-            before.setdefault(id(node), []).extend(made)
+        for node, new in self._new:
+            before.setdefault(id(node), []).extend(new)
         ordered = [n for node in nodes for n in [*before.get(id(node), ()), node]]
         outputs = {id(t) for t in self.graph.gs.outputs}
         dead: set[int] = set()
@@ -256,3 +244,10 @@ class Cut(NodeView):
         for name, tensor in self.graph.gs.tensors().items():
             if isinstance(tensor, gs.Variable) and any(self.touched(a) for a in self.labelled.axes.get(name, ())):
                 tensor.shape = None
+
+
+def _replaced(values: Array, entries: Mapping[int, int]) -> Array:
+    """A copy of an array in which these entries, by their flat index, are others."""
+    copy = values.copy()
+    copy.reshape(-1)[list(entries)] = list(entries.values())
+    return copy

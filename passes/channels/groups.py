@@ -155,7 +155,7 @@ def _collect(labelled: LabelledGraph, component: Array, reasons: dict[int, str])
     makers = _makers(labelled, component)
     coupled = {c for _, a in labelled.coupled for c in np.unique(component[a[a >= 0]]).tolist()}
     rows = rows.take(np.lexsort((rows.index, first[rows.unit], rows.owner, kind[rows.unit])))
-    found = []
+    groups = []
     for start, end in _runs(kind[rows.unit]):
         part = rows.take(slice(start, end))
         slices, members = _slices(table, part)
@@ -165,11 +165,20 @@ def _collect(labelled: LabelledGraph, component: Array, reasons: dict[int, str])
             for flags in (produced, consumed)
         ]
         one = int(members[0])
-        name = _name(labelled, makers.get(one), keys[0][0])
-        inexact = not coupled.isdisjoint(members.tolist())
-        found.append(ChannelGroup(name, len(members), reasons.get(one), slices, roles[0], roles[1], members, inexact))
-    found.sort(key=lambda g: first[g.components[0]])
-    return _unique_names(found)
+        groups.append(
+            ChannelGroup(
+                name=_name(labelled, makers.get(one), keys[0].constant),
+                units=len(members),
+                pinned=reasons.get(one),
+                slices=slices,
+                produced=roles[0],
+                consumed=roles[1],
+                components=members,
+                inexact=not coupled.isdisjoint(members.tolist()),
+            )
+        )
+    groups.sort(key=lambda g: first[g.components[0]])
+    return _unique_names(groups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,16 +223,16 @@ def _footprints(rows: _Rows, number: int, reasons: dict[int, str]) -> tuple[Arra
     """Of each component: the number of its footprint (units that are alike share it), and its first label."""
     order = np.argsort(rows.unit, kind="stable")
     starts = np.flatnonzero(np.diff(rows.unit[order], prepend=-1))
-    here = rows.unit[order][starts]
+    units = rows.unit[order][starts]
     first = np.full(number, np.iinfo(np.int64).max)
-    first[here] = np.minimum.reduceat(rows.label[order], starts)
+    first[units] = np.minimum.reduceat(rows.label[order], starts)
     texts = {text: i + 1 for i, text in enumerate(dict.fromkeys(reasons.values()))}
     why = np.zeros(number, np.int64)
     for c, text in reasons.items():
         why[c] = texts[text]
     kind = np.full(number, -1)
-    pairs = np.stack([_alike(rows.unit, rows.owner, number)[here], why[here]])
-    kind[here] = np.unique(pairs, axis=1, return_inverse=True)[1].reshape(-1)
+    pairs = np.stack([_alike(rows.unit, rows.owner, number)[units], why[units]])
+    kind[units] = np.unique(pairs, axis=1, return_inverse=True)[1].reshape(-1)
     return kind, first
 
 
@@ -286,17 +295,17 @@ def _name(labelled: LabelledGraph, node: int | None, constant: str) -> str:
     """A module path where the model has one: the weight's name, else the node's; see docs/architecture.md."""
     if node is None:
         return re.sub(r"\.weight$", "", constant) + ":in"
-    made = labelled.graph.gs.nodes[node]
-    for tensor in made.inputs[1:2]:
+    maker = labelled.graph.gs.nodes[node]
+    for tensor in maker.inputs[1:2]:
         path = re.fullmatch(r"(.+)\.(?:weight|kernel|W)(?:_\w+)?", tensor.name)
         if path and "::" not in tensor.name:
             return path[1]
-    parts = [p for p in made.name.split("/") if p]
+    parts = [p for p in maker.name.split("/") if p]
     if len(parts) > 1:
         parts = parts[:-1]  # the last is the operator
         kept = [p for p, after in zip(parts, [*parts[1:], ""], strict=True) if not after.startswith(f"{p}.")]
         return ".".join(kept)
-    return made.name or made.outputs[0].name
+    return maker.name or maker.outputs[0].name
 
 
 def _unique_names(groups: list[ChannelGroup]) -> tuple[ChannelGroup, ...]:

@@ -33,14 +33,14 @@ def label_channels(graph: Graph, facts: Facts, *, inexact: bool = False) -> Labe
 
 
 def _visit(sweep: Sweep, rule: Rule | None) -> None:
-    node, known = sweep.node, sweep.facts.shapes
+    node, shapes = sweep.node, sweep.facts.shapes
     if node.op == "Constant" and constant_values(node.outputs[0]) is not None:
         return  # an initializer in another place: who reads it asks for its labels
     splits = len(sweep.labelled.splits)
     if rule is None:
         domain = f"{node.domain}." if node.domain not in (None, "", "ai.onnx") else ""
         sweep.opaque(f"operator {domain}{node.op} has no rule")
-    elif any(t.name and t.name not in known for t in [*node.inputs, *node.outputs]):
+    elif any(t.name and t.name not in shapes for t in [*node.inputs, *node.outputs]):
         sweep.opaque(f"a shape at {node.op} cannot be known")
     else:
         rule.labels(sweep)

@@ -34,8 +34,8 @@ def silence(labelled: LabelledGraph, removed: Array) -> Graph:
     def zero(constant: ConstantAxes, values: Array) -> Array:
         values = values.copy()
         nothing = np.broadcast_to(labelled.zeros.get(constant.name, np.zeros((), values.dtype)), values.shape)
-        for axis, found in enumerate(constant.labels):
-            index = (slice(None),) * axis + (gone(found, silenced),)
+        for axis, labels in enumerate(constant.labels):
+            index = (slice(None),) * axis + (gone(labels, silenced),)
             values[index] = nothing[index]
         return values
 
@@ -87,13 +87,13 @@ class _Twin(NodeView):
     def _put(self, op: str, tensor: gs.Tensor, operand: Array, before: gs.Node, **attrs: int) -> gs.Tensor:
         output = gs.Variable(self._names.numbered("silenced"))
         inputs = [tensor, gs.Constant(self._names.numbered("silence"), operand)]
-        made = gs.Node(op, name=output.name, attrs=attrs, inputs=inputs, outputs=[output])
-        self.graph.gs.nodes.insert(self.graph.gs.nodes.index(before), made)
+        node = gs.Node(op, name=output.name, attrs=attrs, inputs=inputs, outputs=[output])
+        self.graph.gs.nodes.insert(self.graph.gs.nodes.index(before), node)
         return output
 
     def _spread(self, node: gs.Node, position: int, index: Array, axis: int) -> None:
         output = node.outputs[position]
         node.outputs[position] = narrow = gs.Variable(self._names.numbered("narrow"))
         inputs = [narrow, gs.Constant(self._names.numbered("silence"), index)]
-        made = gs.Node("Gather", name=narrow.name, attrs={"axis": axis}, inputs=inputs, outputs=[output])
-        self.graph.gs.nodes.insert(self.graph.gs.nodes.index(node) + 1, made)
+        gather = gs.Node("Gather", name=narrow.name, attrs={"axis": axis}, inputs=inputs, outputs=[output])
+        self.graph.gs.nodes.insert(self.graph.gs.nodes.index(node) + 1, gather)

@@ -18,10 +18,10 @@ def follow_sizes(s: Sweep) -> None:
     if node.op in ("Shape", "Size"):
         _shape(s)
         return
-    known = [t for t in node.outputs if t.name in s.facts.values]
-    if known and node.op in FOLDABLE:
+    numbers = [t for t in node.outputs if t.name in s.facts.values]
+    if numbers and node.op in FOLDABLE:
         if any(t.name in labelled.kinds for t in node.inputs):
-            _folded(s, known)
+            _folded(s, numbers)
         return
     for position, tensor in enumerate(node.inputs):
         kind = labelled.kinds.get(tensor.name)
@@ -34,14 +34,14 @@ def follow_sizes(s: Sweep) -> None:
             labelled.frozen[s.index, position] = labelled.depends[tensor.name]
 
 
-def _folded(s: Sweep, known: list[gs.Tensor]) -> None:
+def _folded(s: Sweep, numbers: list[gs.Tensor]) -> None:
     """Numbers that are computed from sizes."""
     node, labelled = s.node, s.labelled
     depends = {id(a): a for t in node.inputs for a in labelled.depends.get(t.name, ())}
     args = [s.value(i) for i in range(len(node.inputs))]
     kinds = [s.kind(i) for i in range(len(node.inputs)) if s.has(i)]
-    values = [s.facts.values[t.name] for t in known]
-    for tensor, kind in zip(known, fold_kinds(node.op, node.attrs, args, kinds, values), strict=False):
+    values = [s.facts.values[t.name] for t in numbers]
+    for tensor, kind in zip(numbers, fold_kinds(node.op, node.attrs, args, kinds, values), strict=False):
         if kind.any():
             labelled.kinds[tensor.name] = kind
             labelled.depends[tensor.name] = tuple(depends.values())

@@ -114,10 +114,10 @@ def _classes(labelled: LabelledGraph, nodes: list[tuple[int, int]], component: A
         return []
     row, column = np.concatenate(rows), np.concatenate(columns)
     size = number + len(nodes)
-    found = connected_components(
+    component_of = connected_components(
         coo_matrix((np.ones(len(row), bool), (row, column)), shape=(size, size)), directed=False
     )[1]
-    return np.unique(found[number:], return_inverse=True)[1].tolist()
+    return np.unique(component_of[number:], return_inverse=True)[1].tolist()
 
 
 def _connect(count: int, edges: list[tuple[int, int]]) -> Array:

@@ -134,9 +134,16 @@ class Sweep(NodeView):
                 self.mask(*data)
             else:
                 self.labelled.consumed.append(labels)
-            read = self.axes(data[0])[data[1]]
             self.labelled.consumers.append(
-                Consumer(self.index, name, constant, read, Operand(*data), Operand(*weight), layout)
+                Consumer(
+                    node=self.index,
+                    data=name,
+                    weight=constant,
+                    labels=self.axes(data[0])[data[1]],
+                    data_at=Operand(*data),
+                    weight_at=Operand(*weight),
+                    layout=layout,
+                )
             )
         elif self.is_moved_constant(data[0]) and self.node.inputs[data[0]].name not in self.relabelled:
             self.labelled.consumed.append(self.axes(data[0])[data[1]])
@@ -151,8 +158,8 @@ class Sweep(NodeView):
 
     def zero(self, position: int, values: Array) -> bool:
         """In this constant zero is written as `values`, which broadcasts to it; False if another reader differs."""
-        known = self.labelled.zeros.setdefault(self.node.inputs[position].name, values)
-        return known is values or np.array_equal(known, values)
+        before = self.labelled.zeros.setdefault(self.node.inputs[position].name, values)
+        return before is values or np.array_equal(before, values)
 
     def quantised(self, *positions: int) -> None:
         """These integer constants are weights and biases of a quantised network: parameters, as float ones are."""

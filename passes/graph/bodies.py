@@ -14,11 +14,11 @@ def captured_names(node: gs.Node) -> set[str]:
     names: set[str] = set()
     for value in node.attrs.values():
         if isinstance(value, gs.Graph):
-            made = {t.name for t in value.inputs} | {o.name for n in value.nodes for o in n.outputs}
+            own = {t.name for t in value.inputs} | {o.name for n in value.nodes for o in n.outputs}
             read = {t.name for n in value.nodes for t in n.inputs} | {t.name for t in value.outputs}
             for inner in value.nodes:
                 read |= captured_names(inner)
-            names |= read - made
+            names |= read - own
     names.discard("")
     return names
 
@@ -36,7 +36,7 @@ def read_names(node: onnx.NodeProto) -> set[str]:
     """Names of tensors of the graph around a node that it reads, those that its bodies capture included."""
     names = {name for name in node.input if name}
     for body in bodies(node):
-        made = {t.name for t in [*body.input, *body.initializer]} | {o for n in body.node for o in n.output}
+        own = {t.name for t in [*body.input, *body.initializer]} | {o for n in body.node for o in n.output}
         read = {value.name for value in body.output}.union(*(read_names(inner) for inner in body.node))
-        names |= read - made
+        names |= read - own
     return names

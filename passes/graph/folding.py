@@ -25,12 +25,12 @@ _LISTED = 4  # before this IR version an initializer is listed as an input
 
 def computed_weights(graph: onnx.GraphProto) -> tuple[str, ...]:
     """Names of the weights that are computed from constants by more than moving their entries."""
-    known = _constants(graph)
-    made = {output.name for output in graph.output}
+    constant = _constants(graph)
+    outputs = {output.name for output in graph.output}
     weights: dict[str, None] = {}
     for node in graph.node:
-        if node.op_type in _WEIGHTED and any(name not in known for name in node.input if name):
-            weights.update(dict.fromkeys(n for n in node.input[:2] if not known.get(n, True) and n not in made))
+        if node.op_type in _WEIGHTED and any(name not in constant for name in node.input if name):
+            weights.update(dict.fromkeys(n for n in node.input[:2] if not constant.get(n, True) and n not in outputs))
     return tuple(weights)
 
 
@@ -51,12 +51,12 @@ def computation(model: onnx.ModelProto, names: tuple[str, ...]) -> onnx.ModelPro
 
 def with_values(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:
     """A copy of the model in which these tensors are initializers; what served only them is gone."""
-    graph, known = model.graph, _constants(model.graph)
+    graph, constant = model.graph, _constants(model.graph)
     needed = {output.name for output in graph.output}
     nodes = []
     for node in reversed(graph.node):
         outputs = set(node.output) - set(values)
-        if node.output and all(o in known for o in node.output if o) and not outputs & needed:
+        if node.output and all(o in constant for o in node.output if o) and not outputs & needed:
             continue
         nodes.append(node)
         needed.update(_reads(node))
@@ -81,13 +81,13 @@ def with_values(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onn
 
 def _constants(graph: onnx.GraphProto) -> dict[str, bool]:
     """Tensors that hold the same in every run -> whether they are stored, or stored and only moved."""
-    known = {tensor.name: True for tensor in graph.initializer}
+    constant = {tensor.name: True for tensor in graph.initializer}
     for node in graph.node:
-        if not _is_plain(node) or any(name not in known for name in node.input if name):
+        if not _is_plain(node) or any(name not in constant for name in node.input if name):
             continue
-        moved = node.op_type == "Constant" or (node.op_type in MOVED and known[node.input[0]])
-        known.update({name: moved for name in node.output if name})
-    return known
+        moved = node.op_type == "Constant" or (node.op_type in MOVED and constant[node.input[0]])
+        constant.update({name: moved for name in node.output if name})
+    return constant
 
 
 def _is_plain(node: onnx.NodeProto) -> bool:

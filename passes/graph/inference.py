@@ -28,8 +28,8 @@ def inferred(model: onnx.ModelProto, *, data_prop: bool = False) -> onnx.ModelPr
 
 def with_all_domains(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model, or a copy of it that imports the domains that it forgets."""
-    known = {o.domain for o in model.opset_import} | {"", "ai.onnx"}
-    missing = sorted({node.domain for node in model.graph.node} - known)
+    imported = {o.domain for o in model.opset_import} | {"", "ai.onnx"}
+    missing = sorted({node.domain for node in model.graph.node} - imported)
     if not missing:
         return model
     copy = onnx.ModelProto()

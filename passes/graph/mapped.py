@@ -54,8 +54,8 @@ def locate(tensor: TensorProto, folder: Path, beside: Path | None = None) -> Non
     beside: where links may lead as well: models and weights in a cache are links into one folder of it. Raises OSError
     where the file is missing, ValueError where it is too short or lies outside of the folder.
     """
-    said = entries(tensor)
-    location = said.get("location", "")
+    stated = entries(tensor)
+    location = stated.get("location", "")
     path = Path(os.path.normpath(location))
     if not location or path.is_absolute() or ".." in path.parts:
         raise ValueError(f"'{location}' of '{tensor.name}' is not a file beside the model")
@@ -64,9 +64,9 @@ def locate(tensor: TensorProto, folder: Path, beside: Path | None = None) -> Non
         raise ValueError(f"'{location}' of '{tensor.name}' is a link that leads out of the model's folder")
     if path.exists() and not path.is_file():
         raise ValueError(f"'{location}' of '{tensor.name}' is no regular file")
-    offset, needed = int(said.get("offset", 0)), stored_bytes(tensor)
-    if int(said.get("length", needed)) != needed:
-        raise ValueError(f"'{tensor.name}' takes {needed} bytes and has {said['length']} in {path}")
+    offset, needed = int(stated.get("offset", 0)), stored_bytes(tensor)
+    if int(stated.get("length", needed)) != needed:
+        raise ValueError(f"'{tensor.name}' takes {needed} bytes and has {stated['length']} in {path}")
     if offset < 0 or path.stat().st_size < offset + needed:
         raise ValueError(f"{path} ends before '{tensor.name}' does")
     set_entries(tensor, str(path), offset, needed)

@@ -35,13 +35,14 @@ def _sweep_temporary() -> None:
 def sweep(parent: str | os.PathLike[str] | None = None) -> None:
     """Remove the scratch folders of processes of this machine that are no more."""
     try:
-        found = [entry for entry in os.scandir(parent or tempfile.gettempdir()) if entry.is_dir(follow_symlinks=False)]
+        entries = list(os.scandir(parent or tempfile.gettempdir()))
+        folders = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
     except OSError:
         return
-    for entry in found:
-        made = _OURS.match(entry.name)
-        if made and not _alive(int(made[1])):
-            shutil.rmtree(entry.path, ignore_errors=True)
+    for folder in folders:
+        maker = _OURS.match(folder.name)
+        if maker and not _alive(int(maker[1])):
+            shutil.rmtree(folder.path, ignore_errors=True)
 
 
 def _alive(process: int) -> bool:

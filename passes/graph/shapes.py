@@ -2,7 +2,7 @@
 
 ONNX shape inference with data propagation answers most of it at once. Where it stops (a Reshape whose target is
 computed, an Expand), the node is inferred alone with the values that `values.fold` found. What is still unknown needs
-one run of the model: `runtime/` provides it as `known`.
+one run of the model: `runtime/` provides it as `shown`.
 """
 
 from __future__ import annotations
@@ -46,11 +46,12 @@ class Facts:
 
 
 def tensor_facts(
-    graph: Graph, sizes: Mapping[str, Shape] | None = None, known: Mapping[str, Shape] | None = None
+    graph: Graph, sizes: Mapping[str, Shape] | None = None, shown: Mapping[str, Shape] | None = None
 ) -> Facts:
     """Infer shapes and shape arithmetic.
 
-    sizes: concrete shapes of the graph inputs (free dimensions default to 1); known: shapes that a run has shown.
+    sizes: concrete shapes of the graph inputs; free dimensions default to 1
+    shown: shapes that a run of the model has shown
     Raises ReadError for a tensor of more than MOST_ELEMENTS elements, or MOST_ENTRIES along one axis.
     """
     dynamic, model = _concrete(graph, sizes or {})
@@ -62,7 +63,7 @@ def tensor_facts(
         shape = _static(value.type)
         if shape is not None:
             shapes[value.name] = shape
-    for name, shape in (known or {}).items():
+    for name, shape in (shown or {}).items():
         shapes[name] = shape
         if name in types and types[name].HasField("tensor_type"):
             types[name] = helper.make_tensor_type_proto(types[name].tensor_type.elem_type, list(shape))
@@ -128,8 +129,8 @@ def _static(type_proto: onnx.TypeProto) -> Shape | None:
     if not type_proto.HasField("tensor_type") or not type_proto.tensor_type.HasField("shape"):
         return None
     dims = type_proto.tensor_type.shape.dim
-    known = all(d.HasField("dim_value") and d.dim_value >= 0 for d in dims)
-    return tuple(d.dim_value for d in dims) if known else None
+    stated = all(d.HasField("dim_value") and d.dim_value >= 0 for d in dims)
+    return tuple(d.dim_value for d in dims) if stated else None
 
 
 class _Sweep:

@@ -90,9 +90,9 @@ def _left_out(model: onnx.ModelProto) -> Iterator[Callable[[], object]]:
         domain = "" if node.domain == "ai.onnx" else node.domain
         if not onnx.defs.has(node.op_type, opsets.get(domain, 1), domain):
             continue
-        made = onnx.defs.get_schema(node.op_type, opsets.get(domain, 1), domain).outputs
+        outputs = onnx.defs.get_schema(node.op_type, opsets.get(domain, 1), domain).outputs
         for position, name in enumerate(node.output):
-            formal = made[min(position, len(made) - 1)]
+            formal = outputs[min(position, len(outputs) - 1)]
             if not name and formal.option != onnx.defs.OpSchema.FormalParameterOption.Optional:
                 names = names or Names(_tensors(model.graph))
                 unread = names.numbered(f"{next(filter(None, node.output), node.op_type)}_unread")
@@ -113,9 +113,9 @@ def _declared(graph: onnx.GraphProto) -> Iterator[Callable[[], object]]:
         tensor = held.get(value.name)
         if tensor is None:
             continue
-        said = value.type.tensor_type
-        sizes = [d.dim_value for d in said.shape.dim] if said.HasField("shape") else None
-        if said.elem_type != tensor.data_type or sizes != list(tensor.dims):
+        declared = value.type.tensor_type
+        sizes = [d.dim_value for d in declared.shape.dim] if declared.HasField("shape") else None
+        if declared.elem_type != tensor.data_type or sizes != list(tensor.dims):
             right = helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
             yield partial(value.type.CopyFrom, right)
 

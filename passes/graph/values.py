@@ -46,12 +46,12 @@ def slice_index(attrs: Mapping[str, Any], rank: int, args: Sequence[Array | None
         starts, ends = list(attrs["starts"]), list(attrs["ends"])
         axes, steps = list(attrs.get("axes", range(len(starts)))), [1] * len(starts)
     else:
-        known = [None if a is None else [int(v) for v in np.ravel(a)] for a in [*args, None, None, None, None][:4]]
-        if known[0] is None or known[1] is None:
+        numbers = [None if a is None else [int(v) for v in np.ravel(a)] for a in [*args, None, None, None, None][:4]]
+        if numbers[0] is None or numbers[1] is None:
             return None
-        starts, ends = known[0], known[1]
-        axes = known[2] if known[2] is not None else list(range(len(starts)))
-        steps = known[3] if known[3] is not None else [1] * len(starts)
+        starts, ends = numbers[0], numbers[1]
+        axes = numbers[2] if numbers[2] is not None else list(range(len(starts)))
+        steps = numbers[3] if numbers[3] is not None else [1] * len(starts)
     index = [slice(None)] * rank
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         # ONNX clamps far bounds; with a negative step an end at or below -size - 1 means "through index 0"

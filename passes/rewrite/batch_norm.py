@@ -47,15 +47,15 @@ def normalisable(graph: onnx.GraphProto) -> tuple[str, ...]:
     stored = dict(stored_tensors(graph))
     readers = _readers(graph)
     outputs = {value.name for value in graph.output}
-    found = []
+    names = []
     for node in graph.node:
         own = [name for name in node.input[1:] if name in stored and len(readers[name]) == 1]
         followers = {reader.op_type for reader in readers.get(node.output[0], ())}
         if node.op_type not in ("Conv", "ConvTranspose") or len(own) != 2 or node.output[0] in outputs:
             continue
         if followers and followers <= _FOLLOWERS and stored[own[0]].data_type in _FLOATS:
-            found.append(node.output[0])
-    return tuple(found)
+            names.append(node.output[0])
+    return tuple(names)
 
 
 def insert_batch_norms(model: onnx.ModelProto, statistics: Mapping[str, ChannelStatistics]) -> onnx.ModelProto:
@@ -79,8 +79,8 @@ def insert_batch_norms(model: onnx.ModelProto, statistics: Mapping[str, ChannelS
             norm.name = name + _MARK
             copy.graph.node.append(norm)
             kind = helper.tensor_dtype_to_np_dtype(stored[node.input[1]].data_type)
-            found = statistics[name]
-            values = (np.sqrt(found.var + EPSILON), found.mean, found.mean, found.var)
+            measured = statistics[name]
+            values = (np.sqrt(measured.var + EPSILON), measured.mean, measured.mean, measured.var)
             copy.graph.initializer.extend(
                 numpy_helper.from_array(v.astype(kind), n) for n, v in zip(names, values, strict=True)
             )

@@ -144,7 +144,6 @@ def _tap(labelled: LabelledGraph, consumer: Consumer) -> Tap | None:
     if any(t not in shapes for t in (consumer.data, consumer.weight, name)):
         return None
     data, weight = shapes[consumer.data], shapes[consumer.weight]
-    dtype = labelled.facts.dtypes.get(consumer.data, TensorProto.UNDEFINED)
     if layout.window is not None:
         transposed = layout.window == "transposed"
         table = patch_table(node.attrs, data[2:], shapes[name][2:], weight[2:], transposed=transposed)
@@ -160,8 +159,18 @@ def _tap(labelled: LabelledGraph, consumer: Consumer) -> Tap | None:
     batched = samples % images == 0
     samples = samples // images if batched else samples
     table = np.concatenate([np.where(table < 0, -1, table + i * rows) for i in range(samples)])
-    count = samples * rows
-    return Tap(consumer.data, (name,), perm, len(data), count, len(table), table, layout.groups, dtype, batched)
+    return Tap(
+        tensor=consumer.data,
+        consumers=(name,),
+        perm=perm,
+        rank=len(data),
+        inner=samples * rows,
+        grid=len(table),
+        table=table,
+        groups=layout.groups,
+        dtype=labelled.facts.dtypes.get(consumer.data, TensorProto.UNDEFINED),
+        batched=batched,
+    )
 
 
 def _images(labelled: LabelledGraph) -> int:
@@ -204,9 +213,9 @@ class Instrument:
             outside.append(np.flatnonzero(padding))
         return Draw(feeds, tuple(outside[number] for number in self.table_of))
 
-    def patches(self, found: Mapping[str, Array], draw: Draw) -> list[Array]:
+    def patches(self, outputs: Mapping[str, Array], draw: Draw) -> list[Array]:
         """Tap by tap the patches among the model's outputs, (images, positions, k, C), with zeros for padding."""
-        patches = [found[name] for name in self.rows]
+        patches = [outputs[name] for name in self.rows]
         for patch, outside in zip(patches, draw.outside, strict=True):
             patch.reshape(-1, patch.shape[-1])[outside] = 0
         return patches
@@ -246,7 +255,7 @@ def instrument(taps: Taps, opset: int, activations: Iterable[Activation] = ()) -
         outputs.append(helper.make_tensor_value_info(rows[-1], TensorProto.FLOAT, None))
     measuring, measured = statistics(activations, opset)
     nodes += measuring
-    outputs += [helper.make_tensor_value_info(o, TensorProto.FLOAT, None) for found in measured.values() for o in found]
+    outputs += [helper.make_tensor_value_info(o, TensorProto.FLOAT, None) for names in measured.values() for o in names]
     additions = onnx.ModelProto(graph=onnx.GraphProto(node=nodes, input=inputs, output=outputs))
     return Instrument(additions, tuple(rows), measured, taps, tuple(tables), tuple(table_of))
 

@@ -110,11 +110,11 @@ class _Compiler:
     def _stored_constants(self) -> dict[str, torch.Tensor]:
         kept = {*self.weights.trained, *self.weights.statistics}
         read = {name for node in self.nodes for name in node.input} | {o.name for o in self.graph.output}
-        found = {n: to_torch(t) for n, t in self.weights.stored.items() if n not in kept and n in read}
+        constants = {n: to_torch(t) for n, t in self.weights.stored.items() if n not in kept and n in read}
         for node in self.nodes:
             if node.op_type == "Constant" and node.output[0] not in self.weights.stored:
-                found[node.output[0]] = constant_of(node)
-        return {name: value for name, value in found.items() if value is not None}
+                constants[node.output[0]] = constant_of(node)
+        return {name: value for name, value in constants.items() if value is not None}
 
     def _learn(self) -> None:
         """Forward: compute what is constant, and mark what follows from sizes."""
@@ -145,9 +145,9 @@ class _Compiler:
         return self.dtypes.get(site.node.input[op == "Where"], torch.int64)
 
     def _site(self, node: onnx.NodeProto) -> Site:
-        known = (self.constants.get(name) for name in node.input)
+        constants = (self.constants.get(name) for name in node.input)
         return Site(
-            node, self.opset, tuple(v.tolist() if v is not None and v.numel() <= _READABLE else None for v in known)
+            node, self.opset, tuple(v.tolist() if v is not None and v.numel() <= _READABLE else None for v in constants)
         )
 
     def _compute(self, operator: Operator, site: Site) -> None:

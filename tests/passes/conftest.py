@@ -23,7 +23,7 @@ def _groups_of(model, sizes=None, inexact=False):
     graph = load(model)
     facts = tensor_facts(graph, sizes)
     if facts.unknown and sizes is None:
-        facts = tensor_facts(graph, known=tensor_shapes(model, _random_feeds(model, batch=1)))
+        facts = tensor_facts(graph, shown=tensor_shapes(model, _random_feeds(model, batch=1)))
     return channel_groups(label_channels(graph, facts, inexact=inexact))
 
 

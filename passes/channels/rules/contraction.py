@@ -71,10 +71,10 @@ def _einsum(s: Sweep) -> None:
     letters: dict[str, Array] = {}
     for position, term in enumerate(terms):
         for letter, labels in zip(term, s.axes(position), strict=True):
-            known = letters.get(letter)
-            if known is not None and len(known) == len(labels):
-                labels = same(s, [known, labels])  # noqa: PLW2901 - the labels of both
-            if known is None or len(known) <= len(labels):
+            before = letters.get(letter)
+            if before is not None and len(before) == len(labels):
+                labels = same(s, [before, labels])  # noqa: PLW2901 - the labels of both
+            if before is None or len(before) <= len(labels):
                 letters[letter] = labels
     for letter in sorted(set("".join(terms)) - set(right)):
         _sum_over(s, letter, terms)

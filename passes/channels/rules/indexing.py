@@ -125,11 +125,11 @@ def _pads(s: Sweep | Cut) -> dict[int, tuple[int, int]] | None:
     if "pads" in s.node.attrs or "paddings" in s.node.attrs:
         amounts, axes = s.node.attrs.get("pads") or s.node.attrs["paddings"], range(rank)
     else:
-        known = s.value(1)
-        if known is None or (s.has(3) and s.value(3) is None):
+        numbers = s.value(1)
+        if numbers is None or (s.has(3) and s.value(3) is None):
             return None
-        amounts, given = np.ravel(known).tolist(), s.value(3)
-        axes = range(rank) if given is None else [int(a) % rank for a in np.ravel(given)]
+        amounts, stated = np.ravel(numbers).tolist(), s.value(3)
+        axes = range(rank) if stated is None else [int(a) % rank for a in np.ravel(stated)]
     count = len(amounts) // 2
     table: dict[int, tuple[int, int]] = dict.fromkeys(range(rank), (0, 0))
     table.update({a: (int(amounts[i]), int(amounts[i + count])) for i, a in enumerate(axes)})

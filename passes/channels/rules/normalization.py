@@ -79,11 +79,11 @@ def _mixes_axis(s: Sweep) -> None:
     data = s.axes(0)
     flat = s.node.op in ("Softmax", "LogSoftmax", "Hardmax") and s.graph.opset < 13
     if s.node.op == "CumSum":
-        known = s.value(1)
-        mixed = data if known is None else (data[int(np.ravel(known)[0])],)
+        along = s.value(1)
+        mixed = data if along is None else (data[int(np.ravel(along)[0])],)
     else:
-        axis = int(s.node.attrs.get("axis", 1 if flat else -1)) % len(data)
-        mixed = data[axis:] if flat else (data[axis],)
+        along = int(s.node.attrs.get("axis", 1 if flat else -1)) % len(data)
+        mixed = data[along:] if flat else (data[along],)
     for labels in mixed:
         s.keep(labels, "mixes the entries of its axis")
     s.set(0, data)

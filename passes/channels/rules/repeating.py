@@ -36,8 +36,8 @@ def _expand(s: Sweep) -> None:
 
 def _rewrite_expand(cut: Cut) -> None:
     """A target of 1 says "as it is" and stays."""
-    known, axes = cut.value(1), cut.output_axes()
-    offset = len(axes) - (len(axes) if known is None else len(known))
+    sizes, axes = cut.value(1), cut.output_axes()
+    offset = len(axes) - (len(axes) if sizes is None else len(sizes))
     cut.set_sizes(1, {i - offset: a for i, a in enumerate(axes) if i >= offset}, unless=1)
 
 

@@ -67,9 +67,9 @@ def depths(labelled: LabelledGraph, count: int) -> tuple[Depth, ...]:
     read = {c.data: None for c in sorted(labelled.consumers, key=lambda c: c.node)}
     sums = [_next_read(nodes[block.sum].outputs[0], read) for block in residual_blocks(labelled)]
     for names in (sums, read):
-        found = list(dict.fromkeys(d for d in (_depth(labelled, name) for name in names) if d is not None))
-        if len(found) > count:
-            return tuple(found[-(-len(found) * i // (count + 1)) - 1] for i in range(1, count + 1))
+        readable = list(dict.fromkeys(d for d in (_depth(labelled, name) for name in names) if d is not None))
+        if len(readable) > count:
+            return tuple(readable[-(-len(readable) * i // (count + 1)) - 1] for i in range(1, count + 1))
     raise UsageError(
         f"the network has no {count} depths for auxiliary classifiers", where="--criterion", fix="take ccp"
     )
@@ -86,7 +86,7 @@ def _next_read(tensor: gs.Tensor, read: Container[str]) -> str:
 
 def _depth(labelled: LabelledGraph, name: str) -> Depth | None:
     axes = labelled.axes.get(name, ())
-    return next((Depth(name, a) for a, found in enumerate(axes) if a > 0 and (found >= 0).any()), None)
+    return next((Depth(name, a) for a, labels in enumerate(axes) if a > 0 and (labels >= 0).any()), None)
 
 
 def fit_heads(readout: Readout, where: tuple[Depth, ...], data: Iterable[Samples], *, labels: bool) -> tuple[Head, ...]:
@@ -94,9 +94,9 @@ def fit_heads(readout: Readout, where: tuple[Depth, ...], data: Iterable[Samples
 
     labels: whether those of the data are used. Raises UsageError where the model is no classifier.
     """
-    found: list[list[Array]] = [[] for _ in where]
+    inputs: list[list[Array]] = [[] for _ in where]
     targets: list[Array] = []
-    classes, place = 0, torch.device("cpu")
+    classes, device = 0, torch.device("cpu")
     for samples in data:
         with torch.no_grad():
             outputs, seen = readout(samples, watch=[depth.tensor for depth in where])
@@ -107,17 +107,17 @@ def fit_heads(readout: Readout, where: tuple[Depth, ...], data: Iterable[Samples
                 where="--criterion",
                 fix="take ccp",
             )
-        classes, place = logits.shape[1], logits.device
-        for rows, depth in zip(found, where, strict=True):
+        classes, device = logits.shape[1], logits.device
+        for rows, depth in zip(inputs, where, strict=True):
             rows.append(features(seen[depth.tensor], depth, len(samples)).cpu().numpy())
         if labels and samples.labels is not None:
             check_labels(samples.labels, logits)
         used = samples.labels if labels and samples.labels is not None else logits.argmax(1)
         targets.append(used.cpu().numpy())
     y = np.concatenate(targets) if targets else np.zeros(0, np.int64)
-    fitted = [softmax_regression(np.concatenate(rows), y, classes) for rows in found if rows]
+    fitted = [softmax_regression(np.concatenate(rows), y, classes) for rows in inputs if rows]
     return tuple(
-        Head(depth, torch.from_numpy(W).float().to(place), torch.from_numpy(b).float().to(place))
+        Head(depth, torch.from_numpy(W).float().to(device), torch.from_numpy(b).float().to(device))
         for depth, (W, b) in zip(where, fitted, strict=False)
     )
 

@@ -67,23 +67,23 @@ def with_gates(groups: ChannelGroups) -> GatedModel:
     table, columns = _columns(groups)
     gates = int(table[-1])
     shapes = groups.labelled.facts.shapes
-    made: dict[tuple[str, int, bytes], gs.Variable] = {}
+    copies: dict[tuple[str, int, bytes], gs.Variable] = {}
     tensors: list[GatedTensor] = []
     for number, position, axis in sorted(_readings(groups)):
         node, tensor = nodes[number], nodes[number].inputs[position]
-        found = _gate_columns(groups, number, position, axis, table)
-        if (found == gates).all():
+        gate_of = _gate_columns(groups, number, position, axis, table)
+        if (gate_of == gates).all():
             continue
-        key = (tensor.name, axis, found.tobytes())
-        if key not in made:
-            made[key] = gated = gs.Variable(names.numbered("gated"), dtype=getattr(tensor, "dtype", None))
+        key = (tensor.name, axis, gate_of.tobytes())
+        if key not in copies:
+            copies[key] = gated = gs.Variable(names.numbered("gated"), dtype=getattr(tensor, "dtype", None))
             identity = gs.Node("Identity", name=gated.name, inputs=[tensor], outputs=[gated])
             graph.gs.nodes.insert(graph.gs.nodes.index(node), identity)
             source = groups.labelled.graph.gs.nodes[number].inputs[position].name
-            tensors.append(GatedTensor(gated.name, source, axis, found, shapes[source]))
-        node.inputs[position] = made[key]
+            tensors.append(GatedTensor(gated.name, source, axis, gate_of, shapes[source]))
+        node.inputs[position] = copies[key]
     reached = np.isin(np.arange(gates), np.concatenate([gate.columns for gate in tensors] or [np.zeros(0)]))
-    kept = {name: found for name, found in columns.items() if reached[found].all()}
+    kept = {name: own for name, own in columns.items() if reached[own].all()}
     batch = next(iter(shapes[real_inputs(graph.source.graph)[0].name]), 1)
     return GatedModel(to_model(graph), tuple(tensors), kept, gates, batch)
 

@@ -35,7 +35,7 @@ def torch_device(device: Device) -> torch.device:
     return torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
 
 
-def to_samples(module: GraphModule, batch: Batch, place: torch.device) -> Samples:
+def to_samples(module: GraphModule, batch: Batch, device: torch.device) -> Samples:
     """The batch's arrays, copied."""
-    inputs = [torch.from_numpy(np.array(batch.feeds[name])).to(place) for name in module.input_names]
-    return Samples(inputs, None if batch.labels is None else torch.from_numpy(np.array(batch.labels)).to(place))
+    inputs = [torch.from_numpy(np.array(batch.feeds[name])).to(device) for name in module.input_names]
+    return Samples(inputs, None if batch.labels is None else torch.from_numpy(np.array(batch.labels)).to(device))

@@ -47,7 +47,7 @@ def _targets(readout: Readout, samples: Samples, *, labels: bool) -> Tensor:
 def _loss(readout: Readout, heads: list[Head], samples: Samples, targets: Tensor) -> Tensor:
     outputs, seen = readout(samples, watch=[head.depth.tensor for head in heads])
     rows = [_logits(outputs, len(samples)), *(h.logits(seen[h.depth.tensor], len(samples)) for h in heads)]
-    return torch.stack([F.cross_entropy(found.float(), targets) for found in rows]).sum()
+    return torch.stack([F.cross_entropy(logits.float(), targets) for logits in rows]).sum()
 
 
 def _logits(outputs: list[Tensor], samples: int) -> Tensor:

@@ -39,7 +39,7 @@ class _Windows:
         if self.mode.startswith("SAME"):
             upper = self.mode == "SAME_UPPER"
             return same_pads(size, self.kernel, self.strides, self.dilations, upper=upper), [0] * 2 * self.dims
-        given: list[int] = []
+        stated: list[int] = []
         more: list[int] = []
         for axis in reversed(range(self.dims)):
             begin, end, stride = self.begin[axis], self.end[axis], self.strides[axis]
@@ -50,9 +50,9 @@ class _Windows:
                 count = room // stride + 1
                 if count * stride < size[axis] + begin:  # a last window must start inside the input or its front pad
                     extra = count * stride - room
-            given += [begin, end]
+            stated += [begin, end]
             more += [0, extra]
-        return given, more
+        return stated, more
 
 
 def _max_pool(site: Site) -> Function:

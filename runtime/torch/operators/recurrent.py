@@ -104,12 +104,12 @@ def _stepwise(site: Site, functions: Sequence[str]) -> Function:
         for d in range(w.shape[0]):
             chosen = [limited(f) for f in functions[d * count : (d + 1) * count]]
             bias = b[d].chunk(2) if b is not None else (r.new_zeros(r.shape[1]), r.new_zeros(r.shape[1]))
-            h, c, made = hidden[d], cell[d], []
+            h, c, steps = hidden[d], cell[d], []
             for step in x if d == 0 else x.flip(0):
                 peep = None if peepholes is None else peepholes[d].chunk(3)
                 h, c = cells[op](attrs, chosen, step @ w[d].t() + bias[0], (h, c), (r[d], bias[1], peep))
-                made.append(h)
-            outputs.append(torch.stack(made if d == 0 else made[::-1]))
+                steps.append(h)
+            outputs.append(torch.stack(steps if d == 0 else steps[::-1]))
             hiddens.append(h)
             last.append(c)
         states = [torch.stack(hiddens)] + ([torch.stack(last)] if op == "LSTM" else [])

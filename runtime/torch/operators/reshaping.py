@@ -12,13 +12,13 @@ from . import Function, Operator, Site, plain
 Ints = Sequence[int]
 
 
-def axes_of(site: Site, given: Ints | int | None, position: int = 1) -> list[int] | None:
+def axes_of(site: Site, axes: Ints | int | None, position: int = 1) -> list[int] | None:
     """The axes that a node names: an attribute once, an input since opset 13 (18 for most reductions)."""
     if "axes" in site.attrs:
         return [int(a) for a in site.attrs["axes"]]
-    if given is None or not site.has(position):
+    if axes is None or not site.has(position):
         return None
-    return [given] if isinstance(given, int) else [int(a) for a in given]
+    return [axes] if isinstance(axes, int) else [int(a) for a in axes]
 
 
 def _reshape(site: Site) -> Function:

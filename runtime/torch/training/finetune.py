@@ -195,12 +195,12 @@ def _saved(checkpoint: Checkpoint, processes: Processes, *, resume: bool) -> dic
 
 
 def _evaluation(
-    examples: Examples, model: onnx.ModelProto, recipe: Recipe, place: torch.device, watch: Watch
+    examples: Examples, model: onnx.ModelProto, recipe: Recipe, device: torch.device, watch: Watch
 ) -> TrainingData | None:
     if examples.evaluation is None:
         return None
     plain = replace(recipe, augment=())
-    return training_data(examples.evaluation, model_inputs(model), examples.preprocessing, plain, place, watch.stage)
+    return training_data(examples.evaluation, model_inputs(model), examples.preprocessing, plain, device, watch.stage)
 
 
 def _with_batch_norms(model: onnx.ModelProto, data: TrainingData, recipe: Recipe) -> onnx.ModelProto:

@@ -14,8 +14,8 @@ def make_optimiser(student: GraphModule, recipe: Recipe) -> torch.optim.SGD:
     kept = {id(p) for p in decaying}
     others = [p for p in student.parameters() if id(p) not in kept]
     groups = ({"params": decaying, "weight_decay": recipe.decay}, {"params": others, "weight_decay": 0.0})
-    given = [group for group in groups if group["params"]]
-    return torch.optim.SGD(given, lr=0.0, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
+    filled = [group for group in groups if group["params"]]
+    return torch.optim.SGD(filled, lr=0.0, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
 
 
 def in_bfloat16(recipe: Recipe, device: torch.device) -> bool:

@@ -68,7 +68,7 @@ def quantise(model, folder, **options):
 def groups_of_run(model, feeds):
     """Groups with the shapes that a run has shown: com.microsoft's operators have no inference in onnx."""
     graph = load(model)
-    facts = tensor_facts(graph, known=tensor_shapes(model, feeds))
+    facts = tensor_facts(graph, shown=tensor_shapes(model, feeds))
     return channel_groups(label_channels(graph, facts))
 
 
