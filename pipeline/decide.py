@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -15,15 +16,17 @@ from ..passes.errors import BudgetError, UsageError
 from ..passes.needs import needs_of
 from ..passes.selection.allocate import allocate, excluded, select
 from ..passes.selection.budget import Budget
+from ..passes.selection.latency_table import LatencyTable
 from ..passes.selection.plan import Plan, make_plan
 from ..passes.selection.presets import make_preset, most_sensitive
 from ..passes.selection.ranking import Evidence, Ranking, rank_groups
 from ..passes.selection.words import word
+from ..runtime.measure.latency_model import Place
 from ..runtime.measure.sensitivity import Sensitivities, scaled_by_network
 from .measure import evidence_of, priced, sensitivities_of
 from .run import Run
 from .settings import Settings
-from .within_latency import plan_within_latency
+from .within_latency import within_latency
 
 Planner = Callable[[Budget | None], Plan]
 
@@ -39,16 +42,11 @@ def planner(run: Run, moments: MomentsSet | None) -> Planner:
 
     def plan(budget: Budget | None) -> Plan:
         wanted = budget or (None if run.strategy.allocation.ends else Budget())
-
-        def within(limit: Budget | None) -> Plan:
-            return _planned(run, choice, _widths(run, choice, limit), wanted)
-
+        widths = partial(_widths, run, choice)
         if wanted is None or wanted.kind != "latency":
-            return within(wanted)
-        settings = run.settings
-        return plan_within_latency(
-            run.analysis, wanted, within, device=settings.device, threads=settings.threads, progress=run.progress
-        )
+            return _planned(run, choice, widths(wanted), wanted)
+        place = Place(run.settings.device, run.settings.threads)
+        return _planned(run, choice, within_latency(run.analysis, wanted, widths, place, run.progress), wanted)
 
     return plan
 
@@ -114,7 +112,7 @@ def _planned(run: Run, choice: _Choice, kept: np.ndarray, budget: Budget | None)
     return replace(plan, model=run.analysis.name)
 
 
-def _widths(run: Run, choice: _Choice, budget: Budget | None) -> np.ndarray:
+def _widths(run: Run, choice: _Choice, budget: Budget | None, table: LatencyTable | None = None) -> np.ndarray:
     """(groups,) int64: the units that each group keeps under the budget; groups of `choice.exclude` keep all.
 
     An allocation that weighs harm against costs leaves channels that several layers make (residual sums) whole where
@@ -123,8 +121,8 @@ def _widths(run: Run, choice: _Choice, budget: Budget | None) -> np.ndarray:
     """
 
     def allocated(stays: frozenset[str], harms: Mapping[str, Ranking]) -> np.ndarray:
-        method = priced(run, budget)
-        return allocate(run.analysis.cost, harms, budget, method=method, align=run.strategy.align, exclude=stays)
+        method, align = priced(run, budget), run.strategy.align
+        return allocate(run.analysis.cost, harms, budget, method=method, align=align, exclude=stays, table=table)
 
     if budget and budget.shares:
         return allocated(choice.exclude, {})

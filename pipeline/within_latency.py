@@ -1,53 +1,84 @@
-"""A budget of milliseconds: the share of the MACs whose model, measured beside the original, is quick enough."""
+"""A budget of milliseconds is met by measurement: model the network, cut, measure, correct, at most three times."""
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from ..passes.channels.apply_removal import apply_removal
+import numpy as np
+
 from ..passes.errors import BudgetError
-from ..passes.graph.export import to_model
 from ..passes.selection.budget import Budget
-from ..passes.selection.plan import Plan, removed_from_plan
+from ..passes.selection.latency_table import LatencyTable
 from ..runtime.analysis import Analysis
-from ..runtime.measure.latency import compare, ratio
+from ..runtime.measure.latency import ratio
+from ..runtime.measure.latency_model import Place, measure_table, measured
 from ..runtime.progress import Stage
-from ..runtime.session import Device
 
-_LEAST_SHARE, _ROUNDS = 0.1, 5
+Array = np.ndarray
+Widths = Callable[[Budget, LatencyTable], Array]  # a share of the table's milliseconds -> widths; raises BudgetError
+_OVER, _UNDER = 0.003, 0.015  # of the original's time: how far from what is asked for a result may be measured
+_AIMS = (0.004, 0.007, 0.01)  # of it: how far below the budget each round aims
+_LEAST = 1e-3
 
 
-def plan_within_latency(
-    analysis: Analysis,
-    budget: Budget,
-    plan: Callable[[Budget], Plan],
-    *,
-    device: Device,
-    threads: int | None,
-    progress: Stage,
-) -> Plan:
-    """The plan of the largest share of MACs that holds the budget, by bisection. Raises BudgetError with `possible`."""
-    low, high, best, least = _LEAST_SHARE, 1.0, None, math.inf
-    for share in itertools.chain([low], itertools.repeat(None, _ROUNDS)):
-        asked = (low + high) / 2 if share is None else share
-        progress(f"measuring latency at {asked:.0%} of the MACs")
-        tried = plan(Budget(macs=asked))
-        model = to_model(apply_removal(analysis.groups.labelled, removed_from_plan(analysis.groups, tried)))
-        before, after = compare([analysis.graph.source, model], analysis.feeds, device=device, threads=threads)
-        if ratio(before, after) * before.wall <= budget.limit(before.wall):
-            best, low = tried, asked
-        elif share is not None:
-            least = ratio(before, after) * before.wall
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Widths, and the share of the time that they were measured to take."""
+
+    kept: Array
+    share: float
+
+
+def within_latency(analysis: Analysis, budget: Budget, widths: Widths, place: Place, progress: Stage) -> Array:
+    """Units that each group keeps, measured in turns with the original to hold the budget from near below.
+
+    Raises BudgetError with `asked` and `possible`, shares of the original's time, where what was measured holds it not.
+    """
+    progress("measuring how long every layer takes")
+    table = measure_table(analysis, place)
+    (before,) = measured(analysis, [], place)
+    asked = budget.limit(before.compared) / before.compared
+    if asked >= 1:
+        return table.units
+    rounds: list[Round] = []
+    slope = 1.0  # of what is measured to be saved, for what is predicted to be
+    for number, aim in enumerate(_AIMS, 1):
+        progress(f"measuring latency: round {number} of at most {len(_AIMS)}")
+        kept = _widths(widths, table, 1 - (1 - max(asked - aim, _LEAST)) / slope)
+        if any((kept == one.kept).all() for one in rounds):
             break
-        else:
-            high = asked
-    if best is None:
-        raise BudgetError(
-            f"the latency cannot be met: with {_LEAST_SHARE:.0%} of the MACs it is {least:.3g} ms",
-            where=analysis.name,
-            fix="ask for more time, or look at what else the model spends it on (onnx-prune inspect)",
-            possible=least,
-        )
-    return best
+        share = ratio(*measured(analysis, [kept], place))
+        rounds.append(Round(kept, share))
+        if asked - _UNDER <= share <= asked + _OVER:
+            break
+        predicted = table.milliseconds(kept) / table.milliseconds(table.units)
+        slope = max((1 - share) / max(1 - predicted, _LEAST), _LEAST)
+    return _best(rounds, asked, budget, analysis.name, before.compared)
+
+
+def _widths(widths: Widths, table: LatencyTable, share: float) -> Array:
+    """Widths for a share of the table's time; the narrowest ones where none take so little."""
+    try:
+        return widths(Budget(latency=min(max(share, _LEAST), 1.0)), table)
+    except BudgetError as error:
+        possible = float(str(error.values["possible"]))
+        return widths(Budget(latency=min(possible * (1 + _LEAST), 1.0)), table)
+
+
+def _best(rounds: Sequence[Round], asked: float, budget: Budget, name: str, before: float) -> Array:
+    """The widest that holds the budget."""
+    holds = [one for one in rounds if one.share <= asked + _OVER]
+    if holds:
+        return max(holds, key=lambda one: one.share).kept
+    least = min(one.share for one in rounds)
+    possible = f"{math.ceil(1000 * least) / 10:g}%" if budget.is_share else f"{least * before:.3g}ms"
+    raise BudgetError(
+        f"the latency cannot be met: {asked:.1%} of the original's was asked for, {least:.1%} was reached "
+        f"({least * before:.3g} of {before:.3g} ms)",
+        where=f"{name}, {len(rounds)} cuts measured",
+        fix=f"ask for --latency {possible} or more; onnx-prune bench {name} --per-node shows where the time goes",
+        asked=asked,
+        possible=least,
+    )

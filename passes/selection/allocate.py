@@ -19,12 +19,15 @@ from ..channels.groups import ChannelGroups
 from ..errors import BudgetError, UsageError
 from ..needs import needs_of
 from .budget import Budget
+from .latency_table import LatencyTable
 from .methods import Frame, Growth, Method, Uniform
+from .milliseconds import within_milliseconds
 from .ranking import Criterion, Evidence, Ranking, Refining
 
 Array = np.ndarray
 Align = int | Literal["auto"]
-_NOUNS = {"macs": "MACs", "params": "parameters", "size": "file size", "channels": "channels"}
+Measure = Callable[[Array], float]
+_NOUNS = {"macs": "MACs", "params": "parameters", "size": "file size", "channels": "channels", "latency": "time"}
 _EPSILON = 1e-9  # of a unit: 0.7 * 10 is 7
 _NEAR = 0.01  # of the original: how far below the limit is near enough
 
@@ -37,6 +40,7 @@ def allocate(
     method: Method | None = None,
     align: Align = 1,
     exclude: str | Collection[str] | None = None,
+    table: LatencyTable | None = None,
 ) -> Array:
     """`kept`: int64, how many units each group of `cost.groups.groups` keeps; the budget holds from below.
 
@@ -45,8 +49,7 @@ def allocate(
     no say: each group that a pattern matches keeps floor(share * units). align: a group that is cut keeps a multiple of
     it, a group of fewer units stays whole; "auto": see `menus`. exclude: a regular expression that matches
     the whole names of groups that stay whole, or these names. Pinned groups stay, and every group keeps a unit. A
-    budget of channels counts the units of the groups that may be cut. A latency has to be turned into another budget
-    first.
+    budget of channels counts the units of the groups that may be cut; one of latency asks the table.
 
     Raises BudgetError where the budget is out of reach (with `asked` and `possible`), UsageError for a pattern that
     matches nothing.
@@ -58,27 +61,39 @@ def allocate(
         return frame.aligned(_by_pattern(frame, budget.shares))
     steps = menus(cost.units, exact if method.ends else align, coarse=isinstance(method, Uniform))
     frames = [_frame(cost, method.protect, multiple, exclude) for multiple in steps]
+    if table is not None:
+        assert budget is not None, "a table serves a budget of latency"
+        exactly = _frame(cost, method.protect, menus(cost.units, exact)[0], exclude)
+        limit = budget.limit(table.milliseconds(table.units))
+        kept = within_milliseconds(table, exactly, rankings, limit, method)
+        if kept is not None:
+            return kept
     if method.ends:
         least = frames[0].aligned(method.growth(frames[0], rankings).widths(0))
         if budget is None:
             return least
-        measure = _measure(cost, frames[0], budget.kind)
+        measure = _measure(cost, frames[0], budget.kind, table)
         if measure(least) > budget.limit(measure(frames[0].units)):
             return least
         frames = [replace(frames[0], least=least)]
     assert budget is not None, "only a method that ends by itself needs no budget"
-    return _nearest(cost, rankings, budget, method, frames)
+    return _nearest(cost, rankings, budget, method, frames, table)
 
 
 def _nearest(
-    cost: CostModel, rankings: Mapping[str, Ranking], budget: Budget, method: Method, frames: Sequence[Frame]
+    cost: CostModel,
+    rankings: Mapping[str, Ranking],
+    budget: Budget,
+    method: Method,
+    frames: Sequence[Frame],
+    table: LatencyTable | None,
 ) -> Array:
     """The widths of the first frame that comes near the budget; where none does, of the one that comes nearest.
 
     A later frame is finer; the last of several serves only where no other reaches the budget at all.
     """
     best: Array | None = None
-    measure = _measure(cost, frames[-1], budget.kind)
+    measure = _measure(cost, frames[-1], budget.kind, table)
     whole = measure(frames[-1].units)
     limit = budget.limit(whole)
     enough = limit - _NEAR * whole
@@ -198,16 +213,17 @@ def _by_pattern(frame: Frame, shares: Mapping[str, float]) -> Array:
     return np.maximum(widths, frame.least)
 
 
-def _measure(cost: CostModel, frame: Frame, kind: str) -> Callable[[Array], int]:
+def _measure(cost: CostModel, frame: Frame, kind: str, table: LatencyTable | None) -> Measure:
     if kind == "channels":
         counted = frame.least < frame.units
         return lambda kept: int(kept[counted].sum())
-    if kind not in _NOUNS:
-        raise UsageError(f"a budget of {kind} is not supported yet", where=f"--{kind}", fix="say it as --macs")
+    if kind == "latency":
+        assert table is not None, "a latency is measured before it is allocated"
+        return table.milliseconds
     return getattr(cost, kind)
 
 
-def _widest(frame: Frame, growth: Growth, measure: Callable[[Array], int], limit: float, enough: float) -> Array:
+def _widest(frame: Frame, growth: Growth, measure: Measure, limit: float, enough: float) -> Array:
     """The widest step within the limit, then one more unit, or multiple, for each group in turn, where that fits.
 
     Where groups with costly units leave the result below `enough`, the others go on growing, round by round.
@@ -220,9 +236,7 @@ def _widest(frame: Frame, growth: Growth, measure: Callable[[Array], int], limit
     return _grown(frame, frame.aligned(growth.widths(low)), growth.turns(low).tolist(), measure, limit, enough)
 
 
-def _grown(
-    frame: Frame, kept: Array, turns: Sequence[int], measure: Callable[[Array], int], limit: float, enough: float
-) -> Array:
+def _grown(frame: Frame, kept: Array, turns: Sequence[int], measure: Measure, limit: float, enough: float) -> Array:
     grown = True
     while grown:
         grown = False
@@ -235,7 +249,7 @@ def _grown(
     return kept
 
 
-def _out_of_reach(cost: CostModel, frame: Frame, budget: Budget, measure: Callable[[Array], int]) -> BudgetError:
+def _out_of_reach(cost: CostModel, frame: Frame, budget: Budget, measure: Measure) -> BudgetError:
     """Says what can be reached, rounded so that asking for it succeeds."""
     whole, least = measure(frame.units), measure(frame.least)
     share = least / whole if whole else 1.0

@@ -15,6 +15,7 @@ import numpy as np
 
 Array = np.ndarray
 
+_NARROW = 4  # channels that a convolution reads at once where there are fewer than a block
 _GAIN = 0.25  # of the mean cost of a unit: a width that saves less beside the next larger one is no step
 
 
@@ -127,13 +128,15 @@ class LatencyTable:
     """milliseconds(kept) = factor * (rest + sum of the nodes); kept: (groups,) int64, as `CostModel` reads it.
 
     rest: ms that no width changes; factor: closes the sum to what the whole network was measured to take;
-    units: `kept` of the whole network. dataclasses.replace(table, factor=...) corrects it after a measurement.
+    units: `kept` of the whole network; block: channels that are computed together. dataclasses.replace(table,
+    factor=...) corrects it after a measurement.
     """
 
     nodes: tuple[NodeTable, ...]
     units: Array
     rest: float = 0.0
     factor: float = 1.0
+    block: int = 1
 
     def milliseconds(self, kept: Array) -> float:
         """Of one run at these widths."""
@@ -169,7 +172,8 @@ class LatencyTable:
     def steps(self, group: int) -> Array:
         """Widths of a group, ascending, at which a stair ends: every wider one takes longer, all others being whole.
 
-        The whole width is the last of them. A group that no node depends on has that one alone.
+        On every axis they are whole blocks, or a multiple of 4 less than one. The last is the whole width: a group
+        that no node depends on has that one alone.
         """
         units = int(self.units[group])
         widths = np.arange(1, units + 1)
@@ -178,8 +182,17 @@ class LatencyTable:
             return widths[-1:]
         wider = np.minimum.accumulate(change[::-1])[::-1]  # the least of all that are at least so wide
         gain = _GAIN * max(float(change[-1] - change[0]), 0.0) / units
-        found = np.append(change[:-1] < wider[1:] - gain, True)
-        return widths[found]
+        ends = np.append(change[:-1] < wider[1:] - gain, True)
+        lengths = widths[:, None] * np.unique(self._parts[group].rows[..., group]).astype(np.int64)
+        blocks = (lengths % self.block == 0) | ((lengths < self.block) & (lengths % _NARROW == 0))
+        return widths[(ends & blocks.all(axis=1)) | (widths == units)]
+
+    @cached_property
+    def neighbours(self) -> list[list[int]]:
+        """Of each group those whose prices change with its width: that share a node with it, and itself."""
+        rows = np.array([(n.reads.row != 0) | (n.writes.row != 0) for n in self.nodes]).reshape(-1, len(self.units))
+        share = rows.T.astype(np.int64) @ rows + np.eye(len(self.units), dtype=np.int64)
+        return [np.flatnonzero(row).tolist() for row in share]
 
     @cached_property
     def _stack(self) -> _Stack:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from ..session import Device, Runnable, Session, open_session
 
 _LOW = 0.25  # the quantile that is told: what a run takes when little else runs
 _BUSY_SPREAD, _BUSY_WAIT = 0.4, 1.3
+_LEAST_ROUNDS, _LONGER = 15, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +23,19 @@ class Timing:
 
     wall: by the clock; cpu: of all processors together, spent in this process; both the lower quartile of all runs.
     spread: distance of the quartiles of wall over its median. busy: whether other work disturbed the measurement: the
-    runs differ by much, or one thread waited for its processor; then cpu compares better than wall.
+    runs differ by much, or one thread waited for its processor. by_cpu: whether cpu compares better than wall.
     """
 
     wall: float
     cpu: float
     spread: float
     busy: bool = False
+    by_cpu: bool = False
+
+    @property
+    def compared(self) -> float:
+        """By the clock, or by processor time: that by which models are compared."""
+        return self.cpu if self.by_cpu else self.wall
 
 
 def compare(
@@ -43,17 +50,23 @@ def compare(
     """Return how long each model takes on `feeds`, with every optimisation on.
 
     The models run in turns, forwards and then backwards, so that whatever else the machine does falls on all of them.
-    seconds, warmup: wall-clock time for all models together; at least one round is always run for each of the two.
-    threads: of one operator, all cores where it is None.
+    seconds, warmup: wall-clock time for all models together; slow models take up to four times as long, so that each
+    runs a few times, and at least one round is always run for each of the two. threads: of one operator, all cores
+    where it is None. Models are compared by processor time on one thread of a CPU, and wherever the machine is busy;
+    never on a GPU, where a processor only waits.
     """
     sessions = [open_session(model, device=device, threads=threads) for model in models]
     _rounds(sessions, feeds, warmup)
-    return [_timing(np.array(runs), threads) for runs in zip(*_rounds(sessions, feeds, seconds), strict=True)]
+    rounds = _rounds(sessions, feeds, seconds, _LEAST_ROUNDS)
+    timings = [_timing(np.array(runs), threads) for runs in zip(*rounds, strict=True)]
+    on_cpu = all(session.device == "cpu" for session in sessions) and all(timing.cpu for timing in timings)
+    by_cpu = on_cpu and (threads == 1 or any(timing.busy for timing in timings))
+    return [replace(timing, by_cpu=by_cpu) for timing in timings]
 
 
 def ratio(before: Timing, after: Timing) -> float:
-    """After / before: by the clock, or by processor time where the machine was busy."""
-    return after.cpu / before.cpu if (before.busy or after.busy) and before.cpu else after.wall / before.wall
+    """After / before, of the same comparison."""
+    return after.compared / before.compared
 
 
 def machine() -> str:
@@ -75,17 +88,27 @@ def _timing(runs: np.ndarray, threads: int | None) -> Timing:
     return Timing(float(low), float(cpu), spread, bool(spread > _BUSY_SPREAD or waited))
 
 
-def _rounds(sessions: Sequence[Session], feeds: Mapping[str, np.ndarray], seconds: float) -> list[list[list[float]]]:
-    """Wall and processor milliseconds of each session in each round, in the order of `sessions`."""
+def _rounds(
+    sessions: Sequence[Session], feeds: Mapping[str, np.ndarray], seconds: float, least: int = 1
+) -> list[list[list[float]]]:
+    """Wall and processor milliseconds of each session in each round, in the order of `sessions`.
+
+    It ends after `seconds` and `least` rounds, or four times as many seconds.
+    """
     order = list(range(len(sessions)))
     rounds = []
-    end = time.perf_counter() + seconds
-    while not rounds or time.perf_counter() < end:
+    start = time.perf_counter()
+    runs = [session.bound(feeds) for session in sessions]
+    while not _enough(len(rounds), time.perf_counter() - start, seconds, least):
         times = [[0.0, 0.0] for _ in sessions]
         for index in order:
-            start, spent = time.perf_counter(), time.process_time()
-            sessions[index].run(feeds)
-            times[index] = [1e3 * (time.perf_counter() - start), 1e3 * (time.process_time() - spent)]
+            begin, used = time.perf_counter(), time.process_time()
+            runs[index]()
+            times[index] = [1e3 * (time.perf_counter() - begin), 1e3 * (time.process_time() - used)]
         rounds.append(times)
         order.reverse()
     return rounds
+
+
+def _enough(rounds: int, spent: float, seconds: float, least: int) -> bool:
+    return rounds > 0 and spent >= seconds and (rounds >= least or spent >= _LONGER * seconds)

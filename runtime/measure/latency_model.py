@@ -16,8 +16,8 @@ from ...passes.graph.export import to_model
 from ...passes.selection.latency_table import Band, LatencyTable, NodeTable, Side, fixed_side, scale
 from ..analysis import Analysis
 from ..session import Device
-from .blocked import block_size
-from .latency import compare
+from .blocked import block_size, reorder_ms
+from .latency import Timing, compare
 from .latency_cache import cached, keep
 from .optimised import Matched, Width, match
 from .pieces import Bench, Piece, Widths, time_pieces
@@ -28,6 +28,7 @@ _SECONDS = 60.0
 _PROFILE_SECONDS, _WHOLE_SECONDS = 1.5, 3.0
 _LEVELS = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0)  # of an axis: where pieces are timed
 _BENCH_BYTES = (1 << 20, 64 << 20)
+_NARROW = 4  # channels that a convolution reads at once where there are fewer than a block
 _NEGLIGIBLE = 1e-3  # of the whole: nodes that take less are not timed at other widths
 _REST = (-0.15, 1.0)  # of the sum: what no width changes; below 0 where narrow networks fit their caches better
 
@@ -49,16 +50,18 @@ def measure_table(analysis: Analysis, place: Place, *, seconds: float = _SECONDS
     matched = match(analysis.groups, model, times)
     block = block_size(place.device)
     timed = _timed(analysis, matched, block, place, until)
-    builder = _Builder(analysis, block, timed)
+    reorder = reorder_ms(place.device) if block > 1 else 0.0
+    builder = _Builder(len(analysis.cost.units), block, reorder, timed)
     nodes = tuple(builder.node(one) for one in matched)
-    return closed(LatencyTable(nodes, analysis.cost.units), analysis, place)
+    return closed(LatencyTable(nodes, analysis.cost.units, block=block), analysis, place)
 
 
-def measured(analysis: Analysis, vectors: Sequence[Array], place: Place, seconds: float = _WHOLE_SECONDS) -> Array:
-    """Milliseconds of the network at each of these widths, the whole one first: (1 + vectors,), measured in turns."""
+def measured(
+    analysis: Analysis, vectors: Sequence[Array], place: Place, seconds: float = _WHOLE_SECONDS
+) -> list[Timing]:
+    """The network whole, and at each of these widths, in turns."""
     models = [analysis.graph.source, *(at_widths(analysis, kept) for kept in vectors)]
-    timings = compare(models, analysis.feeds, seconds=seconds, device=place.device, threads=place.threads)
-    return np.array([t.cpu if place.threads == 1 else t.wall for t in timings])
+    return compare(models, analysis.feeds, seconds=seconds, device=place.device, threads=place.threads)
 
 
 def at_widths(analysis: Analysis, kept: Array) -> onnx.ModelProto:
@@ -72,9 +75,9 @@ def closed(table: LatencyTable, analysis: Analysis, place: Place) -> LatencyTabl
     """The table whose sum meets what the network takes: whole, and with half of its channels."""
     half = _half(analysis)
     if (half == table.units).all():
-        (whole,) = measured(analysis, [], place)
-        return replace(table, factor=whole / max(table.milliseconds(table.units), 1e-9))
-    whole, cut = measured(analysis, [half], place)
+        (before,) = measured(analysis, [], place)
+        return replace(table, factor=before.compared / max(table.milliseconds(table.units), 1e-9))
+    whole, cut = (timing.compared for timing in measured(analysis, [half], place))
     sums = table.milliseconds(table.units), table.milliseconds(half)
     factor = (whole - cut) / max(sums[0] - sums[1], 1e-9)
     rest = float(np.clip(whole / factor - sums[0], _REST[0] * sums[0], _REST[1] * sums[0])) if factor > 0 else 0.0
@@ -99,6 +102,7 @@ def _timed(
             share[one.piece] += one.ms / total
             sides = zip(one.piece.whole, (one.reads, one.writes), strict=True)
             reads, writes = (_levels(full, block, width) for full, width in sides)
+            reads = [*_narrow(one.piece.whole[0], block, one.reads), *reads]
             wanted[one.piece] |= set(itertools.product(reads, writes))
     chosen = {piece: sorted(pairs) for piece, pairs in wanted.items() if share[piece] >= _NEGLIGIBLE}
     size = int(np.clip(analysis.cost.weight_bytes(analysis.cost.units), *_BENCH_BYTES))
@@ -119,12 +123,18 @@ def _levels(full: int, step: int, width: Width | None) -> list[int]:
     return sorted(found)
 
 
+def _narrow(full: int, block: int, width: Width | None) -> list[int]:
+    """Fewer channels than a block, which a convolution reads in the plain layout; for axes that may come so low."""
+    return [] if width is None or full > _NARROW * block else list(range(_NARROW, min(block, full), _NARROW))
+
+
 @dataclass(frozen=True, slots=True)
 class _Builder:
-    """Tables of nodes from what was timed."""
+    """Tables of nodes from what was timed. reorder: milliseconds to bring an element into the plain layout."""
 
-    analysis: Analysis
+    groups: int
     block: int
+    reorder: float
     timed: Mapping[Piece, Mapping[Widths, float]]
 
     def node(self, one: Matched) -> NodeTable:
@@ -132,29 +142,33 @@ class _Builder:
         if one.piece is None or not known or not known.get(one.piece.whole):
             return self._proportional(one)
         reads, writes = (sorted({pair[side] for pair in known}) for side in (0, 1))
-        whole = known[one.piece.whole]
-        ms = np.zeros((len(reads) + 1, len(writes) + 1))
-        for i, r in enumerate(reads, 1):
-            for j, w in enumerate(writes, 1):
-                ms[i, j] = one.ms * known.get((r, w), whole * r * w / (reads[-1] * writes[-1])) / whole
+        times = np.array([[known[r, w] for w in writes] for r in reads])
         for axis in (0, 1):  # what is narrower takes no longer: a piece that was disturbed is not believed
-            ms[1:, 1:] = np.flip(np.minimum.accumulate(np.flip(ms[1:, 1:], axis), axis), axis)
-        return NodeTable(
-            one.name, self._side(one.reads, reads, self.block), self._side(one.writes, writes, self.block), ms
-        )
+            times = np.flip(np.minimum.accumulate(np.flip(times, axis), axis), axis)
+        ms = np.zeros((len(reads) + 1, len(writes) + 1))
+        ms[1:, 1:] = one.ms * times / times[-1, -1]
+        if one.reads is not None:
+            plain = np.where(np.array(reads) < self.block, reads, 0)
+            ms[1:, 1:] += (plain * one.piece.positions * self.reorder)[:, None]
+        return NodeTable(one.name, self._stairs(one.reads, reads), self._stairs(one.writes, writes), ms)
 
-    def _side(self, width: Width | None, grid: Sequence[int], step: int) -> Side:
+    def _stairs(self, width: Width | None, grid: Sequence[int]) -> Side:
+        """Whole blocks; 4 channels where there are fewer than a block."""
         if width is None:
-            return fixed_side(len(self.analysis.cost.units), grid[-1])
-        return Side(width.base, width.row, scale(width.full, [Band(tuple(grid), step)]))
+            return fixed_side(self.groups, grid[-1])
+        narrow = tuple(n for n in grid if n < min(self.block, grid[-1]))
+        bands = [Band(narrow, _NARROW, below=self.block)] if narrow else []
+        return Side(width.base, width.row, scale(width.full, [*bands, Band(tuple(grid[len(narrow) :]), self.block)]))
 
     def _proportional(self, one: Matched) -> NodeTable:
-        """Time in proportion to what is read and what is written, in whole blocks."""
-        sides, shares = [], []
-        for width in (one.reads, one.writes):
-            step = self.block if one.blocked else 1
-            full = 1 if width is None else width.full
-            grid = sorted({min(step, full), full})
-            sides.append(self._side(width, grid, step))
-            shares.append(np.array([0.0, *grid]) / full)
+        """Time in proportion to what is read and what is written, in the blocked layout by whole blocks."""
+        step = self.block if one.blocked else 1
+        grids = [[1] if w is None else sorted({min(step, w.full), w.full}) for w in (one.reads, one.writes)]
+        sides = [self._line(w, grid) for w, grid in zip((one.reads, one.writes), grids, strict=True)]
+        shares = [np.array([0, *grid]) / grid[-1] for grid in grids]
         return NodeTable(one.name, sides[0], sides[1], one.ms * np.outer(*shares))
+
+    def _line(self, width: Width | None, grid: Sequence[int]) -> Side:
+        if width is None:
+            return fixed_side(self.groups)
+        return Side(width.base, width.row, scale(width.full, [Band(tuple(grid), grid[0] if len(grid) > 1 else 1)]))

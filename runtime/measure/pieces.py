@@ -72,6 +72,11 @@ class Piece:
             attributes["group"] = max(1, attributes["group"] * widths[1] // self.whole[1])
         return attributes
 
+    @property
+    def positions(self) -> int:
+        """Elements of the data for each channel that is read."""
+        return math.prod(self.operands[0].shape) // self.whole[0]
+
     def bytes(self, widths: Widths) -> int:
         """Of the weights."""
         return 4 * sum(math.prod(self.shape(operand, widths)) for operand in self.operands if operand.constant)

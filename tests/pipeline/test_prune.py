@@ -171,9 +171,9 @@ def graphs_text():
 
 
 def test_a_latency_out_of_reach_says_what_can_be_had():
-    with pytest.raises(BudgetError, match=r"the latency cannot be met: with .* it is") as error:
+    with pytest.raises(BudgetError, match=r"the latency cannot be met: .* was reached") as error:
         prune(digits(), budget=Budget(latency="1us"))
-    assert error.value.values["possible"] > 1e-3
+    assert 1e-3 < error.value.values["possible"] < 1
 
 
 # --- every choice runs ------------------------------------------------------------------------------------------------

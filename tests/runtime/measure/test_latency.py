@@ -39,6 +39,10 @@ class FakeSession:
     now = 0.0
     spent = 0.0
     share = 1.0
+    device = "cpu"
+
+    def bound(self, feeds):
+        return lambda: self.run(feeds)
 
     def __init__(self, name: str, costs: list[float]) -> None:
         self.name, self.costs = name, costs
@@ -55,6 +59,7 @@ def fake(monkeypatch):
     FakeSession.log, FakeSession.now, FakeSession.spent, FakeSession.share = [], 0.0, 0.0, 1.0
     clock = SimpleNamespace(perf_counter=lambda: FakeSession.now, process_time=lambda: FakeSession.spent)
     monkeypatch.setattr(latency, "time", clock)
+    monkeypatch.setattr(latency, "_LEAST_ROUNDS", 1)
     monkeypatch.setattr(latency, "open_session", lambda model, **_: FakeSession(*model))
 
 
@@ -74,8 +79,29 @@ def test_a_thread_that_waits_for_its_processor_is_compared_by_processor_time():
     FakeSession.share = 0.5
     (only,) = compare([("a", [1.0, 2.0, 2.0])], {}, seconds=4, warmup=1, threads=1)
     assert (only.wall, only.cpu, only.busy) == (2000, 1000, True)
-    assert ratio(Timing(10, 4, 0.0, busy=True), Timing(9, 2, 0.0)) == 0.5
+    assert only.by_cpu
+    assert only.compared == 1000
+    assert ratio(Timing(10, 4, 0.0, by_cpu=True), Timing(9, 2, 0.0, by_cpu=True)) == 0.5
     assert ratio(Timing(10, 4, 0.0), Timing(9, 2, 0.0)) == 0.9
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_gpu_is_compared_by_the_clock_however_long_its_processor_waits(monkeypatch):
+    monkeypatch.setattr(FakeSession, "device", "cuda")
+    FakeSession.share = 0.1
+    (only,) = compare([("a", [1.0, 2.0, 2.0])], {}, seconds=4, warmup=1, threads=1)
+    assert not only.by_cpu
+    assert only.compared == 2000
+
+
+@pytest.mark.usefixtures("fake")
+def test_slow_models_run_longer_than_is_asked_for_so_that_each_runs_a_few_times(monkeypatch):
+    monkeypatch.setattr(latency, "_LEAST_ROUNDS", 3)
+    compare([("a", [1.0] * 9)], {}, seconds=1, warmup=1)
+    assert len(FakeSession.log) == 1 + 3
+    FakeSession.log.clear()
+    compare([("a", [2.0] * 9)], {}, seconds=1, warmup=1)
+    assert len(FakeSession.log) == 1 + 2, "four times as long is the most"
 
 
 @pytest.mark.usefixtures("fake")

@@ -1,0 +1,86 @@
+"""How many units each group keeps within so many milliseconds: a method's harms, the table's widths, a knapsack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..errors import BudgetError
+from .knapsack import Menu, exchange
+from .latency_table import LatencyTable
+from .methods import Error, Frame, Global, Method, Uniform
+from .ranking import Ranking
+
+Array = np.ndarray
+
+
+def within_milliseconds(
+    table: LatencyTable, frame: Frame, rankings: Mapping[str, Ranking], limit: float, method: Method
+) -> Array | None:
+    """`kept`, (groups,) int64, whose time by the table is at most `limit`; None where the method says no harms.
+
+    A group whose frame has align 1 keeps one of the widths at which a stair of the table ends, others a multiple of it.
+    Raises BudgetError, whose `possible` is the share of the time that the narrowest widths take.
+    """
+    if table.milliseconds(frame.units) <= limit:
+        return frame.units
+    menus = _menus(table, frame, rankings, method)
+    if menus is None:
+        return None
+    kept = exchange(table, menus, limit)
+    if kept is None:
+        raise _out_of_reach(table, menus, limit)
+    return kept
+
+
+def _menus(table: LatencyTable, frame: Frame, rankings: Mapping[str, Ranking], method: Method) -> list[Menu] | None:
+    menus = []
+    for group in np.flatnonzero(frame.least < frame.units).tolist():
+        units, align = int(frame.units[group]), int(frame.align[group])
+        widths = table.steps(group) if align == 1 else np.unique([*range(align, units, align), units])
+        widths = widths[widths >= frame.least[group]]
+        harm = _harm(method, frame, rankings, group, table)
+        if harm is None:
+            return None
+        menus.append(Menu(group, widths, harm[units - widths]))
+    return menus
+
+
+def _harm(
+    method: Method, frame: Frame, rankings: Mapping[str, Ranking], group: int, table: LatencyTable
+) -> Array | None:
+    """Of a group, by the number of units that go, (units + 1,)."""
+    units = int(frame.units[group])
+    if isinstance(method, Uniform):
+        return _even(table, group, units)
+    if not isinstance(method, Error | Global):
+        return None
+    ranking = rankings[frame.names[group]]
+    harm = np.maximum.accumulate(np.concatenate([[0.0], ranking.harm]))
+    if isinstance(method, Global) and not ranking.comparable:
+        harm = harm * units / max(float(np.maximum.accumulate(np.diff(harm)).sum()), 1e-300)
+    return harm
+
+
+def _even(table: LatencyTable, group: int, units: int) -> Array:
+    """The harm by which every group loses the same share: it grows as the square of the share, what it saves as that.
+
+    So harm for a millisecond is equal where the shares are.
+    """
+    (saved,) = -table.change(table.units, group, np.ones(1, np.int64))
+    return max(float(saved), 1e-12) * (np.arange(units + 1) / units) ** 2
+
+
+def _out_of_reach(table: LatencyTable, menus: list[Menu], limit: float) -> BudgetError:
+    narrow = table.units.copy()
+    for menu in menus:
+        narrow[menu.group] = menu.widths[0]
+    least, whole = table.milliseconds(narrow), table.milliseconds(table.units)
+    return BudgetError(
+        f"the latency cannot be met: {limit / whole:.1%} of it was asked for, {least / whole:.1%} can be reached",
+        where=f"{len(menus)} of {len(table.units)} groups can be narrower",
+        fix="ask for more time, or see where it goes: onnx-prune bench MODEL --per-node",
+        asked=limit / whole,
+        possible=least / whole,
+    )
