@@ -96,7 +96,7 @@ def _assembled(run: Run, plan: Plan, moments: MomentsSet | None, *, prove: bool)
 
 def _prove(run: Run, removed: np.ndarray, model: onnx.ModelProto) -> Proof:
     run.progress("proving")
-    return prove_cut(run.analysis.groups.labelled, removed, model, run.analysis.feeds, run.settings.device)
+    return prove_cut(run.analysis.groups, removed, model, run.analysis.feeds, run.settings.device)
 
 
 def _refit(

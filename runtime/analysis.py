@@ -20,7 +20,7 @@ from .data.random_feeds import Feeds, runnable_feeds, sample_feeds
 from .folding import fold_weights
 from .session import Device
 from .shapes import tensor_shapes
-from .soundness import check_nodes, knows_all_operators
+from .soundness import check_fits, check_nodes, knows_all_operators
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,9 @@ def analyse(
     if facts.unknown:
         with contextlib.suppress(ReadError):  # what stays unknown is pinned with that reason
             facts = tensor_facts(graph, shapes, shown=tensor_shapes(graph.source, feeds, device=device))
-    groups = channel_groups(label_channels(graph, facts, inexact=inexact))
+    labelled = label_channels(graph, facts, inexact=inexact)
+    check_fits(labelled, feeds, device)
+    groups = channel_groups(labelled)
     name = Path(model).name if isinstance(model, str | os.PathLike) else graph.source.graph.name
     return Analysis(name, graph, groups, cost_model(groups), feeds)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
 
 from ..passes.channels.groups import ChannelGroups
+from ..passes.channels.labels import LabelledGraph
 from ..passes.errors import BudgetError, ReadError
 from ..passes.graph.inference import with_all_domains
 from ..passes.graph.model import Graph, constant_values
@@ -57,6 +59,21 @@ def _wrong_node(model: onnx.ModelProto) -> str | None:
 def _known(node: onnx.NodeProto, opsets: dict[str, int]) -> bool:
     domain = "" if node.domain == "ai.onnx" else node.domain
     return onnx.defs.has(node.op_type, opsets.get(domain, 1), domain)
+
+
+def check_fits(labelled: LabelledGraph, feeds: Mapping[str, np.ndarray], device: Device = "auto") -> None:
+    """Raise ReadError where a rule could not take a node, and ONNX Runtime does not run the model either."""
+    if not labelled.misfits:
+        return
+    graph = labelled.graph.source
+    try:
+        open_session(graph, device=device, optimise=False).run(feeds)
+    except ReadError as error:
+        raise ReadError(
+            "the model is not valid: a weight does not fit what reads it",
+            where=f"{graph.graph.name}: {labelled.misfits[0]}",
+            fix="export it again; ONNX Runtime does not run it either",
+        ) from error
 
 
 def knows_all_operators(graph: Graph) -> bool:

@@ -43,10 +43,21 @@ def _visit(sweep: Sweep, rule: Rule | None) -> None:
     elif any(t.name and t.name not in shapes for t in [*node.inputs, *node.outputs]):
         sweep.opaque(f"a shape at {node.op} cannot be known")
     else:
-        rule.labels(sweep)
-        _complete(sweep)
+        _apply(sweep, rule)
     _follow_moves(sweep, splits)
     follow_sizes(sweep)
+
+
+def _apply(sweep: Sweep, rule: Rule) -> None:
+    """What a rule cannot take is unknown: ONNX infers shapes of nodes whose weights do not fit what they read."""
+    try:
+        rule.labels(sweep)
+    except (ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, OverflowError) as error:
+        where = f"{sweep.node.op} '{sweep.where()}'"
+        sweep.labelled.misfits.append(f"{where}: {' '.join(str(error).split())[:200]}")
+        sweep.opaque(f"{where} is given what does not fit")
+        return
+    _complete(sweep)
 
 
 def _complete(sweep: Sweep) -> None:

@@ -207,6 +207,10 @@ def _following(value: onnx.ValueInfoProto, held: Mapping[str, list[int]]) -> onn
         return value
     changed = onnx.ValueInfoProto()
     changed.CopyFrom(value)
+    if len(_dims(changed)) != len(held[value.name]):  # what was declared was wrong before
+        kind = changed.type.tensor_type.elem_type
+        changed.type.CopyFrom(helper.make_tensor_type_proto(kind, held[value.name]))
+        return changed
     for dim, size in zip(_dims(changed), held[value.name], strict=True):
         dim.dim_value = size
     return changed

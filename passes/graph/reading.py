@@ -15,7 +15,7 @@ from ..errors import ReadError, UsageError
 from .mapped import entries, is_external, is_mapped, locate, stored_bytes, tensor_array
 from .tidy import tidied
 
-OLDEST_OPSET = 7
+OLDEST_OPSET, _LAST_OPSET = 7, 2**31 - 1
 _CHECK = "onnx.checker.check_model says what else is wrong with the file"
 
 _TYPES = frozenset(TensorProto.DataType.values())
@@ -93,6 +93,8 @@ def _check_opset(model: onnx.ModelProto, where: str) -> None:
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), None)
     if opset is None and any(node.domain in ("", "ai.onnx") for node in model.graph.node):
         raise ReadError("the model does not say its opset", where=where, fix=_CHECK)
+    if any(not 0 <= o.version <= _LAST_OPSET for o in model.opset_import):
+        raise ReadError("the model names an opset that cannot be", where=where, fix=_CHECK)
     if opset is not None and opset < OLDEST_OPSET:
         raise ReadError(
             f"opset {opset} is too old: {OLDEST_OPSET} is the oldest that can be read",

@@ -15,6 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ...passes.errors import ReadError
+from ...passes.graph.shapes import MOST_ELEMENTS
 from ..session import Device, Runnable, Session, open_session
 
 Feeds = dict[str, np.ndarray]
@@ -186,6 +187,12 @@ def _random(value: onnx.ValueInfoProto, shape: tuple[int, ...], seed: int) -> np
             "no random input can be made for an input of this type",
             where=f"input {value.name!r}: {helper.printable_type(value.type)}",
             fix="give calibration data",
+        )
+    if math.prod(shape) > MOST_ELEMENTS:
+        raise ReadError(
+            f"the model asks for an input of {math.prod(shape):.3g} elements",
+            where=f"input {value.name!r} {list(shape)}",
+            fix="export the model for a smaller input",
         )
     dtype = helper.tensor_dtype_to_np_dtype(kind)
     rng = np.random.default_rng([seed, zlib.crc32(value.name.encode())])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,9 @@ from .saturation import observed, tap, taps
 class Proof:
     """How far two models are apart: `error` is the largest found, at the output `output`, over `runs` inputs.
 
-    tensors: how many tensors that the cut changed were seen with finite, varied numbers, and how many there are; inner:
-    the largest difference of a kept channel in any tensor, relative to the channel.
+    tensors: how many tensors that the cut changed were seen with finite, varied numbers, and how many there are
+    inner: the largest difference of a kept channel in any tensor, relative to the channel
+    unseen: of cut groups that no input has shown: the name, and the node that shows nothing
     """
 
     error: float
@@ -28,6 +29,7 @@ class Proof:
     runs: int
     tensors: tuple[int, int] = (0, 0)
     inner: float = 0.0
+    unseen: Mapping[str, str] = field(default_factory=dict)
 
 
 def max_relative_error(

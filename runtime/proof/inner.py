@@ -27,6 +27,8 @@ _CALM: dict[int, float] = {
     TensorProto.FLOAT16: 2e-2,
     TensorProto.BFLOAT16: 1e-1,
 }
+# Quantised numbers: one step may be rounding.
+_STEP = frozenset({TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32})
 _ROUNDING = 10  # times what rounding alone does to the channel is rounding; a wrong index is far above
 _DRAWS = 3  # of rounding errors
 _STEPS = 4  # rounding steps, at most, that an input is moved by
@@ -37,7 +39,15 @@ _PREFIX = "onnx_prune.inner."
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A tensor to compare: kept: one bool an index of each axis that lost some; channels: the axes with labels."""
+    """A tensor to compare.
+
+    kind: its element type
+    kept: one bool an index of each axis that lost some
+    channels: the axes with labels
+    steps: positions of other axes that are compared, where not all are
+    bytes: of what is compared
+    evidence: whether finite numbers in it that vary show that a cut is right; integers that may be indices do not
+    """
 
     name: str
     kind: int
@@ -45,6 +55,7 @@ class Watched:
     channels: tuple[int, ...]
     steps: Mapping[int, Array]
     bytes: int
+    evidence: bool = True
 
     @property
     def shown(self) -> str:
@@ -64,18 +75,27 @@ class Difference:
 
 
 def watched(labelled: LabelledGraph, removed: Array, models: Sequence[onnx.ModelProto]) -> list[Watched]:
-    """Float tensors that all models hold, less those computed from sizes, which a cut changes until they are used."""
+    """Tensors of floats and of quantised numbers that all models hold.
+
+    Less those computed from sizes, which a cut changes until they are used.
+    """
     held = set.intersection(*({o for node in m.graph.node for o in node.output} for m in models))
+    quantised = {o for node in models[0].graph.node if _is_quantised(node) for o in node.output}
     found = []
     for name, axes in labelled.axes.items():
-        kind = labelled.facts.dtypes.get(name)
-        if kind in _CALM and name in held and axes and not labelled.kinds.get(name, np.zeros(1)).any():
+        kind = labelled.facts.dtypes.get(name) or TensorProto.FLOAT  # unknown of operators that ONNX does not know
+        if kind in _CALM.keys() | _STEP and name in held and axes and not labelled.kinds.get(name, np.zeros(1)).any():
             channels = tuple(i for i, a in enumerate(axes) if (a >= 0).any())
             steps, count = _steps([len(a) for a in axes], channels)
             left = {i: kept(a, removed) for i, a in enumerate(axes)}
             cut = {i: stays for i, stays in left.items() if not stays.all()}
-            found.append(Watched(name, kind, cut, channels, steps, 4 * count))
+            found.append(Watched(name, kind, cut, channels, steps, 4 * count, kind in _CALM or name in quantised))
     return found
+
+
+def _is_quantised(node: onnx.NodeProto) -> bool:
+    """Whether the integers that the node makes are rounded sums of products, or rounded floats."""
+    return any(word in node.op_type for word in ("Integer", "QLinear", "QGemm", "QuantizeLinear"))
 
 
 def _steps(shape: list[int], channels: Sequence[int]) -> tuple[dict[int, Array], int]:
@@ -128,7 +148,8 @@ def wrong(
     result = {}
     for tensor in tensors:
         if tensor.name in found:
-            bad = found[tensor.name].relative() > _CALM[tensor.kind]
+            far = found[tensor.name]
+            bad = far.error > 1 if tensor.kind in _STEP else far.relative() > _CALM[tensor.kind]
             if tensor.name in noise:
                 bad &= found[tensor.name].error > _ROUNDING * noise[tensor.name]
             if bad.any():

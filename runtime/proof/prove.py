@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
 
+from ...passes.channels.groups import ChannelGroups
 from ...passes.channels.labels import LabelledGraph
 from ...passes.channels.silence import silence
 from ...passes.errors import ProofError, ReadError
 from ...passes.graph.export import to_model
 from ...passes.graph.model import Graph
 from ...passes.graph.scratch import scratch_folder
-from ...passes.graph.shapes import input_shapes
 from ...passes.graph.spill import SPILL_BYTES, weight_bytes
 from ...passes.rewrite.unsigned import with_unsigned_weights
 from ..session import Device
 from .compare import Proof, max_relative_error, own_error, runs_on
-from .inner import Watched, differences, rounding, watched, wrong
+from .inner import Feeds, Watched, differences, rounding, watched, wrong
+from .other_inputs import further, other_size, redrawn, second_batch
+from .reach import Reach, reach
 
 TOLERANCE = 1e-4  # largest relative difference in float32; measured on all public models it stays below 1e-5
 # What the original differs from itself by, times this, is rounding; a wrong index is far above. Then another input, on
@@ -33,21 +35,26 @@ _REPORT = "nothing was written; this is a bug of onnx-prune: please report it wi
 
 
 def prove_cut(
-    labelled: LabelledGraph,
+    groups: ChannelGroups,
     removed: np.ndarray,
     model: onnx.ModelProto,
-    feeds: Mapping[str, np.ndarray],
+    feeds: Feeds,
     device: Device = "auto",
+    more: Iterable[Feeds] = (),
 ) -> Proof:
     """Compare on random input, also of another batch size where that is free.
 
-    removed: one bool a label; model: cut and not refitted; feeds: of one run. Raises ProofError where the two differ or
-    the cut one does not run, ReadError where the original does not.
+    removed: one bool a label; model: cut and not refitted; feeds: of one run; more: further input, such as calibration
+    data, asked for where that does not show all. Raises ProofError where the two differ or the cut one does not run,
+    ReadError where the original does not. Groups that nothing has shown are named in the proof: trust no cut of them.
     """
-    runs = [feeds, *_second_batch(labelled, feeds)]
+    labelled = groups.labelled
     with _written(silence(labelled, removed)) as twin:
-        proof, runs = _prove(labelled, model, twin, runs, device)
-        return _prove_inner(watched(labelled, removed, [model, twin]), model, twin, runs, proof, device)
+        elsewhere = other_size(labelled.graph, twin, feeds, device)
+        proof, runs = _prove(labelled, model, twin, [feeds, *second_batch(labelled.graph, feeds), *elsewhere], device)
+        tensors = watched(labelled, removed, [model, twin])
+        inside = _Inside(tensors, reach(groups, removed, tensors), device)
+        return inside.prove(model, twin, runs, proof, more)
 
 
 @contextmanager
@@ -64,9 +71,9 @@ def _prove(
     labelled: LabelledGraph,
     model: onnx.ModelProto,
     twin: onnx.ModelProto,
-    runs: Sequence[Mapping[str, np.ndarray]],
+    runs: Sequence[Feeds],
     device: Device,
-) -> tuple[Proof, Sequence[Mapping[str, np.ndarray]]]:
+) -> tuple[Proof, Sequence[Feeds]]:
     """The proof by the outputs, and the inputs on which the original runs."""
     try:
         proof = max_relative_error(model, twin, runs, device=device)
@@ -95,7 +102,7 @@ def _prove(
 
 
 def _rounding_of_halves(
-    proof: Proof, twin: onnx.ModelProto, runs: Sequence[Mapping[str, np.ndarray]], device: Device
+    proof: Proof, twin: onnx.ModelProto, runs: Sequence[Feeds], device: Device
 ) -> bool:
     """Whether the model computes in half precision, and differs by no more than rounding there makes of it."""
     halves = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
@@ -104,71 +111,77 @@ def _rounding_of_halves(
     return proof.error <= min(_LARGEST_ROUNDING, _ROUNDING * own_error(twin, runs, device=device))
 
 
-def _prove_inner(
-    tensors: Sequence[Watched],
-    model: onnx.ModelProto,
-    twin: onnx.ModelProto,
-    runs: Sequence[Mapping[str, np.ndarray]],
-    proof: Proof,
-    device: Device,
-) -> Proof:
-    """Compare what flows inside, on further inputs too until all is seen and no difference is left unexplained."""
-    plain = with_unsigned_weights(model)
-    if plain is not model:
-        model, twin = plain, with_unsigned_weights(twin)
-    seen: set[str] = set()
-    bad: dict[str, np.ndarray] = {}
-    worst = 0.0
-    for number, inputs in enumerate(itertools.chain([runs], _further(runs))):
-        wanted = [t for t in tensors if t.name in bad or number == 0 or (t.kept and t.name not in seen)]
-        if not wanted:
-            break
-        found = differences(model, twin, wanted, inputs, device)
+@dataclass(slots=True)
+class _Inside:
+    """The comparison of what flows inside two models.
+
+    reach: what has to be seen, and what has been; bad: tensor -> channels whose difference nothing explains so far
+    """
+
+    tensors: Sequence[Watched]
+    reach: Reach
+    device: Device
+    seen: set[str] = field(default_factory=set)
+    bad: dict[str, np.ndarray] = field(default_factory=dict)
+    worst: float = 0.0
+
+    def prove(
+        self, model: onnx.ModelProto, twin: onnx.ModelProto, runs: Sequence[Feeds], proof: Proof, more: Iterable[Feeds]
+    ) -> Proof:
+        """Compare, on further inputs too until all is seen and no difference is left unexplained."""
+        plain = with_unsigned_weights(model)
+        if plain is not model:
+            model, twin = plain, with_unsigned_weights(twin)
+        wanted: Sequence[Watched] = self.tensors
+        first, elsewhere = _by_size(runs)
+        if elsewhere:  # what is compared at some positions only has them at the size that it was labelled for
+            self._compare(model, twin, [tensor for tensor in self.tensors if not tensor.steps], elsewhere)
+        for inputs in itertools.chain([first], further(first, twin, more)):
+            if not wanted or not self._compare(model, twin, wanted, inputs):
+                break
+            missing = self.reach.missing()
+            wanted = [
+                t for t in self.tensors if t.name in self.bad or t.name in missing or (t.kept and t.name not in self.seen)
+            ]
+        self._refuse()
+        cut = [t.name for t in self.tensors if t.kept and t.evidence]
+        return replace(
+            proof, tensors=(len(self.seen.intersection(cut)), len(cut)), inner=self.worst, unseen=self.reach.unseen()
+        )
+
+    def _compare(
+        self, model: onnx.ModelProto, twin: onnx.ModelProto, wanted: Sequence[Watched], inputs: Sequence[Feeds]
+    ) -> bool:
+        """Count these inputs in; False where no other input can decide: a tensor has another shape."""
+        found = differences(model, twin, wanted, inputs, self.device)
         large = wrong(wanted, found, {})
         suspects = [t for t in wanted if t.name in large]
-        noise = rounding(twin, suspects, inputs, device)
+        noise = rounding(twin, suspects, inputs, self.device)
         now = wrong(suspects, found, noise)
-        for name in [name for name in bad if name in found]:
-            still = now.get(name, np.array(False))
-            bad[name] = bad[name] & (still | ~found[name].varied) if bad[name].shape == still.shape else still
-        bad |= {name: channels for name, channels in now.items() if name not in seen and name not in bad}
-        bad = {name: channels for name, channels in bad.items() if channels.any()}
-        worst = max([worst, *(float(d.relative().max()) for n, d in found.items() if n not in noise)])
-        seen.update(name for name, difference in found.items() if difference.varied.any())
-        if number == 0 and any(d.error.shape == () and np.isinf(d.error) for d in found.values()):
-            break  # another shape: no other input decides
-    _refuse(bad, tensors, seen)
-    cut = [t.name for t in tensors if t.kept]
-    return replace(proof, tensors=(len(seen.intersection(cut)), len(cut)), inner=worst)
+        for name in [name for name in self.bad if name in found]:
+            before, still = self.bad[name], now.get(name, np.array(False))
+            self.bad[name] = before & (still | ~found[name].varied) if before.shape == still.shape else still
+        self.bad |= {name: channels for name, channels in now.items() if name not in self.seen | self.bad.keys()}
+        self.bad = {name: channels for name, channels in self.bad.items() if channels.any()}
+        self.worst = max([self.worst, *(float(d.relative().max()) for n, d in found.items() if n not in noise)])
+        self.seen.update(name for name, difference in found.items() if difference.varied.any())
+        self.reach.add(wanted, found)
+        return not any(d.error.shape == () and np.isinf(d.error) for d in found.values())
 
-
-def _refuse(bad: Mapping[str, np.ndarray], tensors: Sequence[Watched], seen: set[str]) -> None:
-    if bad:
-        name = next(t.name for t in tensors if t.name in bad)
-        raise ProofError(
-            f"the cut model differs from the original with silenced channels in {len(bad)} inner tensors",
-            where=f"the first is '{name}', in {int(np.sum(bad[name]))} of its channels",
-            fix=_REPORT,
-        )
-    if any(t.kept for t in tensors) and not seen:
-        raise ProofError(
-            "nothing shows whether the cut is right: no tensor holds finite numbers that vary on any input tried",
-            where=f"{len(tensors)} tensors, '{tensors[0].name}' the first",
-            fix="give calibration data on which the model computes something (--calibration)",
-        )
-
-
-def _further(runs: Sequence[Mapping[str, np.ndarray]]) -> Iterator[list[dict[str, np.ndarray]]]:
-    """Other inputs of the same sizes: positive ones, small and large ones."""
-    yield [{n: np.abs(a) if a.dtype.kind == "f" else a for n, a in feeds.items()} for feeds in runs]
-    for seed, amplitude in ((1, 0.1), (2, 1.0), (3, 3.0), (4, 1.0)):
-        yield [_redrawn(feeds, seed, amplitude) for feeds in runs]
+    def _refuse(self) -> None:
+        if self.bad:
+            name = next(t.name for t in self.tensors if t.name in self.bad)
+            raise ProofError(
+                f"the cut model differs from the original with silenced channels in {len(self.bad)} inner tensors",
+                where=f"the first is '{name}', in {int(np.sum(self.bad[name]))} of its channels",
+                fix=_REPORT,
+            )
 
 
 def _without_rounding(
     model: onnx.ModelProto,
     twin: onnx.ModelProto,
-    runs: Sequence[Mapping[str, np.ndarray]],
+    runs: Sequence[Feeds],
     device: Device,
     proof: Proof,
 ) -> Proof:
@@ -180,28 +193,15 @@ def _without_rounding(
     for seed, amplitude in _OTHER_INPUTS:
         if proof.error <= TOLERANCE or not proof.error <= _ROUNDING * own_error(twin, runs, device=device):
             break
-        runs = [_redrawn(feeds, seed, amplitude) for feeds in runs]
+        runs = [redrawn(feeds, seed, amplitude) for feeds in runs]
         proof = max_relative_error(model, twin, runs, device=device)
     return proof
 
 
-def _redrawn(feeds: Mapping[str, np.ndarray], seed: int, amplitude: float) -> dict[str, np.ndarray]:
-    """Other random floats of the same shapes; integers, which may be indices, stay."""
-    rng = np.random.default_rng(seed)
-    return {
-        name: (amplitude * rng.standard_normal(array.shape)).astype(array.dtype) if array.dtype.kind == "f" else array
-        for name, array in feeds.items()
-    }
-
-
-def _second_batch(labelled: LabelledGraph, feeds: Mapping[str, np.ndarray]) -> list[Mapping[str, np.ndarray]]:
-    """Where the batch is free, one more input of another batch size: nothing may be wired to the first one."""
-    shapes = input_shapes(labelled.graph)
-    if not shapes or any(not dims or isinstance(dims[0], int) for dims in shapes.values()):
-        return []
-    rng = np.random.default_rng(1)
-    doubled = {}
-    for name, array in feeds.items():
-        fresh = rng.standard_normal(array.shape).astype(array.dtype) if array.dtype.kind == "f" else array
-        doubled[name] = np.concatenate([array, fresh])
-    return [doubled]
+def _by_size(runs: Sequence[Feeds]) -> tuple[list[Feeds], list[Feeds]]:
+    """Those of the first one's size, whatever their batch, and the others."""
+    size = {name: array.shape[1:] for name, array in runs[0].items()}
+    same = [{name: array.shape[1:] for name, array in feeds.items()} == size for feeds in runs]
+    return [f for f, is_same in zip(runs, same, strict=True) if is_same], [
+        f for f, is_same in zip(runs, same, strict=True) if not is_same
+    ]

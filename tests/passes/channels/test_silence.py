@@ -78,4 +78,4 @@ def _prove(model: onnx.ModelProto) -> None:
     assert analysis.groups.free
     removed = analysis.groups.removed_labels({g.name: range(0, g.units, 2) for g in analysis.groups.free})
     cut = to_model(apply_removal(analysis.groups.labelled, removed))
-    prove_cut(analysis.groups.labelled, removed, cut, analysis.feeds)
+    prove_cut(analysis.groups, removed, cut, analysis.feeds)

@@ -161,7 +161,7 @@ def prove(model: onnx.ModelProto, mutate: Callable[[onnx.ModelProto], None] | No
     cut = to_model(apply_removal(analysis.groups.labelled, removed))
     if mutate is not None:
         mutate(cut)
-    return prove_cut(analysis.groups.labelled, removed, cut, analysis.feeds)
+    return prove_cut(analysis.groups, removed, cut, analysis.feeds)
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -39,7 +39,7 @@ def cut(request):
 
 def proven(analysis, removed):
     model = to_model(apply_removal(analysis.groups.labelled, removed))
-    return prove_cut(analysis.groups.labelled, removed, model, analysis.feeds)
+    return prove_cut(analysis.groups, removed, model, analysis.feeds)
 
 
 @pytest.mark.parametrize("cut", [SCALE], indirect=True)

@@ -1,0 +1,83 @@
+"""Other inputs for a proof: of another batch or size, and of other numbers for what the first ones do not show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import onnx
+
+from ...passes.graph.model import Graph
+from ...passes.graph.shapes import input_shapes
+from ..data.inputs import model_inputs
+from ..data.synthetic import reads_images, synthetic_data
+from ..session import Device
+from .compare import runs_on
+from .inner import Feeds
+
+_SIZES = (0.5, 1.5, 2.0)  # times the free sizes; the first on which the model runs
+_DRAWS = ((1, 0.1), (2, 1.0), (3, 3.0), (4, 1.0))  # seed, standard deviation
+
+
+def further(runs: Sequence[Feeds], model: onnx.ModelProto, more: Iterable[Feeds]) -> Iterator[list[Feeds]]:
+    """What is given, positive numbers, images, small and large numbers: each in the sizes of the runs.
+
+    more: input for single runs, of which a few are taken.
+    """
+    for given in more:
+        if all(given[name].shape == array.shape for name, array in runs[0].items()):
+            yield [given]
+    yield [{n: np.abs(a) if a.dtype.kind == "f" else a for n, a in feeds.items()} for feeds in runs]
+    inputs = model_inputs(model)
+    if reads_images(inputs, runs[0]):
+        yield [synthetic_data(inputs, runs[0], None, len(runs[0][inputs[0].name]), seed=1).example()]
+    for seed, amplitude in _DRAWS:
+        yield [redrawn(feeds, seed, amplitude) for feeds in runs]
+
+
+def redrawn(feeds: Feeds, seed: int, amplitude: float) -> dict[str, np.ndarray]:
+    """Other random floats of the same shapes; integers, which may be indices, stay."""
+    rng = np.random.default_rng(seed)
+    return {
+        name: (amplitude * rng.standard_normal(array.shape)).astype(array.dtype) if array.dtype.kind == "f" else array
+        for name, array in feeds.items()
+    }
+
+
+def second_batch(graph: Graph, feeds: Feeds) -> list[Feeds]:
+    """Where the batch is free, one more input of another batch size: nothing may be wired to the first one."""
+    shapes = input_shapes(graph)
+    if not shapes or any(not dims or isinstance(dims[0], int) for dims in shapes.values()):
+        return []
+    rng = np.random.default_rng(1)
+    doubled = {}
+    for name, array in feeds.items():
+        fresh = rng.standard_normal(array.shape).astype(array.dtype) if array.dtype.kind == "f" else array
+        doubled[name] = np.concatenate([array, fresh])
+    return [doubled]
+
+
+def other_size(graph: Graph, model: onnx.ModelProto, feeds: Feeds, device: Device) -> list[Feeds]:
+    """Where more than the batch is free, one more input of another size, if the model runs on one that is tried.
+
+    Sizes of one name stay equal; integers are repeated.
+    """
+    shapes = input_shapes(graph)
+    if not any(not isinstance(dim, int) or dim <= 0 for dims in shapes.values() for dim in dims[1:]):
+        return []
+    for factor in _SIZES:
+        resized = {name: _resized(array, shapes.get(name, ()), factor) for name, array in feeds.items()}
+        changed = any(resized[name].shape != array.shape for name, array in feeds.items())
+        if changed and runs_on(model, resized, device=device):
+            return [resized]
+    return []
+
+
+def _resized(array: np.ndarray, declared: Sequence[int | str | None], factor: float) -> np.ndarray:
+    shape = [
+        int(size * factor) if axis and size > 1 and (not isinstance(dim, int) or dim <= 0) else size
+        for axis, (size, dim) in enumerate(zip(array.shape, declared, strict=True))
+    ]
+    if array.dtype.kind != "f":
+        return np.resize(array, shape)
+    return np.random.default_rng(2).standard_normal(shape).astype(array.dtype)

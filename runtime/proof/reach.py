@@ -1,0 +1,131 @@
+"""Whether the proof saw each cut group: what is left of it went into a node, and what the node made was compared.
+
+A group ends in the nodes that sum over its channels. Its cut is shown by one of them where a kept channel of it that
+the node reads holds finite numbers that vary, and so does a tensor that the node makes. Where a node shows nothing on
+any input, as behind a logarithm of negative numbers, a wrong cut in front of it would look like a right one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ...passes.channels.constants import gone, kept
+from ...passes.channels.groups import ChannelGroups
+from ...passes.channels.labels import Axes
+from .inner import Difference, Watched
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """A node that sums over channels of a group: its name, the tensors with them that it reads, and what it makes."""
+
+    node: str
+    read: frozenset[str]
+    made: frozenset[str]
+
+
+@dataclass(slots=True)
+class Reach:
+    """What has to be seen of each cut group, and what has been.
+
+    ends: group's number -> where it ends; one that ends nowhere has all tensors that carry it as one end
+    """
+
+    groups: ChannelGroups
+    removed: Array
+    owner: Array
+    ends: dict[int, list[_End]]
+    _shown: dict[str, set[int]] = field(default_factory=dict)  # tensor -> the groups of which a kept channel varied
+    _varied: set[str] = field(default_factory=set)
+
+    def add(self, tensors: Iterable[Watched], found: Mapping[str, Difference]) -> None:
+        """Count in what a run has shown."""
+        read = set().union(*(end.read for ends in self.ends.values() for end in ends))
+        for tensor in tensors:
+            difference = found.get(tensor.name)
+            if difference is None or not tensor.evidence or not difference.varied.any():
+                continue
+            self._varied.add(tensor.name)
+            if tensor.name in read:
+                self._shown.setdefault(tensor.name, set()).update(self._groups_in(tensor, difference.varied))
+
+    def _groups_in(self, tensor: Watched, varied: Array) -> set[int]:
+        axes = self.groups.labelled.axes[tensor.name]
+        found: set[int] = set()
+        if varied.ndim != len(tensor.channels):
+            return found
+        for i, axis in enumerate(tensor.channels):
+            labels = axes[axis][kept(axes[axis], self.removed)]
+            shown = varied.any(tuple(j for j in range(varied.ndim) if j != i))
+            if len(labels) == len(shown):
+                found.update(np.unique(self.owner[labels[shown & (labels >= 0)]]).tolist())
+        return found
+
+    def unseen(self) -> dict[str, str]:
+        """Name of each cut group that nothing has shown yet -> the node that shows nothing, in words."""
+        result = {}
+        for number, ends in self.ends.items():
+            blind = next((end for end in ends if not self._seen(number, end)), None)
+            if blind is not None:
+                result[self.groups.groups[number].name] = blind.node
+        return result
+
+    def _seen(self, number: int, end: _End) -> bool:
+        return any(number in self._shown.get(name, ()) for name in end.read) and bool(end.made & self._varied)
+
+    def missing(self) -> set[str]:
+        """The tensors that would have to be seen."""
+        ends = [end for number, ends in self.ends.items() for end in ends if not self._seen(number, end)]
+        return set().union(*(end.read | end.made for end in ends))
+
+
+def reach(groups: ChannelGroups, removed: Array, tensors: Iterable[Watched]) -> Reach:
+    """Where each group with removed labels (one bool a label) ends, among the tensors that can be compared."""
+    owner = np.full(int(groups.component.max(initial=-1)) + 1, -1)
+    for number, group in enumerate(groups.groups):
+        owner[group.components] = number
+    owner = owner[groups.component]
+    carried = _Carried(groups.labelled.axes, owner, removed)
+    comparable = {tensor.name for tensor in tensors if tensor.evidence}
+    cut = set(np.unique(owner[removed]).tolist()) - {-1}
+    ends: dict[int, list[_End]] = {number: [] for number in sorted(cut)}
+    consumed: dict[int, set[int]] = {}
+    for consumer in groups.labelled.consumers:
+        consumed.setdefault(consumer.node, set()).update(carried.of_axis(consumer.labels))
+    for index, node in enumerate(groups.labelled.graph.gs.nodes):
+        inputs = {t.name: carried.of(t.name) for t in node.inputs if t.name}
+        outputs = [t.name for t in node.outputs if t.name]
+        going = set().union(*inputs.values())
+        if not going:
+            continue
+        ending = (going - set().union(*(carried.of(name) for name in outputs))) | (consumed.get(index, set()) & going)
+        made = frozenset(comparable.intersection(outputs))
+        for number in ending & cut if made else ():
+            read = frozenset(name for name, inside in inputs.items() if number in inside)
+            ends[number].append(_End(f"{node.op} '{node.name or outputs[0]}'", read, made))
+    for number in [number for number, found in ends.items() if not found]:
+        bearing = frozenset(name for name in comparable if number in carried.of(name))
+        ends[number] = [_End("no node", bearing, bearing)]
+    return Reach(groups, removed, owner, ends)
+
+
+class _Carried:
+    """The groups of which a tensor carries removed channels; axes are shared by many tensors, and asked once."""
+
+    def __init__(self, axes: Mapping[str, Axes], owner: Array, removed: Array) -> None:
+        self._axes, self._owner, self._removed = axes, owner, removed
+        self._known: dict[int, set[int]] = {}
+
+    def of(self, name: str) -> set[int]:
+        return set().union(*(self.of_axis(axis) for axis in self._axes.get(name, ())))
+
+    def of_axis(self, axis: Array) -> set[int]:
+        if id(axis) not in self._known:
+            away = gone(axis, self._removed)
+            self._known[id(axis)] = set(np.unique(self._owner[axis[away]]).tolist()) if away.any() else set()
+        return self._known[id(axis)]
