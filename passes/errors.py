@@ -52,6 +52,10 @@ class ProofError(OnnxPruneError):
     exit_code = 5
 
 
+class UnseenError(ProofError):
+    """Nothing shows whether the cut of some groups is right; values["nodes"]: their names, and what shows nothing."""
+
+
 class AccuracyError(OnnxPruneError):
     """The accuracy fell by more than is allowed; nothing is written."""
 

@@ -26,7 +26,9 @@ from .arguments import checked
 from .decide import decide, planner, sensitivities
 from .goal import Goal, scored
 from .measure import moments_of
+from .proven import keeping_unseen
 from .read import read, read_alone
+from .run import Run
 from .settings import Settings, make_settings
 from .within_drop import Search
 from .write import Result, cut_model, draft, timed, write
@@ -132,21 +134,26 @@ def prune(  # noqa: PLR0913 - each argument is a flag of the command line
     else:
         check_anything_free(run.analysis.groups)
     measured = moments_of(run)
-    progress("choosing channels")
-    if chosen is None:
-        return write(run, decide(run, limit, measured), measured)
-    allowed = goal.limit(chosen, run.analysis.graph.source)
-    if limit is not None or max_drop is None:
-        return timed(run, scored(cut_model(run, decide(run, limit, measured), measured), allowed, run.analysis.name))
-    search = Search(
-        planner(run, measured),
-        lambda plan: draft(run, plan, measured),
-        lambda plan: cut_model(run, plan, measured),
-        allowed,
-        smallest,
-        progress,
-    )
-    return timed(run, search.run(run.analysis.name))
+    allowed = None if chosen is None else goal.limit(chosen, run.analysis.graph.source)
+
+    def attempt(run: Run) -> Result:
+        progress("choosing channels")
+        if allowed is None:
+            return write(run, decide(run, limit, measured), measured)
+        if limit is not None or max_drop is None:
+            result = cut_model(run, decide(run, limit, measured), measured)
+            return timed(run, scored(result, allowed, run.analysis.name))
+        search = Search(
+            planner(run, measured),
+            lambda plan: draft(run, plan, measured),
+            lambda plan: cut_model(run, plan, measured),
+            allowed,
+            smallest,
+            progress,
+        )
+        return timed(run, search.run(run.analysis.name))
+
+    return keeping_unseen(run, attempt)
 
 
 @checked

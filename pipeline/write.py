@@ -27,8 +27,8 @@ from ..runtime.measure.closeness import Closeness, closeness
 from ..runtime.measure.latency import Timing, compare, machine, ratio
 from ..runtime.progress import counted
 from ..runtime.proof.compare import Proof
-from ..runtime.proof.prove import prove_cut
 from ..runtime.reconstruct import refit_sequentially
+from .proven import proven
 from .report import GroupRow, Report
 from .run import Run
 
@@ -86,17 +86,12 @@ def _assembled(run: Run, plan: Plan, moments: MomentsSet | None, *, prove: bool)
     run.progress("cutting")
     cut = apply_removal(run.analysis.groups.labelled, removed)
     bare = _Written(to_model(cut), counted.macs[1], counted.params[1])
-    proof = _prove(run, removed, bare.model) if prove else None
+    proof = proven(run, removed, bare.model) if prove else None
     refitted = _judged(run, bare, _refit(run, removed, cut, bare, moments, counted.reconstruct))
     if refitted.refit not in (None, _KEPT):
         counted = replace(counted, reconstruct="none")
     finished = _replace_head(run, refitted)
     return _report(run, counted, finished, proof)
-
-
-def _prove(run: Run, removed: np.ndarray, model: onnx.ModelProto) -> Proof:
-    run.progress("proving")
-    return prove_cut(run.analysis.groups, removed, model, run.analysis.feeds, run.settings.device)
 
 
 def _refit(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,8 @@ from .folding import fold_weights
 from .session import Device
 from .shapes import tensor_shapes
 from .soundness import check_fits, check_nodes, knows_all_operators
+
+_SHOWS_NOTHING = "reads or makes no finite numbers that vary, on any input that was tried"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,18 @@ def analyse(
     groups = channel_groups(labelled)
     name = Path(model).name if isinstance(model, str | os.PathLike) else graph.source.graph.name
     return Analysis(name, graph, groups, cost_model(groups), feeds)
+
+
+def with_pins(analysis: Analysis, blind: Mapping[str, str]) -> Analysis:
+    """The same, with these groups pinned. blind: their names, each with a node that shows nothing of it."""
+    groups = tuple(
+        replace(group, pinned=f"nothing shows whether a cut of it is right: {blind[group.name]} {_SHOWS_NOTHING}")
+        if group.name in blind
+        else group
+        for group in analysis.groups.groups
+    )
+    pinned = replace(analysis.groups, groups=groups)
+    return replace(analysis, groups=pinned, cost=cost_model(pinned))
 
 
 def _feeds(graph: Graph, device: Device, seed: int, sizes: Mapping[str, int] | None) -> Mapping[str, np.ndarray]:

@@ -137,4 +137,4 @@ def why_nothing(groups: ChannelGroups) -> str:
         return "it has no weights that make or read channels"
     reasons = Counter(group.pinned or "it has one unit" for group in groups.groups)
     (reason, count), *others = reasons.most_common()
-    return f"of {len(groups.groups)} groups {count} stay, because of {reason}" if others else f"all stay: {reason}"
+    return f"of {len(groups.groups)} groups {count} stay: {reason}" if others else f"all stay: {reason}"

@@ -101,9 +101,7 @@ def _prove(
     return proof, runs
 
 
-def _rounding_of_halves(
-    proof: Proof, twin: onnx.ModelProto, runs: Sequence[Feeds], device: Device
-) -> bool:
+def _rounding_of_halves(proof: Proof, twin: onnx.ModelProto, runs: Sequence[Feeds], device: Device) -> bool:
     """Whether the model computes in half precision, and differs by no more than rounding there makes of it."""
     halves = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
     if not any(tensor.data_type in halves for tensor in twin.graph.initializer):
@@ -141,7 +139,9 @@ class _Inside:
                 break
             missing = self.reach.missing()
             wanted = [
-                t for t in self.tensors if t.name in self.bad or t.name in missing or (t.kept and t.name not in self.seen)
+                t
+                for t in self.tensors
+                if t.name in self.bad or t.name in missing or (t.kept and t.name not in self.seen)
             ]
         self._refuse()
         cut = [t.name for t in self.tensors if t.kept and t.evidence]

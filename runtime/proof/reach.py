@@ -61,8 +61,8 @@ class Reach:
             return found
         for i, axis in enumerate(tensor.channels):
             labels = axes[axis][kept(axes[axis], self.removed)]
-            shown = varied.any(tuple(j for j in range(varied.ndim) if j != i))
-            if len(labels) == len(shown):
+            shown = np.asarray(varied.any(tuple(j for j in range(varied.ndim) if j != i)))
+            if labels.shape == shown.shape:
                 found.update(np.unique(self.owner[labels[shown & (labels >= 0)]]).tolist())
         return found
 

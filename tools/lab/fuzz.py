@@ -27,7 +27,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper, parser
 
-from ...models import digits_data, digits_model
+from ...models import digits_model
 from ...passes.errors import OnnxPruneError
 from ...passes.selection.plan import Plan
 from ...pipeline.prune import apply, prune
@@ -246,7 +246,12 @@ def seed_models() -> dict[str, bytes]:
         y = MatMul (u, w1) }""",
         w0=(6, 7), W=(1, 32, 7), R=(1, 32, 8), B=(1, 64), one=np.array([1]), W1=(1, 15, 8), R1=(1, 15, 5), w1=(5, 4),
     )  # fmt: skip
-    return {"digits": Path(digits_model()).read_bytes(), "residual": residual, "attention": attention, "lstm": recurrent}
+    return {
+        "digits": Path(digits_model()).read_bytes(),
+        "residual": residual,
+        "attention": attention,
+        "lstm": recurrent,
+    }
 
 
 def model_case(rng: Rng) -> tuple[bytes, Callable[[], object]]:

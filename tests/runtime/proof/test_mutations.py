@@ -169,6 +169,7 @@ def test_a_right_cut_passes_and_says_how_much_was_seen(head):
     proof = prove(network(head))
     seen, cut = proof.tensors
     assert seen == cut > 10
+    assert not proof.unseen
     assert proof.inner < 1e-4
 
 
@@ -213,5 +214,6 @@ def test_where_nothing_varies_nothing_is_trusted():
     model = network("plain")
     for tensor in model.graph.initializer:
         tensor.CopyFrom(numpy_helper.from_array(np.zeros_like(numpy_helper.to_array(tensor)), tensor.name))
-    with pytest.raises(ProofError, match="nothing shows"):
-        prove(model)
+    proof = prove(model)
+    assert len(proof.unseen) >= 4
+    assert proof.tensors[0] == 0
