@@ -163,6 +163,11 @@ def _output(model, *declared):
     model.graph.output[0].CopyFrom(value("y", *declared))
 
 
+def _constant_output(model, array):
+    model.graph.initializer.append(numpy_helper.from_array(array, "note"))
+    model.graph.output.append(value("note", 1, [3]))
+
+
 UNCLEAN = {
     "duplicate node names": _named_alike,
     "nodes out of order": _out_of_order,
@@ -178,6 +183,7 @@ UNCLEAN = {
     "output of a stale size": lambda m: _output(m, 1, ["n", 99]),
     "wrong value_info": lambda m: _declares(m, "a", 1, [1, 99, 8, 8]),
     "value_info of another rank": lambda m: _declares(m, "a", 1, [1, 99]),
+    "an output that is a constant, and declared as another": lambda m: _constant_output(m, random(3, 3)),
     "negative value_info": lambda m: _declares(m, "a", 1, [-1, 8, 8, 8]),
     "value_info without shape": lambda m: _declares(m, "c", 1, None),
     "value_info of nothing": lambda m: _declares(m, "nobody", 1, [3]),
@@ -250,6 +256,16 @@ def _values(model, change):
     model.graph.initializer[1].CopyFrom(numpy_helper.from_array(array, "w1"))
 
 
+def _replaced(model, index, array):
+    name = model.graph.initializer[index].name
+    model.graph.initializer[index].CopyFrom(numpy_helper.from_array(array, name))
+
+
+def _with_bias(model, array):
+    model.graph.initializer.append(numpy_helper.from_array(array, "bias"))
+    model.graph.node[0].input.append("bias")
+
+
 def _short(model, count):
     tensor = model.graph.initializer[1]
     tensor.ClearField("raw_data")
@@ -270,6 +286,12 @@ BROKEN = {
     "no values": lambda m: _short(m, 0),
     "NaN": lambda m: _values(m, lambda w: w.__setitem__((0, 0, 0, 0), np.nan)),
     "infinity": lambda m: _values(m, lambda w: w.__setitem__((0, 0, 0, 0), np.inf)),
+    "a weight that does not fit its data": lambda m: _replaced(m, 1, random(12, 7, 3, 3)),
+    "a weight of one channel less": lambda m: _replaced(m, 2, random(11, 5)),
+    "a bias that does not fit": lambda m: _with_bias(m, random(7)),
+    "an opset beyond all numbers": lambda m: setattr(m.opset_import[0], "version", 2**40),
+    "a negative opset": lambda m: setattr(m.opset_import[0], "version", -3),
+    "an input that nothing could hold": lambda m: m.graph.input[0].CopyFrom(value("x", 1, [1, 3, 10**6, 10**6])),
     "a future opset": lambda m: setattr(m.opset_import[0], "version", 99),
     "a future format": lambda m: setattr(m, "ir_version", 99),
 }

@@ -53,7 +53,7 @@ def _apply(sweep: Sweep, rule: Rule) -> None:
     try:
         rule.labels(sweep)
     except (ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, OverflowError) as error:
-        where = f"{sweep.node.op} '{sweep.where()}'"
+        where = f"{sweep.node.op} '{sweep.name}'"
         sweep.labelled.misfits.append(f"{where}: {' '.join(str(error).split())[:200]}")
         sweep.opaque(f"{where} is given what does not fit")
         return
