@@ -50,11 +50,11 @@ def _more(run: Run) -> Iterator[Mapping[str, np.ndarray]]:
 
 
 def keeping_unseen(run: Run, attempt: Callable[[Run], Attempt]) -> Attempt:
-    """What the attempt makes; groups of which its proof sees nothing are pinned with that reason, and it starts again."""
-    while True:
-        try:
-            return attempt(run)
-        except UnseenError as error:
-            nodes: Mapping[str, str] = error.values["nodes"]  # type: ignore[assignment]
-            run = replace(run, analysis=with_pins(run.analysis, nodes))
-            check_anything_free(run.analysis.groups)
+    """What the attempt makes; groups of which its proof sees nothing are pinned with that reason, and it starts anew."""
+    try:
+        return attempt(run)
+    except UnseenError as error:
+        nodes: Mapping[str, str] = error.values["nodes"]  # type: ignore[assignment]
+    pinned = replace(run, analysis=with_pins(run.analysis, nodes))
+    check_anything_free(pinned.analysis.groups)
+    return keeping_unseen(pinned, attempt)
