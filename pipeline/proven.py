@@ -50,7 +50,7 @@ def _more(run: Run) -> Iterator[Mapping[str, np.ndarray]]:
 
 
 def keeping_unseen(run: Run, attempt: Callable[[Run], Attempt]) -> Attempt:
-    """What the attempt makes; groups of which its proof sees nothing are pinned with that reason, and it starts anew."""
+    """What the attempt makes; groups of which its proof sees nothing are pinned, and it starts anew."""
     try:
         return attempt(run)
     except UnseenError as error:
