@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -38,9 +39,11 @@ def decide(run: Run, budget: Budget | None, moments: MomentsSet | None) -> Plan:
 
 def planner(run: Run, moments: MomentsSet | None) -> Planner:
     """`decide` for any number of budgets: rankings, and what has to be measured for widths, are made once."""
+    _preset_widths(run, None)  # whether the preset suits the model is known before the work
     choice = _choice(run, moments)
 
-    def plan(budget: Budget | None) -> Plan:
+    def plan(asked: Budget | None) -> Plan:
+        budget = _preset_widths(run, asked)
         wanted = budget or (None if run.strategy.allocation.ends else Budget())
         widths = partial(_widths, run, choice)
         if wanted is None or wanted.kind != "latency":
@@ -49,6 +52,21 @@ def planner(run: Run, moments: MomentsSet | None) -> Planner:
         return _planned(run, choice, within_latency(run.analysis, wanted, widths, place, run.progress), wanted)
 
     return plan
+
+
+def _preset_widths(run: Run, budget: Budget | None) -> Budget | None:
+    """The budget, or the shares that the preset says. Raises UsageError where both are said."""
+    preset = None if run.settings.preset is None else make_preset(run.settings.preset)
+    if preset is None or preset.shares is None:
+        return budget
+    if budget is not None:
+        raise UsageError(
+            f"'{run.settings.preset}' says what every layer keeps, and so does --{budget.kind}",
+            where="--preset",
+            fix="leave the budget out, or take --preset li",
+        )
+    shares = preset.shares(run.analysis.groups)
+    return Budget(channels={re.escape(name): share for name, share in shares.items()})
 
 
 def sensitivities(run: Run, moments: MomentsSet | None) -> Sensitivities:

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -18,7 +19,9 @@ from ..passes.graph.files import write_text
 from ..passes.graph.model import ModelLike, load
 from ..passes.graph.spill import file_bytes
 from ..passes.selection.budget import Budget
+from ..passes.selection.layers import blocks_of_groups
 from ..passes.selection.plan import Plan, PlannedGroup
+from ..passes.selection.presets import Preset, make_preset
 from ..runtime.analysis import analyse
 from .prune import apply, prune
 from .write import Result, added_elements
@@ -40,11 +43,12 @@ class Schedule:
 
     once: one cut, then the training. steps: `steps` cuts, each followed by the training, what is kept going down
     geometrically; where the recipe says `updates`, so many steps follow each cut but the last, and its epochs that one
-    (Molchanov et al., ICLR 2017, section 2: few maps, a few updates, again). layers: the widths of one cut, group by
-    group from the input on, one epoch behind each and the whole training behind the last (ThiNet, Luo et al. 2017,
-    section 3.3). trim: `steps` times the units go whose share of zeros is above mean + one standard deviation of their
-    layer (Network Trimming, Hu et al. 2016, section 3). soft: the whole network is trained, after each epoch the units
-    of smallest l2 norm become zero and may regrow, and in the end they are cut (Soft Filter Pruning, He et al. 2018).
+    (Molchanov et al., ICLR 2017, section 2: few maps, a few updates, again). layers: the widths of one cut, a group or
+    residual block at a time from the input on, one epoch behind each and the whole training behind the last (ThiNet,
+    Luo et al. 2017, section 3.3 and 4). trim: `steps` times the units go whose share of zeros is above mean + one
+    standard deviation of their layer (Network Trimming, Hu et al. 2016, section 3). soft: the whole network is trained,
+    after each epoch the units of smallest l2 norm become zero and may regrow, and in the end they are cut (Soft Filter
+    Pruning, He et al. 2018).
     """
 
     kind: Kind = "once"
@@ -90,8 +94,10 @@ def prune_and_finetune(
     start = time.perf_counter()
     source, schedule, recipe = load(model), schedule or Schedule(), recipe or Recipe()
     settings = {"calibration": examples.train, "preprocessing": examples.preprocessing, **settings}
-    if schedule.kind != "once" and settings.get("replace_head"):
-        raise UsageError("the head is replaced in one cut", where="--replace-head", fix="leave --schedule out")
+    if schedule.kind not in {"once", "layers"} and settings.get("replace_head"):
+        raise UsageError(
+            f"'{schedule.kind}' does not replace the head", where="--replace-head", fix="give --schedule once or layers"
+        )
     words = {name: str(value) for name, value in settings.items()}
     run = _Turns(
         model=model,
@@ -203,18 +209,17 @@ class _Turns:
         return float(getattr(cost, kind)(cost.units))
 
     def _by_layers(self) -> list[_Round]:
-        settings = {**self.settings, "measure": False}
+        """A round a layer, or a residual block: both of its inner layers go together, as in ThiNet."""
+        settings = {**self.settings, "measure": False, "replace_head": None}
         plan = prune(self.original, budget=self.budget, progress=self.watch.stage, **settings).plan
+        block = blocks_of_groups(analyse(self.original).groups)
         cut = [group for group in plan.groups if group.removed]
-        given = {"criterion": "thinet", "reconstruct": "channel", **self.settings}
-        return [
-            _Round(
-                _widths([group]),
-                self.recipe if group is cut[-1] else self.recipe.between(),
-                {**given, "allocation": "uniform"},
-            )
-            for group in cut
-        ]
+        parts = [list(part) for _, part in groupby(cut, lambda group: block.get(group.name, group.name))]
+        strategy = _said(self.settings, make_preset(self.settings.get("preset") or "thinet"))
+        between = _Round(None, self.recipe.between(), {**settings, **strategy})
+        rounds = [replace(between, budget=_widths(part)) for part in parts]
+        head = {"replace_head": self.settings.get("replace_head")}
+        return [*rounds[:-1], replace(rounds[-1], recipe=self.recipe, settings={**between.settings, **head})]
 
     def _cut(self, model: onnx.ModelProto, step: _Round, number: int) -> tuple[onnx.ModelProto, Plan]:
         """The round's cut: made, or read where an earlier process has made it."""
@@ -283,6 +288,12 @@ class _Turns:
         settings = {**self.settings, "criterion": "l2"}
         result = prune(tuned.model, budget=_widths(plan.groups), progress=self.watch.stage, **settings)
         return Trained(result, (tuned,))
+
+
+def _said(settings: Mapping[str, Any], preset: Preset) -> dict[str, Any]:
+    """Criterion and refit of widths that are known: what is said, else the preset's, which then says no more."""
+    chosen = {name: settings.get(name) or getattr(preset, name) for name in ("criterion", "reconstruct")}
+    return {**chosen, "allocation": "uniform", "preset": None}
 
 
 def composed(plans: list[Plan]) -> Plan:

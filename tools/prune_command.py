@@ -40,7 +40,9 @@ if TYPE_CHECKING:
 @MODEL
 @OUTPUT
 @BUDGETS
-@click.option("--preset", help="The strategy of a paper (thinet, li, apoz): sets the next three, and what stays whole.")
+@click.option(
+    "--preset", help="The strategy of a paper (thinet, li, taylor, ccp, ...): sets the next three, what stays."
+)
 @click.option(
     "--criterion",
     help="Which channels go; options follow it: obs:swaps=20. Default: obs with data, else l2. l1, l2, fpgm, bn-scale "

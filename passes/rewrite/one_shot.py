@@ -24,15 +24,19 @@ KINDS: Mapping[str, frozenset[Need]] = {
     "none": frozenset(),
     "bias": frozenset({"moments"}),
     "channel": frozenset({"moments"}),
+    "scalar": frozenset({"moments"}),
     "full": frozenset({"moments"}),
     "sequential": frozenset({"samples"}),
 }
+
+_NO_RIDGE = 1e-9  # the paper's fit has none, which fails where channels are dead
 
 
 def refit_once(labelled: LabelledGraph, removed: Array, cut: Graph, moments: MomentsSet, kind: str) -> int:
     """Refit the consumers of `cut` in place and say how many.
 
-    labels: of the original; removed: one bool a label, what was cut; kind: "bias", "channel" or "full" (least_squares).
+    labels: of the original; removed: one bool a label, what was cut; kind: "bias", "channel", "scalar"
+    ("channel" without a bias, as in ThiNet) or "full" (least_squares).
     """
     done = 0
     for consumer in affine_consumers(labelled):
@@ -53,8 +57,10 @@ def _refit(consumer: AffineConsumer, kept: Array, moments: Moments, kind: str) -
         return refit_bias(W, b, moments.mean, kept)
     A, mu = moments.second, moments.mean
     if A is None:
-        if moments.samples is None or kind == "channel":
+        if moments.samples is None or kind in {"channel", "scalar"}:
             return None
         U = moments.samples.astype(np.float64)
         A, mu = U.T @ U / len(U), U.mean(0)
+    if kind == "scalar":
+        return refit_channel(W, b, A, np.zeros_like(mu), kept, _NO_RIDGE)
     return (refit_channel if kind == "channel" else refit_full)(W, b, A, mu, kept)

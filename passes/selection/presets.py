@@ -1,4 +1,4 @@
-"""The strategies of three papers: which channels, how many where, which refit, and which layers stay.
+"""The strategies of papers: which channels, how many where, which refit, and which layers stay.
 
 A preset touches groups by what they are in the graph, never by their names. docs/methods.md says which sections of the
 papers are meant.
@@ -6,23 +6,18 @@ papers are meant.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import TypeVar
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
-from ..channels.blocks import producers, residual_blocks, summed
 from ..channels.groups import ChannelGroups
 from ..errors import UsageError
 from .allocate import Align
+from .layers import convolutions, first_convolutions, rectified, stage_starts
+from .papers import LI, Shares
 
-Item = TypeVar("Item")
 Touches = Callable[[ChannelGroups], frozenset[str]]
-_THINET_DEPTH = 10  # conv1_1 to conv4_3 of VGG-16: over 90 % of its multiply-accumulates
-_RECTIFIERS = ("Relu", "Clip", "ThresholdedRelu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +29,7 @@ class Preset:
     touches: groups -> names of those that may be cut; None for all
     spares: groups -> names of those that stay of them because they are sensitive, where nothing can be measured; None
         for none of them. Where there are data `most_sensitive` says it
+    shares: groups -> name -> share of its units that stays, for strategies that say it themselves; None: a budget does
     """
 
     criterion: str
@@ -42,6 +38,7 @@ class Preset:
     align: Align = 1
     touches: Touches | None = None
     spares: Touches | None = None
+    shares: Shares | None = None
 
 
 def make_preset(word: str) -> Preset:
@@ -51,96 +48,23 @@ def make_preset(word: str) -> Preset:
     return PRESETS[word]
 
 
-def inner_convolutions(groups: ChannelGroups) -> frozenset[str]:
-    """The convolutions within residual blocks whose channels do not run along the sum: what Luo and Li prune there.
-
-    The first of a basic block, the first two of a bottleneck; empty where there is no block.
-    """
-    blocks = residual_blocks(groups.labelled)
-    inside = frozenset(number for block in blocks for number in block.inside)
-    streams = summed(groups, blocks)
-    convolutions = _convolutions(groups)
-    return frozenset(
-        name for name, made in convolutions.items() if name not in streams and all(number in inside for number in made)
-    )
-
-
-def first_convolutions(groups: ChannelGroups) -> frozenset[str]:
-    """ThiNet's choice: in residual networks the inner convolutions, else the first ten."""
-    inner = inner_convolutions(groups)
-    if inner:
-        return inner
-    nodes = groups.labelled.graph.gs.nodes
-    first = [n for n, node in enumerate(nodes) if _is_convolution(node)][:_THINET_DEPTH]
-    return frozenset(name for name, made in _convolutions(groups).items() if all(n in first for n in made))
-
-
-def convolutions(groups: ChannelGroups) -> frozenset[str]:
-    """Li's choice: in residual networks the inner convolutions, else all."""
-    return inner_convolutions(groups) or frozenset(_convolutions(groups))
-
-
-def stage_starts(groups: ChannelGroups) -> frozenset[str]:
-    """The convolutions at which the map or the width of the network changes, but for the network's first.
-
-    In residual networks: of the blocks whose sum has another shape than that of the block before; else those whose map
-    is another than that of the convolution before.
-    """
-    made, shapes, nodes = _convolutions(groups), groups.labelled.facts.shapes, groups.labelled.graph.gs.nodes
-    blocks = residual_blocks(groups.labelled)
-    if inner_convolutions(groups):
-        starts = _changed(blocks, [block.shape for block in blocks])
-        inside = frozenset(number for block in starts for number in block.inside)
-    else:
-        numbers = [n for n, node in enumerate(nodes) if _is_convolution(node)]
-        inside = frozenset(_changed(numbers, [shapes.get(nodes[n].outputs[0].name, ())[2:] for n in numbers]))
-    return frozenset(name for name, of in made.items() if any(n in inside for n in of))
-
-
-def rectified(groups: ChannelGroups) -> frozenset[str]:
-    """Groups that one layer makes and only ReLUs read, behind a BatchNormalization or not: zeros can be counted."""
-    nodes = groups.labelled.graph.gs.nodes
-    free = {group.name for group in groups.free}
-    single = {name: made[0] for name, made in producers(groups).items() if len(made) == 1 and name in free}
-    return frozenset(name for name, number in single.items() if _only_rectified(nodes[number].outputs[0]))
-
-
 def most_sensitive(harm: Mapping[str, float]) -> frozenset[str]:
     """Those whose harm is above the mean and one standard deviation of all."""
     values = np.array(list(harm.values()))
     return frozenset(name for name, value in harm.items() if value > values.mean() + values.std())
 
 
+def _li(network: str) -> Preset:
+    return Preset(LI[network].criterion, "uniform", "none", shares=LI[network].shares)
+
+
 PRESETS: dict[str, Preset] = {
-    "thinet": Preset("thinet:centred=no", "uniform", "channel", touches=first_convolutions),
+    "thinet": Preset("thinet:centred=no", "uniform", "scalar", touches=first_convolutions),
     "li": Preset("l1", "uniform", "none", touches=convolutions, spares=stage_starts),
+    **{f"li:{network}": _li(network) for network in LI},
     "apoz": Preset("apoz", "trim", "none", touches=rectified),
+    "ccp": Preset("ccp:linear", "uniform", "none", touches=convolutions),
+    "ccp-ac": Preset("ccp-ac:linear", "uniform", "none", touches=convolutions),
+    "taylor": Preset("taylor:form=activation,flops=0.001", "global:protect=0", "none"),
+    "nisp": Preset("nisp", "uniform", "none", touches=convolutions),
 }
-
-
-def _is_convolution(node: gs.Node) -> bool:
-    return node.op == "Conv" and int(node.attrs.get("group", 1)) == 1
-
-
-def _convolutions(groups: ChannelGroups) -> dict[str, tuple[int, ...]]:
-    """Free group -> its makers, where all of them are convolutions."""
-    nodes = groups.labelled.graph.gs.nodes
-    free = {group.name for group in groups.free}
-    made = producers(groups)
-    return {name: made[name] for name in made if name in free and all(_is_convolution(nodes[n]) for n in made[name])}
-
-
-def _changed(items: Sequence[Item], shapes: Sequence[tuple[int, ...]]) -> list[Item]:
-    """The items whose shape is another than that of the one before."""
-    return [item for item, (before, shape) in zip(items[1:], pairwise(shapes), strict=True) if shape != before]
-
-
-def _only_rectified(tensor: gs.Tensor) -> bool:
-    readers = tensor.outputs
-    if len(readers) == 1 and (readers[0].op == "BatchNormalization" or _adds_bias(readers[0])):
-        return _only_rectified(readers[0].outputs[0])
-    return bool(readers) and all(reader.op in _RECTIFIERS for reader in readers)
-
-
-def _adds_bias(node: gs.Node) -> bool:
-    return node.op == "Add" and any(isinstance(t, gs.Constant) for t in node.inputs)

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from ...passes.errors import OnnxPruneError, UsageError
 from ...passes.graph.files import write_text
 from ...passes.graph.model import ModelLike, load
+from ...passes.selection.budget import Budget
 from ...passes.selection.plan import Plan
+from ...passes.selection.presets import make_preset
 from ...runtime.data.inputs import model_inputs
 from ...runtime.data.open import open_data
 from ...runtime.measure.evaluate import accuracy
@@ -128,6 +130,13 @@ class _Making:
     def _settings(self) -> dict[str, Any]:
         return {**self.terms.settings, "preprocessing": self.terms.preprocessing, **self.method.settings}
 
+    @property
+    def _budget(self) -> Budget | None:
+        """The method's own, else the common one, but for presets that say what every layer keeps."""
+        preset = self._settings.get("preset")
+        own = preset is not None and make_preset(preset).shares is not None
+        return self.method.budget or (None if own else self.terms.budget)
+
     def _original(self) -> Scores:
         """Of the model as it is, measured once for all rows."""
         file = self.store.folder / "original.json"
@@ -148,9 +157,8 @@ class _Making:
         file = self._folder / "cut.json"
         if file.exists():
             return json.loads(file.read_text(encoding="utf-8"))
-        budget = self.method.budget or self.terms.budget
         start = time.perf_counter()
-        result = prune(self.terms.model, budget=budget, progress=self.progress, **self._settings)
+        result = prune(self.terms.model, budget=self._budget, progress=self.progress, **self._settings)
         seconds = time.perf_counter() - start
         result.save(self._folder / "cut.onnx")
         self.progress("evaluating the cut model")
@@ -186,7 +194,7 @@ class _Making:
             Examples(self.terms.train, None, self.terms.preprocessing),
             self.terms.recipe,
             schedule=self.method.schedule or self.terms.schedule,
-            budget=self.method.budget or self.terms.budget,
+            budget=self._budget,
             keeping=Keeping(self._folder / "training", resume=True),
             watch=Watch(stage=self.progress),
             **self._settings,

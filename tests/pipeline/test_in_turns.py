@@ -4,9 +4,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx_prune import models
+from onnx_prune.models import NetBuilder
 from onnx_prune.passes.errors import UsageError
 from onnx_prune.passes.selection.budget import Budget
 from onnx_prune.passes.selection.plan import Plan
+from onnx_prune.pipeline import in_turns
 from onnx_prune.pipeline.in_turns import Schedule, composed, prune_and_finetune
 from onnx_prune.pipeline.prune import apply, prune
 from onnx_prune.runtime.analysis import analyse
@@ -53,6 +55,75 @@ def test_a_schedule_ends_within_the_budget_and_its_plan_is_one_cut(schedule, rou
     again = apply(models.digits_model(), plan, measure=False).model
     shapes = [{t.name: tuple(t.dims) for t in m.graph.initializer} for m in (again, trained.result.model)]
     assert shapes[0].items() <= shapes[1].items()  # a refit may add biases
+
+
+@pytest.fixture
+def small():
+    """A function that makes a network of 3x8x8 images, and labelled data for it."""
+    rng = np.random.default_rng(0)
+    data = {"input": rng.standard_normal((60, 3, 8, 8)).astype(np.float32), "label": rng.integers(0, 4, 60)}
+
+    def network(body):
+        net = NetBuilder("small", (3, 8, 8))
+        return net.model(body(net))
+
+    return network, data
+
+
+def bottlenecks(net):
+    x = net.relu(net.conv(net.input, "stem", 8, 3), "relu")
+    for number in range(2):
+        y = net.relu(net.conv(x, f"b{number}.conv1", 6, 1), f"b{number}.relu1")
+        y = net.relu(net.conv(y, f"b{number}.conv2", 6, 3), f"b{number}.relu2")
+        x = net.relu(net.add(net.conv(y, f"b{number}.conv3", 8, 1), x, f"b{number}.sum"), f"b{number}.relu3")
+    return net.gemm(net.flatten(net.global_average_pool(x, "pool"), "flat"), "head", 4)
+
+
+def test_the_inner_layers_of_a_residual_block_go_together_by_the_paper_s_objective(small, monkeypatch):
+    network, data = small
+    asked, plain = [], in_turns.prune
+
+    def noted(model, **settings):
+        asked.append(settings)
+        return plain(model, **settings)
+
+    monkeypatch.setattr(in_turns, "prune", noted)
+    recipe = Recipe(epochs=2, batch=20, rate=0.01)
+    options = {"preset": "thinet", "budget": Budget(channels=0.5), "measure": False}
+    trained = prune_and_finetune(network(bottlenecks), Examples(data), recipe, schedule=Schedule("layers"), **options)
+    _, *rounds = asked
+    assert [sorted(settings["budget"].shares) for settings in rounds] == [
+        [rf"b{n}\.conv1", rf"b{n}\.conv2"] for n in range(2)
+    ]
+    assert all((s["criterion"], s["reconstruct"]) == ("thinet:centred=no", "scalar") for s in rounds)
+    assert [len(tuned.epochs) - 1 for tuned in trained.rounds] == [1, 2]
+    kept = {row.name: row.after for row in trained.result.report.groups}
+    assert [kept[f"b{n}.conv{c}"] for n in range(2) for c in (1, 2)] == [3] * 4
+    assert kept["stem"] == 8
+    assert trained.result.report.proof < 1e-5
+
+
+def test_layer_by_layer_the_head_is_replaced_in_the_end(small):
+    network, data = small
+
+    def chain(net):
+        x = net.input
+        for number in range(3):
+            x = net.relu(net.conv(x, f"conv{number}", 6, 3), f"relu{number}")
+        x = net.relu(net.gemm(net.flatten(x, "flat"), "fc", 20), "relu3")
+        return net.gemm(x, "head", 4)
+
+    trained = prune_and_finetune(
+        network(chain), Examples(data), Recipe(epochs=1, batch=20), schedule=Schedule("layers"),
+        preset="thinet", budget=Budget(channels={"conv[01]": 0.5}), replace_head="gap", measure=False,
+    )  # fmt: skip
+    assert len(trained.rounds) == 2
+    operators = [[node.op_type for node in tuned.model.graph.node] for tuned in trained.rounds]
+    assert ["GlobalAveragePool" in found for found in operators] == [False, True]
+    assert trained.result.report.head == "gap"
+    shapes = {t.name: tuple(t.dims) for t in trained.result.model.graph.initializer}
+    assert shapes["conv1.weight"] == (3, 3, 3, 3)
+    assert trained.result.report.params[1] == sum(np.prod(s) for s in shapes.values())
 
 
 def test_steps_are_cuts_of_their_own(stepped):

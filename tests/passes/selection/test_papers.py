@@ -14,8 +14,10 @@ from __future__ import annotations
 import pytest
 from onnx_prune import models
 from onnx_prune.passes.channels.cost import cost_model
+from onnx_prune.passes.errors import UsageError
 from onnx_prune.passes.selection.allocate import allocate
 from onnx_prune.passes.selection.budget import Budget
+from onnx_prune.passes.selection.presets import PRESETS
 
 POINTS = 0.5  # how near, in percent of the whole
 
@@ -85,6 +87,39 @@ def test_li_vgg16(cost_of):
     assert macs == pytest.approx(34.2, abs=0.05)
     assert params == pytest.approx(64.0, abs=0.05)
     assert reduction(cost, {name: 0.5 for i, name in enumerate(layers, 1) if i >= 8})[0] < 34.2 - POINTS
+
+
+@pytest.mark.parametrize(
+    ("preset", "network", "published"),
+    [
+        ("resnet56-a", "ResNet-56", 10.4),
+        ("resnet56-b", "ResNet-56", 27.6),
+        ("resnet110-a", "ResNet-110", 15.9),
+        ("resnet110-b", "ResNet-110", 38.6),
+        ("resnet34-a", "ResNet-34", 15.5),
+        ("resnet34-b", "ResNet-34", 24.2),
+        ("resnet34-c", "ResNet-34", 7.5),
+        ("vgg16-a", "VGG-16", 34.2),
+    ],
+)
+def test_the_presets_of_li_are_the_published_networks(preset, network, published, cost_of):
+    build = NETWORKS[network][0] if network in NETWORKS else models.vgg16_cifar
+    cost = cost_of(network, build)
+    shares = PRESETS[f"li:{preset}"].shares(cost.groups)
+    assert reduction(cost, shares)[0] == pytest.approx(published, abs=POINTS)
+    for row in LI:
+        if f"{row[0]}-{row[1]}".lower().replace("resnet-", "resnet") == preset:
+            assert shares == first_convolutions(NETWORKS[network][1], *row[2:4])
+
+
+@pytest.mark.parametrize(
+    ("preset", "network"),
+    [("resnet56-a", "ResNet-110"), ("resnet34-a", "ResNet-56"), ("vgg16-a", "ResNet-56"), ("resnet56-b", "VGG-16")],
+)
+def test_a_preset_of_another_network_is_refused(preset, network, cost_of):
+    cost = cost_of(network, NETWORKS[network][0] if network in NETWORKS else models.vgg16_cifar)
+    with pytest.raises(UsageError, match="this preset is for"):
+        PRESETS[f"li:{preset}"].shares(cost.groups)
 
 
 @pytest.mark.parametrize(("kept", "published"), [(0.7, 36.8), (0.5, 55.8), (0.3, 71.5)])
