@@ -6,12 +6,12 @@ sample graphs in ONNX text on which the shared battery of tests runs. See docs/a
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
+
+from ...tables import Table, find_row, read_table
 
 if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
@@ -39,17 +39,31 @@ class Rule:
 
 
 @cache
-def rules() -> dict[tuple[str, str], Rule]:
+def rules() -> Table[Rule]:
     """Every rule of every module in this folder, by (domain, operator)."""
-    table: dict[tuple[str, str], Rule] = {}
-    for module in sorted(pkgutil.iter_modules(__path__), key=lambda m: m.name):
-        for rule in getattr(importlib.import_module(f"{__name__}.{module.name}"), "RULES", ()):
-            assert (rule.domain, rule.op) not in table, f"two rules for {rule.op}"
-            table[rule.domain, rule.op] = rule
-    return table
+    return read_table(__name__, __path__, "RULES")
 
 
 def find_rule(node: gs.Node) -> Rule | None:
     """The rule of a node's operator, if there is one."""
-    domain = "" if node.domain in (None, "", "ai.onnx") else node.domain
-    return rules().get((domain, node.op))
+    return find_row(rules(), node.domain, node.op)
+
+
+def between_convolutions(
+    nodes: str, weights: str = "", *, makes: int = 8, reads: int | None = None, size: str = "4, 4", opset: int = 17
+) -> str:
+    """A graph x (1, 3, 4, 4) -> Conv -> a -> nodes -> z -> Conv -> y (1, 2, size).
+
+    nodes: from a to z
+    weights: further initializers, each after a comma
+    makes, reads: channels of a and of z; by default the same
+    """
+    return f"""
+        <ir_version: 8, opset_import: ["": {opset}]>
+        g (float[1, 3, 4, 4] x) => (float[1, 2, {size}] y)
+        <float[{makes}, 3, 1, 1] w1, float[{makes}] b1, float[2, {reads or makes}, 1, 1] w2{weights}> {{
+          a = Conv (x, w1, b1)
+          {nodes}
+          y = Conv (z, w2)
+        }}
+        """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from . import Rule
+from . import Rule, between_convolutions
 
 if TYPE_CHECKING:
     from ..labels import Array, Axes
@@ -130,48 +130,45 @@ def _nary(s: Sweep) -> None:
     s.set(0, broadcast(s, [s.axes(i) for i in range(len(s.node.inputs))]))
 
 
-def _sample(expression: str, weights: str = "", to: str = "float") -> str:
-    """X -> Conv -> the operator -> Conv, in ONNX text."""
-    return f"""
-        <ir_version: 8, opset_import: ["": 18]>
-        g (float[1, 3, 4, 4] x) => ({to}[1, 2, 4, 4] y)
-        <float[6, 3, 1, 1] w1, float[6] b1, float[2, 6, 1, 1] w2{weights}> {{
-          a = Conv (x, w1, b1)
-          {expression}
-          y = Conv (z, w2)
-        }}
-        """
-
-
 _UNARY_SAMPLES = {
-    "Relu": {"between layers": _sample("z = Relu (a)")},
-    "Sigmoid": {"between layers": _sample("z = Sigmoid (a)")},
-    "Identity": {"between layers": _sample("z = Identity (a)")},
-    "Cast": {"to double and back": _sample("d = Cast <to = 11> (a)\n z = Cast <to = 1> (d)")},
-    "Cos": {"between layers": _sample("z = Cos (a)")},
+    "Relu": {"between layers": between_convolutions("z = Relu (a)", makes=6)},
+    "Sigmoid": {"between layers": between_convolutions("z = Sigmoid (a)", makes=6)},
+    "Identity": {"between layers": between_convolutions("z = Identity (a)", makes=6)},
+    "Cast": {"to double and back": between_convolutions("d = Cast <to = 11> (a)\n z = Cast <to = 1> (d)", makes=6)},
+    "Cos": {"between layers": between_convolutions("z = Cos (a)", makes=6)},
 }
 _NARY_SAMPLES = {
     "Add": {
-        "two activations": _sample("c = Conv (x, w3)\n z = Add (a, c)", ", float[6, 3, 1, 1] w3"),
-        "a vector second": _sample("z = Add (a, v)", ", float[6, 1, 1] v"),
-        "a vector first": _sample("z = Add (v, a)", ", float[1, 6, 1, 1] v"),
+        "two activations": between_convolutions("c = Conv (x, w3)\n z = Add (a, c)", ", float[6, 3, 1, 1] w3", makes=6),
+        "a vector second": between_convolutions("z = Add (a, v)", ", float[6, 1, 1] v", makes=6),
+        "a vector first": between_convolutions("z = Add (v, a)", ", float[1, 6, 1, 1] v", makes=6),
     },
     "Mul": {
-        "squeeze and excite": _sample(
-            "p = GlobalAveragePool (a)\n c = Conv (p, w3)\n q = Sigmoid (c)\n z = Mul (a, q)", ", float[6, 6, 1, 1] w3"
+        "squeeze and excite": between_convolutions(
+            "p = GlobalAveragePool (a)\n c = Conv (p, w3)\n q = Sigmoid (c)\n z = Mul (a, q)",
+            ", float[6, 6, 1, 1] w3",
+            makes=6,
         ),
-        "one map for all channels": _sample(
-            "c = Conv (x, w3)\n q = Sigmoid (c)\n z = Mul (a, q)", ", float[1, 3, 1, 1] w3"
+        "one map for all channels": between_convolutions(
+            "c = Conv (x, w3)\n q = Sigmoid (c)\n z = Mul (a, q)", ", float[1, 3, 1, 1] w3", makes=6
         ),
     },
     "Sum": {
-        "three operands": _sample("c = Conv (x, w3)\n z = Sum (a, c, v)", ", float[6, 3, 1, 1] w3, float[6, 1, 1] v")
+        "three operands": between_convolutions(
+            "c = Conv (x, w3)\n z = Sum (a, c, v)", ", float[6, 3, 1, 1] w3, float[6, 1, 1] v", makes=6
+        )
     },
-    "Where": {"a threshold a channel": _sample("m = Greater (a, v)\n z = Where (m, a, v)", ", float[6, 1, 1] v")},
-    "PRelu": {"a slope a channel": _sample("z = PRelu (a, v)", ", float[6, 1, 1] v")},
+    "Where": {
+        "a threshold a channel": between_convolutions(
+            "m = Greater (a, v)\n z = Where (m, a, v)", ", float[6, 1, 1] v", makes=6
+        )
+    },
+    "PRelu": {"a slope a channel": between_convolutions("z = PRelu (a, v)", ", float[6, 1, 1] v", makes=6)},
 }
 _FIRST_SAMPLES = {
-    "Clip": {"two bounds": _sample("z = Clip (a, lo, hi)", ", float lo = {-0.1}, float hi = {0.2}")},
+    "Clip": {
+        "two bounds": between_convolutions("z = Clip (a, lo, hi)", ", float lo = {-0.1}, float hi = {0.2}", makes=6)
+    },
 }
 
 RULES = (

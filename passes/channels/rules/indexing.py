@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...graph.values import slice_index
-from . import Rule
+from . import Rule, between_convolutions
 
 if TYPE_CHECKING:
     from ..cut import Cut
@@ -158,43 +158,32 @@ def _rewrite_pad(cut: Cut) -> None:
                 cut.set_input(3, np.arange(len(pads), dtype=np.int64))
 
 
-def sample(expression: str, weights: str = "", opset: int = 17, channels: int = 6, out: int = 2) -> str:
-    return f"""
-        <ir_version: 8, opset_import: ["": {opset}]>
-        g (float[1, 3, 4, 4] x) => (float[1, {out}, 4, 4] y)
-        <float[8, 3, 1, 1] w1, float[8] b1, float[{out}, {channels}, 1, 1] w2{weights}> {{
-          a = Conv (x, w1, b1)
-          {expression}
-          y = Conv (z, w2)
-        }}
-        """
-
-
 RULES = (
     Rule(
         "Slice",
         _slice,
         _rewrite_slice,
         samples={
-            "start to end": sample(
-                "z = Slice (a, s, e, k)", ", int64[1] s = {2}, int64[1] e = {1000}, int64[1] k = {1}", channels=6
+            "start to end": between_convolutions(
+                "z = Slice (a, s, e, k)", ", int64[1] s = {2}, int64[1] e = {1000}, int64[1] k = {1}", reads=6
             ),
-            "along space": sample(
+            "along space": between_convolutions(
                 "z = Slice (a, s, e, k, t)",
                 ", int64[1] s = {0}, int64[1] e = {8}, int64[1] k = {1}, int64[1] t = {2}",
-                channels=4,
+                reads=4,
             ),
-            "backwards": sample(
+            "backwards": between_convolutions(
                 "z = Slice (a, s, e, k, t)",
                 ", int64[1] s = {-1}, int64[1] e = {-9223372036854775807}, int64[1] k = {1}, int64[1] t = {-1}",
-                channels=8,
             ),
-            "bounds as attributes": sample("z = Slice <axes = [1], starts = [1], ends = [-1]> (a)", opset=9),
-            "channels and space at once": sample(
+            "bounds as attributes": between_convolutions(
+                "z = Slice <axes = [1], starts = [1], ends = [-1]> (a)", opset=9, reads=6
+            ),
+            "channels and space at once": between_convolutions(
                 "p = Slice (a, s, e, k, t)\n z = Pad (p, pads)",
                 ", int64[3] s = {1, 0, 0}, int64[3] e = {8, 4, 4}, int64[3] k = {1, 2, 3}, int64[3] t = {1, 2, 2}"
                 ", int64[8] pads = {0, 0, 0, 0, 0, 0, 2, 2}",
-                channels=7,
+                reads=7,
             ),
         },
     ),
@@ -203,11 +192,13 @@ RULES = (
         _gather,
         _rewrite_gather,
         samples={
-            "indices that repeat": sample("z = Gather <axis = 1> (a, i)", ", int64[6] i = {7, 0, 2, 2, -3, 5}"),
-            "one entry": sample(
+            "indices that repeat": between_convolutions(
+                "z = Gather <axis = 1> (a, i)", ", int64[6] i = {7, 0, 2, 2, -3, 5}", reads=6
+            ),
+            "one entry": between_convolutions(
                 "g1 = Gather <axis = 1> (a, i)\n u = Unsqueeze (g1, k)\n z = Concat <axis = 1> (u, a)",
                 ", int64 i = {3}, int64[1] k = {1}",
-                channels=9,
+                reads=9,
             ),
         },
     ),
@@ -216,25 +207,24 @@ RULES = (
         _pad,
         _rewrite_pad,
         samples={
-            "channels on both sides": sample(
+            "channels on both sides": between_convolutions(
                 "c = Conv (x, w3)\n p = Pad (c, pads)\n z = Add (a, p)",
                 ", float[4, 3, 1, 1] w3, int64[8] pads = {0, 2, 0, 0, 0, 2, 0, 0}",
-                channels=8,
             ),
-            "amounts as an attribute": sample(
+            "amounts as an attribute": between_convolutions(
                 "c = Conv (x, w3)\n p = Pad <pads = [0, 1, 0, 0, 0, 3, 0, 0], value = 0.5> (c)\n z = Add (a, p)",
                 ", float[4, 3, 1, 1] w3",
                 opset=9,
-                channels=8,
             ),
-            "reflected space": sample(
+            "reflected space": between_convolutions(
                 'p = Pad <mode = "reflect"> (a, pads)\n z = MaxPool <kernel_shape = [3, 3]> (p)',
                 ", int64[8] pads = {0, 0, 1, 1, 0, 0, 1, 1}",
-                channels=8,
             ),
-            "cropped channels": sample("z = Pad (a, pads)", ", int64[8] pads = {0, -1, 0, 0, 0, -2, 0, 0}", channels=5),
-            "some axes": sample(
-                "z = Pad (a, pads, , k)", ", int64[2] pads = {1, 2}, int64[1] k = {1}", opset=18, channels=11
+            "cropped channels": between_convolutions(
+                "z = Pad (a, pads)", ", int64[8] pads = {0, -1, 0, 0, 0, -2, 0, 0}", reads=5
+            ),
+            "some axes": between_convolutions(
+                "z = Pad (a, pads, , k)", ", int64[2] pads = {1, 2}, int64[1] k = {1}", opset=18, reads=11
             ),
         },
     ),

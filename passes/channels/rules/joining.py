@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import Rule
+from . import Rule, between_convolutions
 from .elementwise import same
-from .indexing import sample
 
 if TYPE_CHECKING:
     from ..cut import Cut
@@ -69,10 +68,10 @@ RULES = (
         concat,
         _rewrite_concat,
         samples={
-            "one operand twice": sample(
-                "c = Conv (x, w3)\n z = Concat <axis = 1> (c, a, c)", ", float[4, 3, 1, 1] w3", channels=16
+            "one operand twice": between_convolutions(
+                "c = Conv (x, w3)\n z = Concat <axis = 1> (c, a, c)", ", float[4, 3, 1, 1] w3", reads=16
             ),
-            "axis from the end": sample("r = Relu (a)\n z = Concat <axis = -3> (a, r)", channels=16),
+            "axis from the end": between_convolutions("r = Relu (a)\n z = Concat <axis = -3> (a, r)", reads=16),
         },
     ),
     Rule(
@@ -80,15 +79,15 @@ RULES = (
         _split,
         _rewrite_split,
         samples={
-            "sizes as an input": sample(
-                "u, v = Split <axis = 1> (a, sizes)\n z = Concat <axis = 1> (v, u)",
-                ", int64[2] sizes = {3, 5}",
-                channels=8,
+            "sizes as an input": between_convolutions(
+                "u, v = Split <axis = 1> (a, sizes)\n z = Concat <axis = 1> (v, u)", ", int64[2] sizes = {3, 5}"
             ),
-            "sizes as an attribute": sample("u, v = Split <axis = 1, split = [2, 6]> (a)\n z = Relu (v)", opset=11),
-            "equal halves": sample("u, v = Split <axis = 1> (a)\n z = Mul (u, v)", channels=4),
-            "a number of parts": sample(
-                "u, v, t = Split <axis = 1, num_outputs = 3> (a)\n z = Concat <axis = 1> (t, u)", opset=18, channels=5
+            "sizes as an attribute": between_convolutions(
+                "u, v = Split <axis = 1, split = [2, 6]> (a)\n z = Relu (v)", opset=11, reads=6
+            ),
+            "equal halves": between_convolutions("u, v = Split <axis = 1> (a)\n z = Mul (u, v)", reads=4),
+            "a number of parts": between_convolutions(
+                "u, v, t = Split <axis = 1, num_outputs = 3> (a)\n z = Concat <axis = 1> (t, u)", opset=18, reads=5
             ),
         },
     ),

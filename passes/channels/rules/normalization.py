@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import Rule
+from . import Rule, between_convolutions
 from .elementwise import broadcast
 
 if TYPE_CHECKING:
@@ -97,18 +97,6 @@ def _mixes_axes(s: Sweep) -> None:
     s.set(0, data)
 
 
-def _sample(expression: str, weights: str = "", opset: int = 17, channels: int = 6) -> str:
-    return f"""
-        <ir_version: 8, opset_import: ["": {opset}]>
-        g (float[1, 3, 4, 4] x) => (float[1, 2, 4, 4] y)
-        <float[{channels}, 3, 1, 1] w1, float[{channels}] b1, float[2, {channels}, 1, 1] w2{weights}> {{
-          a = Conv (x, w1, b1)
-          {expression}
-          y = Conv (z, w2)
-        }}
-        """
-
-
 _GROUP_NORM = """
 t = Reshape (a, shape)
 n = InstanceNormalization (t, one, zero)
@@ -134,9 +122,10 @@ RULES = (
         "BatchNormalization",
         _per_channel,
         samples={
-            "of an activation": _sample(
+            "of an activation": between_convolutions(
                 "z = BatchNormalization (a, scale, shift, mean, var)",
                 ", float[6] scale, float[6] shift, float[6] mean, float[6] var = {0.5, 0.6, 0.7, 0.8, 0.9, 1.0}",
+                makes=6,
             ),
             "a weight that is normalised": _STANDARDISED_WEIGHT,
         },
@@ -145,14 +134,13 @@ RULES = (
         "InstanceNormalization",
         _per_channel,
         samples={
-            "a channel at a time": _sample(
-                "z = InstanceNormalization (a, scale, shift)", ", float[6] scale, float[6] shift"
+            "a channel at a time": between_convolutions(
+                "z = InstanceNormalization (a, scale, shift)", ", float[6] scale, float[6] shift", makes=6
             ),
-            "a group at a time": _sample(
+            "a group at a time": between_convolutions(
                 _GROUP_NORM,
                 ", int64[3] shape = {0, 4, -1}, int64[4] back = {1, 8, 4, 4}, float[4] one, float[4] zero, "
                 "float[8, 1, 1] scale, float[8, 1, 1] shift",
-                channels=8,
             ),
         },
     ),
@@ -160,7 +148,7 @@ RULES = (
         "LayerNormalization",
         _over_last_axes,
         samples={
-            "over space": _sample("z = LayerNormalization (a, s, t)", ", float[4] s, float[4] t"),
+            "over space": between_convolutions("z = LayerNormalization (a, s, t)", ", float[4] s, float[4] t", makes=6),
         },
     ),
     Rule("SimplifiedLayerNormalization", _over_last_axes),
@@ -170,8 +158,8 @@ RULES = (
         _over_groups,
         _rewrite_groups,
         samples={
-            "four groups": _sample(
-                "z = GroupNormalization <num_groups = 4> (a, s, t)", ", float[8] s, float[8] t", 21, 8
+            "four groups": between_convolutions(
+                "z = GroupNormalization <num_groups = 4> (a, s, t)", ", float[8] s, float[8] t", opset=21
             ),
         },
     ),
@@ -180,8 +168,8 @@ RULES = (
         "Softmax",
         _mixes_axis,
         samples={
-            "last axis": _sample("z = Softmax <axis = -1> (a)"),
-            "flattened from an axis on": _sample("z = Softmax <axis = 2> (a)", opset=11),
+            "last axis": between_convolutions("z = Softmax <axis = -1> (a)", makes=6),
+            "flattened from an axis on": between_convolutions("z = Softmax <axis = 2> (a)", opset=11, makes=6),
         },
     ),
     Rule("LogSoftmax", _mixes_axis),
@@ -191,14 +179,14 @@ RULES = (
         "CumSum",
         _mixes_axis,
         samples={
-            "along space": _sample("z = CumSum (a, k)", ", int64 k = {2}"),
+            "along space": between_convolutions("z = CumSum (a, k)", ", int64 k = {2}", makes=6),
         },
     ),
     Rule(
         "MeanVarianceNormalization",
         _mixes_axes,
         samples={
-            "over space": _sample("z = MeanVarianceNormalization <axes = [2, 3]> (a)"),
+            "over space": between_convolutions("z = MeanVarianceNormalization <axes = [2, 3]> (a)", makes=6),
         },
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import Rule
+from . import Rule, between_convolutions
 
 if TYPE_CHECKING:
     from ..cut import Cut
@@ -61,52 +61,46 @@ def _rewrite_resize(cut: Cut) -> None:
         cut.set_sizes(3, {i: cut.output_axes()[a] for i, a in enumerate(axes)})
 
 
-def _sample(expression: str, weights: str = "", opset: int = 17, size: int = 4) -> str:
-    return f"""
-        <ir_version: 8, opset_import: ["": {opset}]>
-        g (float[1, 3, 4, 4] x) => (float[1, 2, {size}, {size}] y)
-        <float[6, 3, 1, 1] w1, float[6] b1, float[2, 6, 1, 1] w2{weights}> {{
-          a = Conv (x, w1, b1)
-          {expression}
-          y = Conv (z, w2)
-        }}
-        """
-
-
 RULES = (
     Rule(
         "MaxPool",
         _pool,
         samples={
-            "windows": _sample("z = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (a)", size=2),
+            "windows": between_convolutions(
+                "z = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (a)", size="2, 2", makes=6
+            ),
         },
     ),
     Rule(
         "AveragePool",
         _pool,
         samples={
-            "windows": _sample("z = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (a)", size=2),
+            "windows": between_convolutions(
+                "z = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (a)", size="2, 2", makes=6
+            ),
         },
     ),
     Rule(
         "LpPool",
         _pool,
         samples={
-            "windows": _sample("z = LpPool <kernel_shape = [2, 2], strides = [2, 2]> (a)", size=2),
+            "windows": between_convolutions(
+                "z = LpPool <kernel_shape = [2, 2], strides = [2, 2]> (a)", size="2, 2", makes=6
+            ),
         },
     ),
     Rule(
         "GlobalAveragePool",
         _pool,
         samples={
-            "all of space": _sample("z = GlobalAveragePool (a)", size=1),
+            "all of space": between_convolutions("z = GlobalAveragePool (a)", size="1, 1", makes=6),
         },
     ),
     Rule(
         "GlobalMaxPool",
         _pool,
         samples={
-            "all of space": _sample("z = GlobalMaxPool (a)", size=1),
+            "all of space": between_convolutions("z = GlobalMaxPool (a)", size="1, 1", makes=6),
         },
     ),
     Rule("GlobalLpPool", _pool),
@@ -114,7 +108,9 @@ RULES = (
         "GridSample",
         _grid_sample,
         samples={
-            "a constant grid": _sample("z = GridSample (a, grid)", ", float[1, 2, 2, 2] grid", size=2),
+            "a constant grid": between_convolutions(
+                "z = GridSample (a, grid)", ", float[1, 2, 2, 2] grid", size="2, 2", makes=6
+            ),
         },
     ),
     Rule("RoiAlign", _roi_align),
@@ -123,12 +119,17 @@ RULES = (
         _resize,
         _rewrite_resize,
         samples={
-            "scales": _sample(
-                'z = Resize <mode = "nearest"> (a, , scales)', ", float[4] scales = {1.0, 1.0, 2.0, 2.0}", size=8
+            "scales": between_convolutions(
+                'z = Resize <mode = "nearest"> (a, , scales)',
+                ", float[4] scales = {1.0, 1.0, 2.0, 2.0}",
+                size="8, 8",
+                makes=6,
             ),
-            "sizes": _sample('z = Resize <mode = "linear"> (a, , , sizes)', ", int64[4] sizes = {1, 6, 8, 8}", size=8),
-            "sizes of some axes": _sample(
-                "z = Resize <axes = [2, 1]> (a, , , sizes)", ", int64[2] sizes = {8, 6}", opset=18, size=4
+            "sizes": between_convolutions(
+                'z = Resize <mode = "linear"> (a, , , sizes)', ", int64[4] sizes = {1, 6, 8, 8}", size="8, 8", makes=6
+            ),
+            "sizes of some axes": between_convolutions(
+                "z = Resize <axes = [2, 1]> (a, , , sizes)", ", int64[2] sizes = {8, 6}", opset=18, makes=6
             )
             .replace("y) \n", "y)\n")
             .replace("[1, 2, 4, 4] y", "[1, 2, 8, 4] y"),
@@ -138,7 +139,9 @@ RULES = (
         "Upsample",
         _resize,
         samples={
-            "scales": _sample("z = Upsample (a, scales)", ", float[4] scales = {1.0, 1.0, 2.0, 2.0}", opset=9, size=8),
+            "scales": between_convolutions(
+                "z = Upsample (a, scales)", ", float[4] scales = {1.0, 1.0, 2.0, 2.0}", opset=9, size="8, 8", makes=6
+            ),
         },
     ),
 )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import Rule
+from . import Rule, between_convolutions
 
 if TYPE_CHECKING:
     from ..sweep import Sweep
@@ -75,18 +75,6 @@ def _top_k(s: Sweep) -> None:
         s.set(position, [s.fixed(s.out_shape()[axis]) if i == axis else a for i, a in enumerate(data)])
 
 
-def _sample(expression: str) -> str:
-    return f"""
-        <ir_version: 8, opset_import: ["": 13]>
-        g (float[1, 3, 4, 4] x) => (float[1, 2, 1, 1] y)
-        <float[6, 3, 1, 1] w1, float[6] b1, float[2, 6, 1, 1] w2, int64[2] k = {{2, 3}}> {{
-          a = Conv (x, w1, b1)
-          {expression}
-          y = Conv (z, w2)
-        }}
-        """
-
-
 _SUM_OF_CHANNELS = """
     <ir_version: 8, opset_import: ["": 13]>
     g (float[1, 3, 4, 4] x) => (float[1, 1, 4, 4] y)
@@ -99,13 +87,24 @@ _SUM_OF_CHANNELS = """
 
 RULES = (
     Rule(
-        "ReduceSum", _reduce, samples={"over space": _sample("z = ReduceSum (a, k)"), "over channels": _SUM_OF_CHANNELS}
+        "ReduceSum",
+        _reduce,
+        samples={
+            "over space": between_convolutions(
+                "z = ReduceSum (a, k)", ", int64[2] k = {2, 3}", size="1, 1", opset=13, makes=6
+            ),
+            "over channels": _SUM_OF_CHANNELS,
+        },
     ),
     *(
         Rule(
             op,
             _reduce,
-            samples={"over space": _sample(f"z = {op} <axes = [2, 3]> (a)")}
+            samples={
+                "over space": between_convolutions(
+                    f"z = {op} <axes = [2, 3]> (a)", ", int64[2] k = {2, 3}", size="1, 1", opset=13, makes=6
+                )
+            }
             if op in ("ReduceMean", "ReduceMax", "ReduceL2")
             else {},
         )

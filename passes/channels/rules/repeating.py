@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...graph.values import DYNAMIC
-from . import Rule
-from .reshaping import sample
+from . import Rule, between_convolutions
 
 if TYPE_CHECKING:
     from ..cut import Cut
@@ -63,13 +62,13 @@ RULES = (
         _expand,
         _rewrite_expand,
         samples={
-            "of pooled channels": sample(
+            "of pooled channels": between_convolutions(
                 "p = GlobalMaxPool (a)\n q = Expand (p, shape)\n z = Mul (q, a)", ", int64[4] shape = {1, 8, 4, 4}"
             ),
-            "of one number to the channels": sample(
+            "of one number to the channels": between_convolutions(
                 "e = Expand (one, shape)\n z = Add (e, a)", ", float[1] one = {0.5}, int64[4] shape = {1, 8, 1, 1}"
             ),
-            "along space": sample(
+            "along space": between_convolutions(
                 "p = GlobalMaxPool (a)\n z = Expand (p, shape)", ", int64[4] shape = {1, 1, 3, 3}", size="3, 3"
             ),
         },
@@ -78,8 +77,8 @@ RULES = (
         "Tile",
         _tile,
         samples={
-            "channels and space": sample(
-                "z = Tile (a, repeats)", ", int64[4] repeats = {1, 2, 1, 2}", size="4, 8", channels=16
+            "channels and space": between_convolutions(
+                "z = Tile (a, repeats)", ", int64[4] repeats = {1, 2, 1, 2}", size="4, 8", reads=16
             ),
         },
     ),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import Rule
+from . import Rule, between_convolutions
 
 if TYPE_CHECKING:
     from ..cut import Cut
@@ -175,19 +175,6 @@ def _space_to_depth(s: Sweep) -> None:
     s.set(0, (data[0], np.tile(data[1], block * block), *(s.fixed(n) for n in s.out_shape()[2:])))
 
 
-def sample(expression: str, weights: str = "", size: str = "4, 4", channels: int = 8, opset: int = 17) -> str:
-    """X -> Conv -> the operator -> Conv, in ONNX text."""
-    return f"""
-        <ir_version: 8, opset_import: ["": {opset}]>
-        g (float[1, 3, 4, 4] x) => (float[1, 2, {size}] y)
-        <float[8, 3, 1, 1] w1, float[8] b1, float[2, {channels}, 1, 1] w2{weights}> {{
-          a = Conv (x, w1, b1)
-          {expression}
-          y = Conv (z, w2)
-        }}
-        """
-
-
 def _flat_sample(expression: str, weights: str = "") -> str:
     return f"""
         <ir_version: 8, opset_import: ["": 17]>
@@ -242,8 +229,10 @@ RULES = (
                 "c = Conv (r, w4)\n z = Reshape (c, shape)",
                 ", int64[2] shape = {2, 32}, float[32, 24] w3, int64[4] back = {-1, 6, 2, 2}, float[8, 6, 1, 1] w4",
             ),
-            "a channel shuffle": sample(_SHUFFLE, ", int64[5] five = {1, 2, 4, 4, 4}, int64[4] four = {1, 8, 4, 4}"),
-            "a channel shuffle by 0 and -1": sample(
+            "a channel shuffle": between_convolutions(
+                _SHUFFLE, ", int64[5] five = {1, 2, 4, 4, 4}, int64[4] four = {1, 8, 4, 4}"
+            ),
+            "a channel shuffle by 0 and -1": between_convolutions(
                 _SHUFFLE, ", int64[5] five = {0, 4, -1, 4, 4}, int64[4] four = {1, -1, 4, 4}"
             ),
         },
@@ -260,7 +249,7 @@ RULES = (
         "Transpose",
         _transpose,
         samples={
-            "channels last and back": sample(
+            "channels last and back": between_convolutions(
                 "t = Transpose <perm = [0, 2, 3, 1]> (a)\n r = Add (t, v)\n z = Transpose <perm = [0, 3, 1, 2]> (r)",
                 ", float[8] v",
             ),
@@ -271,7 +260,7 @@ RULES = (
         _ones,
         samples={
             "a fused projection of heads": _PACKED,
-            "of pooled channels": sample(
+            "of pooled channels": between_convolutions(
                 "p = GlobalMaxPool (a)\n q = Squeeze (p, k)\n z = Unsqueeze (q, k)",
                 ", int64[2] k = {2, 3}",
                 size="1, 1",
@@ -283,15 +272,17 @@ RULES = (
         "DepthToSpace",
         _depth_to_space,
         samples={
-            "depth, column, row": sample("z = DepthToSpace <blocksize = 2> (a)", size="8, 8", channels=2),
-            "column, row, depth": sample('z = DepthToSpace <blocksize = 2, mode = "CRD"> (a)', size="8, 8", channels=2),
+            "depth, column, row": between_convolutions("z = DepthToSpace <blocksize = 2> (a)", size="8, 8", reads=2),
+            "column, row, depth": between_convolutions(
+                'z = DepthToSpace <blocksize = 2, mode = "CRD"> (a)', size="8, 8", reads=2
+            ),
         },
     ),
     Rule(
         "SpaceToDepth",
         _space_to_depth,
         samples={
-            "blocks of two": sample("z = SpaceToDepth <blocksize = 2> (a)", size="2, 2", channels=32),
+            "blocks of two": between_convolutions("z = SpaceToDepth <blocksize = 2> (a)", size="2, 2", reads=32),
         },
     ),
 )

@@ -6,8 +6,6 @@ the tensors that the node reads to the tensor (or the tuple of tensors) that it 
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,6 +16,7 @@ import torch.nn.functional as F
 from onnx import helper
 
 from ....passes.errors import UsageError
+from ....passes.tables import Table, find_row, read_table
 
 
 @dataclass(frozen=True)
@@ -107,19 +106,14 @@ class Context:
 
 
 @cache
-def operators() -> dict[tuple[str, str], Operator]:
+def operators() -> Table[Operator]:
     """Every operator of every module in this folder, by (domain, operator)."""
-    table: dict[tuple[str, str], Operator] = {}
-    for module in sorted(pkgutil.iter_modules(__path__), key=lambda m: m.name):
-        for row in getattr(importlib.import_module(f"{__name__}.{module.name}"), "OPERATORS", ()):
-            assert (row.domain, row.op) not in table, f"two entries for {row.op}"
-            table[row.domain, row.op] = row
-    return table
+    return read_table(__name__, __path__, "OPERATORS")
 
 
 def find_operator(node: onnx.NodeProto) -> Operator | None:
     """The entry of a node's operator, if there is one."""
-    return operators().get(("" if node.domain in ("", "ai.onnx") else node.domain, node.op_type))
+    return find_row(operators(), node.domain, node.op_type)
 
 
 def refuse(site: Site, why: str) -> UsageError:
