@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from .arguments import checked
 
 if TYPE_CHECKING:
     from ..runtime.torch.training.finetune import FineTuned
+    from ..runtime.torch.training.loop import Epoch
     from ..runtime.torch.training.recipe import Recipe
 
 
@@ -31,13 +33,26 @@ def finetune(  # noqa: PLR0913 - each argument is a flag of the command line
     resume: bool = False,
     device: Device = "auto",
     progress: Stage = silent,
+    watch: Callable[[Epoch], None] = silent,
 ) -> FineTuned:
     """Train the weights of `model` further; the same graph comes back, as `.model`, with other values.
 
-    train: data as for `prune`, labels help; teacher: the model before pruning, whose outputs are learned; evaluation:
-    decides which epoch stays; recipe: a `Recipe`, epochs and rate and the like; folder: where the state of the run is
-    kept, to be continued with resume. Raises UsageError for what makes no sense (torch missing, no teacher and no
-    labels), AccuracyError where the training diverges.
+    Args:
+        model: as for `prune`.
+        train: data as for `prune`; labels help.
+        teacher: the model before pruning, whose outputs are learned.
+        evaluation: data to measure on after each epoch; they decide which epoch stays.
+        recipe: a `Recipe`: epochs, rate and the like.
+        preprocessing: of images.
+        folder: where the state of the run is kept.
+        resume: continue the run whose state is there.
+        device: "auto", "cpu" or "cuda".
+        progress: is told each stage, in words.
+        watch: is told each epoch.
+
+    Raises:
+        UsageError: what is asked for makes no sense: torch is missing, or there are neither a teacher nor labels.
+        AccuracyError: the training diverges.
     """
     from ..runtime.torch.training.finetune import Examples, Keeping, Watch
     from ..runtime.torch.training.finetune import finetune as train_weights
@@ -48,5 +63,5 @@ def finetune(  # noqa: PLR0913 - each argument is a flag of the command line
         recipe,
         keeping=Keeping(None if folder is None else Path(folder), resume),
         device=device,
-        watch=Watch(stage=progress),
+        watch=Watch(progress, watch),
     )

@@ -31,6 +31,10 @@ class Try:
 class Report:
     """What a run brought; pairs are (before, after).
 
+    model: its name
+    groups: each group of channels
+    macs: multiply-accumulates at batch 1
+    params: parameters
     size: bytes of the file
     latency: milliseconds, None where it was not measured
     proof: largest relative difference of the outputs to those of the original with silenced channels
@@ -42,14 +46,15 @@ class Report:
     inner: the largest relative difference of a channel in them
     latency_ratio: after / before, by processor time where the machine was busy
     measured_on: threads and processor, and whether it was busy
-    same_class, distance: of the written model and the original, see `measure.closeness`; None where
-        there are no data
-    closeness: the same in words
-    inputs: the sizes of the inputs that MACs and milliseconds are told for; free: those of them of which the model
-        leaves more than the batch open
-    metric: what score is, such as "top1"; score: before and after, None where nothing was evaluated; tries: models on
-        the way to the smallest that keeps its score
+    same_class: share of the samples whose highest output is that of the original; None for models that do not classify
+    distance: of the outputs from the original's, see `measure.closeness`; None where there are no data
+    samples: how many the two were measured on
     refit: "kept", or why it was not; None where none was asked for
+    inputs: the sizes of the inputs that MACs and milliseconds are told for
+    free: those of them of which the model leaves more than the batch open
+    metric: what score is, such as "top1"
+    score: before and after, None where nothing was evaluated
+    tries: models on the way to the smallest that keeps its score
     """
 
     model: str
@@ -68,13 +73,17 @@ class Report:
     measured_on: str | None = None
     same_class: float | None = None
     distance: float | None = None
-    closeness: str | None = None
+    samples: int | None = None
     refit: str | None = None
     inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     free: tuple[str, ...] = ()
     metric: str | None = None
     score: tuple[float, float] | None = None
     tries: tuple[Try, ...] = ()
+
+    def __repr__(self) -> str:
+        pairs = f"macs={self.macs}, params={self.params}, size={self.size}, latency={self.latency}"
+        return f"Report({self.model!r}, {pairs}, proof={self.proof:.1e})"
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -48,6 +48,9 @@ class Result:
     external: bool = False
     original: onnx.ModelProto | None = None
 
+    def __repr__(self) -> str:
+        return f"Result({self.report!r})"
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the model so that the file appears whole or not at all."""
         return save_model(self.model, path, external=self.external, original=self.original)
@@ -176,7 +179,7 @@ def _report(run: Run, plan: Plan, written: _Written, proof: Proof | None) -> Res
         head=run.settings.replace_head,
         same_class=None if written.closeness is None else written.closeness.same_class,
         distance=None if written.closeness is None else written.closeness.distance,
-        closeness=None if written.closeness is None else written.closeness.words(),
+        samples=None if written.closeness is None else written.closeness.samples,
         refit=written.refit,
         inputs=analysis.sizes,
         free=analysis.free,

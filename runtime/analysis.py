@@ -35,6 +35,9 @@ class Analysis:
     cost: CostModel
     feeds: Mapping[str, np.ndarray]
 
+    def __repr__(self) -> str:
+        return f"Analysis({self.name!r}, {self.cost!r})"
+
     @property
     def sizes(self) -> dict[str, tuple[int, ...]]:
         """The sizes of the inputs that it was read for."""

@@ -15,6 +15,7 @@ import onnx_prune
 import pytest
 from onnx_prune import Analysis, Budget, Plan, Report, Result, Settings, models
 from onnx_prune.runtime.torch.training.finetune import FineTuned
+from onnx_prune.runtime.torch.training.loop import Epoch
 from onnx_prune.runtime.torch.training.recipe import Recipe
 
 OF_DATA = ["calibration", "samples", "preprocessing"]
@@ -31,7 +32,8 @@ FUNCTIONS = {
     "apply": ["model", "plan", "replace_head", "inexact", "seed", "device", "measure", "threads", "progress"],
     "evaluate": ["model", "data", "reference", "samples", "preprocessing", "seed", "device"],
     "finetune": [
-        "model", "train", "teacher", "evaluation", "recipe", "preprocessing", "folder", "resume", "device", "progress",
+        "model", "train", "teacher", "evaluation", "recipe", "preprocessing", "folder", "resume", "device",
+        "progress", "watch",
     ],
 }  # fmt: skip
 FIELDS = {
@@ -88,7 +90,7 @@ FIELDS = {
         "measured_on",
         "same_class",
         "distance",
-        "closeness",
+        "samples",
         "refit",
         "inputs",
         "free",
@@ -142,9 +144,19 @@ def test_everything_has_a_docstring_and_types():
         found = getattr(onnx_prune, name)
         assert inspect.getdoc(found), name
         if name in FUNCTIONS:
-            assert set(typing.get_type_hints(found, localns={"Recipe": Recipe, "FineTuned": FineTuned})) >= set(
-                inspect.signature(found).parameters
-            ), name
+            assert set(
+                typing.get_type_hints(found, localns={"Recipe": Recipe, "FineTuned": FineTuned, "Epoch": Epoch})
+            ) >= set(inspect.signature(found).parameters), name
+
+
+def test_values_are_shown_in_a_line():
+    model = models.digits_model()
+    result, analysis = onnx_prune.prune(model, calibration="none", measure=False), onnx_prune.inspect(model)
+    whole = (result, result.plan, result.report, analysis, analysis.graph, analysis.groups, analysis.groups.labelled)
+    for value in whole:
+        assert len(repr(value)) < 200, type(value)
+    assert "digits.onnx" in repr(result)
+    assert "6 groups" in repr(analysis)
 
 
 def test_methods_of_the_values():

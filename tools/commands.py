@@ -19,6 +19,7 @@ from .options import (
     OUTPUT,
     SEED,
     SIZES,
+    THREADS,
     free_sizes,
     preprocessing,
 )
@@ -56,17 +57,16 @@ def evaluate(model: Path, data: str, reference: Path | None, as_json: bool, **op
 @SEED
 @DEVICE
 @NO_LATENCY
+@THREADS
 @JSON
-def apply(
-    model: Path, plan: Path, output: Path | None, seed: int, device: str, no_latency: bool, as_json: bool
-) -> None:
+def apply(model: Path, plan: Path, output: Path | None, no_latency: bool, as_json: bool, **chosen: Any) -> None:  # noqa: ANN401
     """Redo a plan.json on MODEL, or on another checkpoint of the same graph."""
     from ..pipeline.prune import apply as run
 
     target = target_of(model, output)
     check_outputs([model, plan], target)
     with progress_shown() as progress:
-        result = run(model, plan, progress=progress, seed=seed, device=device, measure=not no_latency)  # type: ignore[arg-type]
+        result = run(model, plan, progress=progress, measure=not no_latency, **chosen)
     finish(result, target, None, as_json, warning=_NOT_REFITTED)
 
 

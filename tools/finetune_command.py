@@ -59,27 +59,29 @@ def finetune(model: Path, teacher: Path | None, output: Path | None, as_json: bo
     is in OUTPUT.finetune until it is done. Several GPUs or processes: torchrun -m onnx_prune.tools.cli finetune ...
     """
     from ..passes.graph.model import load
-    from ..runtime.torch.training.finetune import Examples
-    from ..runtime.torch.training.finetune import finetune as run
+    from ..pipeline.finetune import finetune as run
 
     target = output or model.with_name(f"{model.stem}.tuned.onnx")
     check_outputs([model, teacher, given["train"], given["evaluation"]], target)
     student = load(model)
-    lessons = Examples(
-        given["train"], given["evaluation"], preprocessing(given), None if teacher is None else load(teacher).source
-    )
+    images = preprocessing(given)
     with watched(target) as watch:
         tuned = run(
-            student.source,
-            lessons,
-            make_recipe(given),
-            keeping=keeping(target, resume=given["resume"]),
+            student,
+            given["train"],
+            teacher=teacher,
+            evaluation=given["evaluation"],
+            recipe=make_recipe(given),
+            preprocessing=images,
+            folder=_state_of(target),
+            resume=given["resume"],
             device=given["device"],
-            watch=watch,
+            progress=watch.stage,
+            watch=watch.epoch,
         )
     if not tuned.first:
         return
-    accuracy = _top1(student.source, tuned, given["evaluation"], lessons.preprocessing, given["device"])
+    accuracy = _top1(student.source, tuned, given["evaluation"], images, given["device"])
     save(tuned, target, external=student.external)
     shown = {**tuned.as_dict(), "accuracy": accuracy, "output": str(target)}
     print_json(shown) if as_json else _print(tuned, accuracy, target)

@@ -77,8 +77,10 @@ def _remarks(result: Result) -> Iterator[Text]:
         yield Text(f"{report.compared[0]} of {report.compared[1]} cut tensors compared, worst {report.inner:.0e}")
     if report.macs[0] == report.macs[1] and not any(row.after < row.before for row in report.groups):
         yield Text("nothing was cut: the model is already below the budget", style="yellow")
-    if report.closeness is not None:
-        yield Text(report.closeness)
+    if report.same_class is not None:
+        yield Text(f"same top class as the original on {report.same_class:.1%} of {report.samples} samples")
+    elif report.distance is not None:
+        yield Text(f"relative distance from the original's outputs {report.distance:.2g} on {report.samples} samples")
     sizes = sizes_in_words(report.inputs, report.free)
     if sizes is not None:
         yield Text(sizes, style="dim")

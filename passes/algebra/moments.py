@@ -18,6 +18,7 @@ import numpy as np
 
 from ..errors import ReadError
 from ..graph.files import publish
+from .gram import covariance
 
 Array = np.ndarray
 _FORMAT, _VERSION = "onnx-prune moments", 1
@@ -28,9 +29,12 @@ _AGAIN = "calibrate again with this model"
 class Moments:
     """First and second moments of a consumer's patches u, over images and sampled positions; m = channels * kernel.
 
-    rows: how many patches; mean: mu = E[u], (m,) float64; second: A = E[u u^T], (m, m) float64, symmetric, or None
-    where it would be too large: then samples holds patches themselves, (at most rows, m) float32. u is channel-major:
-    entry c * kernel + t is channel c at kernel position t.
+    u is channel-major: entry c * kernel + t is channel c at kernel position t.
+
+    rows: how many patches
+    mean: mu = E[u], (m,) float64
+    second: A = E[u u^T], (m, m) float64, symmetric; None where it would be too large
+    samples: patches themselves where `second` is None, (at most rows, m) float32
     """
 
     rows: int
@@ -42,9 +46,26 @@ class Moments:
 
     @property
     def covariance(self) -> Array:
-        """Sigma = A - mu mu^T, (m, m) float64. Where only samples are kept there is none."""
-        assert self.second is not None, "these moments are samples"
-        return self.second - np.multiply.outer(self.mean, self.mean)
+        """Sigma = A - mu mu^T, (m, m) float64; that of the samples where only they are kept."""
+        if self.second is not None:
+            return covariance(self.second, self.mean)
+        U = self._rows()
+        U -= U.mean(0)
+        return U.T @ U / len(U)
+
+    def uncentred(self) -> tuple[Array, Array]:
+        """(A, mu), (m, m) and (m,) float64; both of the samples where only they are kept."""
+        if self.second is not None:
+            return self.second, self.mean
+        U = self._rows()
+        return U.T @ U / len(U), U.mean(0)
+
+    def _rows(self) -> Array:
+        assert self.samples is not None, "moments without a second moment keep samples"
+        return self.samples.astype(np.float64)
+
+    def __repr__(self) -> str:
+        return f"Moments(rows={self.rows}, channels={self.channels}, kernel={self.kernel})"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +88,9 @@ class MomentsSet:
     graph_sha256: str
     consumers: Mapping[str, tuple[Moments, ...]]
     activations: Mapping[str, ActivationStatistics] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"MomentsSet({len(self.consumers)} consumers, {len(self.activations)} tensors with statistics)"
 
     def __contains__(self, consumer: str) -> bool:
         return consumer in self.consumers

@@ -118,6 +118,9 @@ class CostModel:
     _fixed: Mapping[str, int]
     _lefts: dict[frozenset[int], _Left] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"CostModel({self.groups!r}, {self.macs(self.units):,} MACs, {self.params(self.units):,} parameters)"
+
     def macs(self, kept: Array) -> int:
         """Multiply-accumulates of one run."""
         return self._macs(self._lengths(kept), self._left(kept).terms)

@@ -74,6 +74,9 @@ class ChannelGroups:
     component: Array
     groups: tuple[ChannelGroup, ...]
 
+    def __repr__(self) -> str:
+        return f"ChannelGroups({len(self.groups)} groups, {len(self.free)} free)"
+
     @property
     def free(self) -> tuple[ChannelGroup, ...]:
         return tuple(g for g in self.groups if g.pinned is None)

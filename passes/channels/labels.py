@@ -179,3 +179,6 @@ class LabelledGraph:
     kinds: dict[str, Array] = field(default_factory=dict)
     depends: dict[str, Axes] = field(default_factory=dict)
     misfits: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"LabelledGraph({self.graph!r}, {self.count} labels)"

@@ -37,6 +37,9 @@ class Graph:
     source: onnx.ModelProto
     external: bool = False
 
+    def __repr__(self) -> str:
+        return f"Graph({self.source.graph.name!r}, {len(self.gs.nodes)} nodes)"
+
     @property
     def opset(self) -> int:
         return self.gs.opset

@@ -1,8 +1,7 @@
 """One-shot refit: what stays of every consumer of a cut tensor makes up for what went, from the moments alone.
 
-Inputs and targets are those of the original network; errors of earlier layers are not seen. KINDS: each kind of refit
-and what it needs. `runtime.reconstruct` is
-the sequential form, which needs the data again.
+Inputs and targets are those of the original network; errors of earlier layers are not seen. `runtime.reconstruct` is
+the sequential form, which needs the data again. KINDS: every kind of refit, and what it needs.
 """
 
 from __future__ import annotations
@@ -55,12 +54,9 @@ def _refit(consumer: AffineConsumer, kept: Array, moments: Moments, kind: str) -
     W, b = consumer.W, consumer.b
     if kind == "bias":
         return refit_bias(W, b, moments.mean, kept)
-    A, mu = moments.second, moments.mean
-    if A is None:
-        if moments.samples is None or kind in {"channel", "scalar"}:
-            return None
-        U = moments.samples.astype(np.float64)
-        A, mu = U.T @ U / len(U), U.mean(0)
+    if moments.second is None and (moments.samples is None or kind in {"channel", "scalar"}):
+        return None
+    A, mu = moments.uncentred()
     if kind == "scalar":
         return refit_channel(W, b, A, np.zeros_like(mu), kept, _NO_RIDGE)
     return (refit_channel if kind == "channel" else refit_full)(W, b, A, mu, kept)

@@ -58,6 +58,10 @@ class Plan:
     groups: tuple[PlannedGroup, ...]
     slices: Slices | None
 
+    def __repr__(self) -> str:
+        gone = sum(map(len, self.removed.values()))
+        return f"Plan({self.model!r}, {gone} units of {len(self.removed)} groups removed, macs={self.macs})"
+
     @property
     def removed(self) -> dict[str, tuple[int, ...]]:
         """Group -> its removed units, of the groups that are cut."""

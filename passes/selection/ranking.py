@@ -32,6 +32,9 @@ class Ranking:
     harm: Array
     comparable: bool = False
 
+    def __repr__(self) -> str:
+        return f"Ranking({len(self.order)} units, harm up to {self.harm.max(initial=0):.3g})"
+
     @staticmethod
     def by_score(scores: Array) -> Ranking:
         """Smallest score first; of equals the one with the smaller number. The harm of several is their sum."""
@@ -58,6 +61,9 @@ class Evidence:
     _consumers: list[tuple[AffineConsumer, ...]] = field(default_factory=list, repr=False)
     _activations: dict[str, tuple[Activation, ...]] = field(default_factory=dict, repr=False)
     _scores: dict[Callable[[Evidence], Array], Array] = field(default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        return f"Evidence({self.groups!r}, moments={self.moments!r}, gradients={list(self.gradients or ())})"
 
     def weight(self, key: Key) -> Array:
         """The values of the constant as they are stored; nothing is dequantised."""

@@ -29,12 +29,6 @@ class Closeness:
     same_class: float | None
     samples: int
 
-    def words(self) -> str:
-        """One line for people."""
-        if self.same_class is not None:
-            return f"same top class as the original on {self.same_class:.1%} of {self.samples} samples"
-        return f"relative distance from the original's outputs {self.distance:.2g} on {self.samples} samples"
-
 
 def closeness(
     original: Runnable, models: Sequence[Runnable], data: Iterable[Batch], *, device: Device = "auto"

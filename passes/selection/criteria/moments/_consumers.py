@@ -73,18 +73,8 @@ def _arrange(consumer: AffineConsumer, places: Array, moments: Moments, centred:
     order = np.concatenate([places.ravel(), rest])
     fill = -len(rest) % m
     W = np.concatenate([consumer.W[:, order], np.zeros((n, fill, k))], axis=1).reshape(n, -1, m * k)
-    S = _second(moments, centred)[np.ix_(columns(order, k), columns(order, k))]
+    S = (moments.covariance if centred else moments.uncentred()[0])[np.ix_(columns(order, k), columns(order, k))]
     return W, _padded(S, fill * k)
-
-
-def _second(moments: Moments, centred: bool) -> Array:
-    if moments.second is not None:
-        return moments.covariance if centred else moments.second
-    assert moments.samples is not None
-    U = moments.samples.astype(np.float64)
-    if centred:
-        U -= U.mean(0)
-    return U.T @ U / len(U)
 
 
 def _padded(S: Array, more: int) -> Array:
