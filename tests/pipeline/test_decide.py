@@ -6,7 +6,8 @@ import numpy as np
 import onnx_prune
 import pytest
 from onnx_prune import Budget, UsageError, models
-from onnx_prune.passes.selection.presets import inner_convolutions, most_sensitive, rectified, stage_starts
+from onnx_prune.passes.selection.layers import inner_convolutions, rectified, stage_starts
+from onnx_prune.passes.selection.presets import most_sensitive
 
 CALIBRATION = models.digits_data()[1]
 
