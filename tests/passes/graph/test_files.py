@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from onnx import helper, numpy_helper
-from onnx_prune.passes.errors import ReadError, UsageError
-from onnx_prune.passes.graph.files import publish, save_model, write_text
+from onnx import TensorProto, helper, numpy_helper
+from onnx_prune import Budget, prune
+from onnx_prune.models import digits_model, lenet5
+from onnx_prune.passes.errors import ProofError, ReadError, UsageError
+from onnx_prune.passes.graph.files import save_model, write_text
 from onnx_prune.passes.graph.reading import read_model
+
+from .small_models import chain, saved_apart, weights_of
+
+HALF = Budget(macs=0.5)
 
 
 def scaled(factor):
@@ -109,27 +114,6 @@ def test_a_run_that_is_killed_between_the_two_files_leaves_the_old_pair(tmp_path
     assert factor_of(path) == 1
 
 
-def test_what_a_killed_run_left_goes_with_the_next(tmp_path):
-    script = (
-        "import os, sys; from pathlib import Path; from onnx_prune.passes.graph.files import publish\n"
-        "publish(Path(sys.argv[1]), lambda file: (file.write_text('half'), os.kill(os.getpid(), 9)))"
-    )
-    subprocess.run([sys.executable, "-c", script, str(tmp_path / "out.json")], check=False)
-    assert [p.name.startswith(".onnx-prune-") for p in tmp_path.iterdir()] == [True]
-    (tmp_path / ".onnx-prune-of-another-machine").mkdir()
-    write_text(tmp_path / "out.json", "new")
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".onnx-prune-of-another-machine", "out.json"]
-
-
-def test_the_folder_of_a_running_process_is_left_alone(tmp_path):
-    def write(file):
-        write_text(tmp_path / "other.json", "another run at the same time")
-        file.write_text("whole")
-
-    publish(tmp_path / "out.json", write)
-    assert (tmp_path / "out.json").read_text() == "whole"
-
-
 def test_external_weights_behind_a_link_out_of_the_folder_are_refused(tmp_path):
     for folder in ("model", "elsewhere"):
         (tmp_path / folder).mkdir()
@@ -149,3 +133,50 @@ def test_a_cache_whose_files_are_links_into_one_folder_is_read(tmp_path):
         file.rename(tmp_path / "blobs" / file.name)
         file.symlink_to(tmp_path / "blobs" / file.name)
     assert numpy_helper.to_array(read_model(path)[0].graph.initializer[0])[0] == 1
+
+
+def test_external_weights_stay_external_and_the_source_is_not_touched(tmp_path):
+    source = saved_apart(lenet5(), tmp_path)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    result = prune(source, budget=HALF, measure=False)
+    for name in ("once", "twice"):
+        result.save(tmp_path / f"{name}.onnx")
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    (data,) = tmp_path.glob("once.onnx.*.data")
+    assert data.stat().st_size > 100 * (tmp_path / "once.onnx").stat().st_size
+    once, twice = (onnx.load(tmp_path / f"{name}.onnx") for name in ("once", "twice"))
+    assert once.graph == twice.graph
+    assert all(t.data_location == TensorProto.DEFAULT for t in result.model.graph.initializer)  # still whole in memory
+    assert weights_of(once) == weights_of(result.model)
+
+
+def test_a_failing_checker_leaves_no_file(tmp_path):
+    model = chain()
+    model.graph.node[1].op_type = "NoSuchOperator"
+    with pytest.raises(ProofError, match=r"does not pass onnx\.checker(.|\n)*NoSuchOperator"):
+        save_model(model, tmp_path / "cut.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failing_checker_leaves_the_file_that_was_there(tmp_path):
+    there = tmp_path / "cut.onnx"
+    there.write_text("an older result")
+    model = chain()
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 5
+    with pytest.raises(ProofError):
+        save_model(model, there)
+    assert there.read_text() == "an older result"
+    assert list(tmp_path.iterdir()) == [there]
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UsageError, match="output folder does not exist"):
+        save_model(chain(), tmp_path / "nowhere" / "cut.onnx")
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path):
+    digests = set()
+    for name in ("first", "second"):
+        path = prune(digits_model(), budget=HALF, measure=False).save(tmp_path / f"{name}.onnx")
+        digests.add(hashlib.sha256(path.read_bytes()).hexdigest())
+    assert len(digests) == 1
