@@ -5,6 +5,12 @@ from __future__ import annotations
 from typing import ClassVar
 
 
+def a_kind(value: object) -> str:
+    """The type of a value in words: "an int", "a list"."""
+    name = "None" if value is None else type(value).__name__
+    return name if value is None else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+
+
 class OnnxPruneError(Exception):
     """Base of every error that the user can act on; `str()` is its three parts, a line each.
 

@@ -10,10 +10,11 @@ from typing import NamedTuple, ParamSpec, TypeVar
 
 import onnx
 
-from ..passes.errors import UsageError
+from ..passes.errors import UsageError, a_kind
 from ..passes.graph.model import Graph
 from ..passes.selection.budget import Budget
 from ..passes.selection.plan import Plan
+from ..runtime.data.given import is_data
 from ..runtime.data.preprocess import Preprocessing
 
 Arguments = ParamSpec("Arguments")
@@ -43,8 +44,8 @@ _MODEL = _Kind(
 )
 _DATA = _Kind(
     "data",
-    lambda value: callable(value) or isinstance(value, str | os.PathLike | Mapping),
-    "a path, arrays by the name of the input, or a function that yields samples",
+    is_data,
+    "a path, module:function, arrays or tensors, batches, a generator, a DataLoader or a CalibrationDataReader",
 )
 _WORD = _Kind("a text", _of(str), "a str")
 _PATH = _Kind("a path", _of(str, os.PathLike), "a str or a Path")
@@ -112,5 +113,4 @@ def _shown(value: object) -> str:
     """A short value as it is written, of others the type."""
     if value is None or isinstance(value, str | int | float):
         return repr(value) if len(repr(value)) < 40 else f"a long {type(value).__name__}"
-    kind = type(value).__name__
-    return f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"
+    return a_kind(value)

@@ -23,6 +23,7 @@ from ..passes.selection.layers import blocks_of_groups
 from ..passes.selection.plan import Plan, PlannedGroup
 from ..passes.selection.presets import Preset, make_preset
 from ..runtime.analysis import analyse
+from ..runtime.data.given import repeatable
 from .prune import apply, prune
 from .write import Result, added_elements
 
@@ -93,6 +94,7 @@ def prune_and_finetune(
 
     start = time.perf_counter()
     source, schedule, recipe = load(model), schedule or Schedule(), recipe or Recipe()
+    examples = replace(examples, train=repeatable(examples.train), evaluation=repeatable(examples.evaluation))
     settings = {"calibration": examples.train, "preprocessing": examples.preprocessing, **settings}
     if schedule.kind not in {"once", "layers"} and settings.get("replace_head"):
         raise UsageError(

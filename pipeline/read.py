@@ -21,7 +21,7 @@ from ..runtime.progress import Stage
 from ..runtime.soundness import check_opens, check_weights
 from .decide import untouched
 from .run import Run
-from .settings import NONE, SYNTHETIC, SYNTHETIC_IF_IMAGES, Settings, make_strategy
+from .settings import SYNTHETIC, SYNTHETIC_IF_IMAGES, Settings, make_strategy
 
 _SYNTHETIC_MACS = 64 << 30  # of one pass over the images: 512 for ResNet-56; by default for networks up to 1 G MACs
 _SYNTHETIC_IMAGES = (64, 512)
@@ -76,19 +76,17 @@ def _analysed(
 
 
 def _given_data(graph: Graph, settings: Settings) -> Data | None:
-    source = settings.calibration
-    if source is None or source in (NONE, SYNTHETIC, SYNTHETIC_IF_IMAGES):
+    if settings.given is None:
         return None
     inputs = model_inputs(graph.source)
-    return open_data(source, inputs, settings.preprocessing, samples=settings.samples, seed=settings.seed)
+    return open_data(settings.given, inputs, settings.preprocessing, samples=settings.samples, seed=settings.seed)
 
 
 def _example(graph: Graph, settings: Settings) -> Feeds | None:
     """What is given as calibration data, where it is one input for one run: the model is read for it, no more."""
-    source = settings.calibration
-    if source is None or source in (NONE, SYNTHETIC, SYNTHETIC_IF_IMAGES):
+    if settings.given is None:
         return None
-    return example_input(source, model_inputs(graph.source))
+    return example_input(settings.given, model_inputs(graph.source))
 
 
 def _synthetic_data(analysis: Analysis, settings: Settings) -> Data | None:
@@ -97,7 +95,7 @@ def _synthetic_data(analysis: Analysis, settings: Settings) -> Data | None:
     As many as cost about as much to run as 512 small ones. Raises UsageError where they are asked for and the model
     does not read images.
     """
-    if settings.calibration not in (SYNTHETIC, SYNTHETIC_IF_IMAGES):
+    if not settings.synthetic:
         return None
     macs = analysis.cost.macs(analysis.cost.units)
     if settings.calibration == SYNTHETIC_IF_IMAGES and macs * _SYNTHETIC_IMAGES[0] > _SYNTHETIC_MACS:

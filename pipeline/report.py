@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..runtime.figures import count, digits, shortened, size
+from ..runtime.html import table
+from ..runtime.measure.metric import metric_words, title
+
 
 @dataclass(frozen=True, slots=True)
 class GroupRow:
@@ -87,3 +91,23 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def summary(self) -> list[tuple[str, str, str, str]]:
+        """(what, before, after, what is kept), in words."""
+        rows = [("MACs", self.macs, count), ("parameters", self.params, count), ("file", self.size, size)]
+        found = [(n, w(before), w(after), f"{after / before:.1%}" if before else "") for n, (before, after), w in rows]
+        if self.latency is not None and self.latency_ratio is not None:
+            before, after = self.latency
+            found.append(("latency", f"{digits(before)} ms", f"{digits(after)} ms", f"{self.latency_ratio:.1%}"))
+        if self.score is not None and self.metric is not None:
+            before, after = (metric_words(self.metric, value) for value in self.score)
+            found.append((title(self.metric), before, after, ""))
+        return found
+
+    def _repr_html_(self) -> str:
+        cut = [row for row in self.groups if row.after < row.before]
+        pinned = sum(row.pinned is not None for row in self.groups)
+        note = f"{pinned} of {len(self.groups)} groups are pinned; largest difference in the proof {self.proof:.1e}"
+        rows = [(shortened(r.name), str(r.before), str(r.after), f"{r.after / r.before:.0%}") for r in cut]
+        summary = table(self.model, ("", "before", "after", "kept"), self.summary())
+        return summary + table("channels", ("group", "before", "after", "kept"), rows, note)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..runtime.analysis import Analysis
 from ..runtime.data.open import Data
 from ..runtime.progress import Stage
-from .settings import SYNTHETIC, SYNTHETIC_IF_IMAGES, Settings, Strategy
+from .settings import Settings, Strategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,6 @@ class Run:
         """What channels are chosen and refitted on; None for the weights alone."""
         if self.data is None:
             return None if self.settings.moments is None else "moments"
-        synthetic = self.settings.calibration in (SYNTHETIC, SYNTHETIC_IF_IMAGES)
         broken = self.data.broken()
         but = f", {broken} of them unreadable and left out" if broken else ""
-        return f"{self.data.samples or 'given'} {'synthetic images' if synthetic else 'samples'}{but}"
+        return f"{self.data.samples or 'given'} {'synthetic images' if self.settings.synthetic else 'samples'}{but}"

@@ -15,7 +15,7 @@ from ..passes.selection.methods import Method, make_method
 from ..passes.selection.presets import PRESETS, Preset, make_preset
 from ..passes.selection.ranking import Criterion
 from ..passes.selection.words import word
-from ..runtime.data.open import DataSource
+from ..runtime.data.given import DataSource, repeatable
 from ..runtime.data.preprocess import Preprocessing
 from ..runtime.session import Device
 
@@ -74,6 +74,17 @@ class Settings:
     measure: bool = True
     threads: int | None = 1
 
+    @property
+    def synthetic(self) -> bool:
+        """Whether images are drawn instead of given."""
+        return isinstance(self.calibration, str) and self.calibration in (SYNTHETIC, SYNTHETIC_IF_IMAGES)
+
+    @property
+    def given(self) -> DataSource | None:
+        """The calibration data that are given, if there are any."""
+        word = isinstance(self.calibration, str) and self.calibration == NONE
+        return None if word or self.synthetic else self.calibration
+
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
@@ -100,7 +111,8 @@ class Strategy:
 def make_settings(asked: Settings) -> Settings:
     """What is asked for, checked, with the calibration data that it implies. Raises UsageError."""
     _check(asked)
-    return asked if asked.calibration is not None else replace(asked, calibration=_implied_calibration(asked))
+    given = _implied_calibration(asked) if asked.calibration is None else repeatable(asked.calibration)
+    return replace(asked, calibration=given)
 
 
 def make_strategy(settings: Settings, *, data: bool) -> Strategy:

@@ -55,6 +55,9 @@ class Result:
         """Write the model so that the file appears whole or not at all."""
         return save_model(self.model, path, external=self.external, original=self.original)
 
+    def _repr_html_(self) -> str:
+        return self.report._repr_html_()
+
 
 @dataclass(frozen=True, slots=True)
 class _Written:

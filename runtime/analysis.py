@@ -17,7 +17,9 @@ from ..passes.errors import ReadError, UsageError
 from ..passes.graph.model import Graph, ModelLike, constant_values, load
 from ..passes.graph.shapes import input_shapes, tensor_facts
 from .data.random_feeds import Feeds, runnable_feeds, sample_feeds
+from .figures import count, shortened, shortened_inside
 from .folding import fold_weights
+from .html import table
 from .session import Device
 from .shapes import tensor_shapes
 from .soundness import check_fits, check_nodes, knows_all_operators
@@ -48,6 +50,21 @@ class Analysis:
         """The inputs of which the model leaves more sizes open than the batch."""
         declared = input_shapes(self.graph)
         return tuple(name for name, dims in declared.items() if any(not _fixed(dim) for dim in dims[1:]))
+
+    def _repr_html_(self) -> str:
+        whole = self.cost.macs(self.cost.units)
+        groups = self.groups.groups
+        rows = [
+            (shortened(g.name), str(g.units), "" if g.pinned else self.saving(index), shortened_inside(g.pinned or ""))
+            for index, g in enumerate(groups)
+        ]
+        heading = f"{self.name}: {count(whole)} MACs, {count(self.cost.params(self.cost.units))} parameters"
+        return table(heading, ("group", "units", "MACs a unit", "pinned because"), rows)
+
+    def saving(self, group: int) -> str:
+        """MACs that one unit of that group costs, in words."""
+        units = self.cost.units
+        return count(self.cost.macs(units) - self.cost.macs(units - (np.arange(len(units)) == group)))
 
 
 def analyse(
@@ -115,7 +132,11 @@ def _fixed(dim: object) -> bool:
 def _check_sizes(graph: Graph, sizes: Mapping[str, int] | None) -> None:
     """Raise UsageError for a size of no dimension."""
     free = {dim for dims in input_shapes(graph).values() for dim in dims if isinstance(dim, str) and dim}
-    for name in sizes or {}:
+    for name, size in (sizes or {}).items():
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise UsageError(
+                f"{size!r} is not a size of '{name}'", where="--size-of", fix="give a whole number from 1 on"
+            )
         if name not in free:
             raise UsageError(
                 f"no input of the model has a free dimension '{name}'",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .words import duration
+from ..runtime.figures import duration
 
 if TYPE_CHECKING:
     from rich.status import Status

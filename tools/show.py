@@ -15,11 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ..passes.selection.presets import most_sensitive
+from ..runtime.figures import count, digits, listed, shortened, shortened_inside
 from ..runtime.measure.latency import Timing, machine, ratio
-from ..runtime.measure.metric import metric_words, title
 from ..runtime.measure.sensitivity import LEVELS
 from ..runtime.soundness import why_nothing
-from .words import count, digits, listed, shortened, shortened_inside, size
 
 if TYPE_CHECKING:
     from ..passes.channels.groups import ChannelGroup
@@ -95,18 +94,11 @@ def _remarks(result: Result) -> Iterator[Text]:
 
 
 def _summary(result: Result) -> Table:
-    report = result.report
     table = Table(show_edge=False, pad_edge=False)
     for heading, justify in (("", "left"), ("before", "right"), ("after", "right"), ("kept", "right")):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-    rows = [("MACs", report.macs, count), ("parameters", report.params, count), ("file", report.size, size)]
-    for name, (before, after), text in rows:
-        table.add_row(name, text(before), text(after), f"{after / before:.1%}" if before else "")
-    if report.latency is not None:
-        before, after = report.latency
-        table.add_row("latency", f"{digits(before)} ms", f"{digits(after)} ms", f"{report.latency_ratio:.1%}")
-    if report.score is not None and report.metric is not None:
-        table.add_row(title(report.metric), *(metric_words(report.metric, value) for value in report.score), "")
+    for row in result.report.summary():
+        table.add_row(*row)
     return table
 
 
@@ -162,7 +154,7 @@ def print_inspection(analysis: Analysis, *, members: bool) -> None:
     ):
         table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for index, g in enumerate(analysis.groups.groups):
-        saved = "" if g.pinned else count(whole - cost.macs(cost.units - (np.arange(len(cost.units)) == index)))
+        saved = "" if g.pinned else analysis.saving(index)
         table.add_row(
             Text(shortened(g.name)), str(g.units), saved, Text(shortened_inside(g.pinned or ""), style="yellow")
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from ..errors import ReadError, UsageError
+from ..errors import ReadError, UsageError, a_kind
 from .mapped import entries, is_external, is_mapped, locate, stored_bytes, tensor_array
 from .tidy import tidied
 
@@ -31,7 +31,7 @@ def read_model(source: ModelSource, *, mapped: bool = False) -> tuple[onnx.Model
     mapped: many weights that lie beside the model stay there, and their tensors say where (see mapped.py).
     Raises ReadError for what is no model, is older than opset 7, lacks its weights, or reads what nothing makes.
     """
-    where = str(source) if isinstance(source, str | os.PathLike) else f"a {type(source).__name__} object"
+    where = str(source) if isinstance(source, str | os.PathLike) else a_kind(source)
     model = _parse(source, where)
     if not model.graph.output:
         raise ReadError("this is not an ONNX model, or it has no outputs", where=where, fix=_CHECK)

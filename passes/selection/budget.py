@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import UsageError, a_kind
 
 Amount = float | str
 KINDS = ("macs", "params", "size", "latency", "channels")
@@ -172,7 +172,7 @@ def as_budget(budget: Budget | float | str | None) -> Budget | None:
         return budget
     if isinstance(budget, bool) or not isinstance(budget, int | float | str):
         raise UsageError(
-            f"a {type(budget).__name__} is not a budget",
+            f"{a_kind(budget)} is not a budget",
             where="budget",
             fix='give 0.5, "50%", or a Budget such as Budget(latency="5ms")',
         )

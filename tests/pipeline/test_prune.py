@@ -414,3 +414,13 @@ def test_a_refit_that_makes_it_worse_is_left_out(monkeypatch):
     assert result.plan.reconstruct == "none"
     assert result.model.graph.initializer == bare.model.graph.initializer
     assert result.report.distance <= 1
+
+
+def test_notebooks_get_tables():
+    analysis = onnx_prune.inspect(models.digits_model())
+    html = prune(models.digits_model())._repr_html_()
+    assert "layer2.0.conv1" in analysis._repr_html_()
+    assert "graph output &#x27;logits&#x27;" in analysis._repr_html_()
+    assert html.count("<table>") == html.count("</table>") == 2
+    assert "MACs" in html
+    assert len(html) < 10_000

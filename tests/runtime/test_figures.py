@@ -1,7 +1,7 @@
 """Numbers have three digits, and names fit their column."""
 
 import pytest
-from onnx_prune.tools.words import count, digits, duration, listed, shortened, shortened_inside, size
+from onnx_prune.runtime.figures import count, digits, duration, listed, shortened, shortened_inside, size
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,95 @@
+"""Batches of samples: the same ones in every iteration, read in the background, of the size that a model fixes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .random_feeds import Feeds
+from .sources import Batch
+
+_READERS = 2  # threads that decode; pillow and zlib let the interpreter go meanwhile
+_AHEAD = 3  # batches that wait decoded, at most
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Batches for a model, the same ones in every iteration.
+
+    samples: how many there are, None where only iterating can tell; classes: their names where folders give them;
+    labelled: whether batches come with labels; fixed: whether the model fixes how many samples a batch has; broken: how
+    many images could not be read so far and were left out. At most three batches are held in memory beside the one in
+    use.
+    """
+
+    samples: int | None
+    classes: tuple[str, ...]
+    labelled: bool
+    batches: Callable[[], Iterator[Batch]]
+    fixed: bool = False
+    broken: Callable[[], int] = lambda: 0
+
+    def example(self) -> Feeds:
+        """Input for one run: a sample, or as many as the model fixes."""
+        feeds = next(iter(self)).feeds
+        return feeds if self.fixed else {name: array[:1] for name, array in feeds.items()}
+
+    def first(self, samples: int) -> Data:
+        """The first batches, until so many samples are in them; samples come in random order."""
+        if self.samples is not None and self.samples <= samples:
+            return self
+
+        def batches() -> Iterator[Batch]:
+            seen = 0
+            for batch in self.batches():
+                yield batch
+                seen += batch.size
+                if seen >= samples:
+                    return
+
+        return replace(self, samples=None if self.samples is None else samples, batches=batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.batches()
+
+
+def in_background(read: Callable[[np.ndarray], Batch], parts: Sequence[np.ndarray]) -> Iterator[Batch]:
+    """Each part's batch in turn, while the next ones are being read."""
+    pool = ThreadPoolExecutor(_READERS, "onnx-prune-data")
+    waiting: deque[Future[Batch]] = deque()
+    try:
+        for part in parts:
+            waiting.append(pool.submit(read, part))
+            if len(waiting) > _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def of_size(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
+    """The same samples in batches of the size that a model fixes; a rest is left out, unless it is all there is."""
+    waiting: Batch | None = None
+    full = False
+    for batch in batches:
+        waiting = batch if waiting is None else _joined(waiting, batch)
+        while waiting.size >= size:
+            yield _part(waiting, np.arange(size))
+            full, waiting = True, _part(waiting, np.arange(size, waiting.size))
+    if waiting is not None and waiting.size and not full:
+        yield _part(waiting, np.resize(np.arange(waiting.size), size))
+
+
+def _joined(first: Batch, second: Batch) -> Batch:
+    feeds = {name: np.concatenate([array, second.feeds[name]]) for name, array in first.feeds.items()}
+    both = first.labels is not None and second.labels is not None
+    return Batch(feeds, np.concatenate([first.labels, second.labels]) if both else None)  # type: ignore[list-item]
+
+
+def _part(batch: Batch, at: np.ndarray) -> Batch:
+    return Batch({n: a[at] for n, a in batch.feeds.items()}, None if batch.labels is None else batch.labels[at])
