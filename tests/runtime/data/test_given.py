@@ -96,14 +96,14 @@ def test_a_generator_is_read_no_farther_than_is_asked_for():
     assert len(read) <= 2
 
 
-@pytest.mark.parametrize("wrong", [3, 3.5, object(), True, b"bytes", None])
+@pytest.mark.parametrize("wrong", [3, 3.5, object(), True, b"bytes", None, ["a"], [3]])
 def test_what_is_no_data_is_refused_with_what_to_give(wrong):
     with pytest.raises(UsageError, match="is not data") as caught:
         open_data(wrong, INPUTS)
     assert "DataLoader" in caught.value.fix
 
 
-@pytest.mark.parametrize("wrong", [[3], ["a"], [(IMAGES, LABELS, 3)], [], (part for part in ())])
+@pytest.mark.parametrize("wrong", [[[3]], (3 for _ in range(1)), [(IMAGES, LABELS, 3)], [], (part for part in ())])
 def test_wrong_batches_are_refused(wrong):
     with pytest.raises(ReadError):
         open_data(wrong, INPUTS)
