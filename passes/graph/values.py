@@ -23,8 +23,8 @@ def _axes(attrs: Mapping[str, Any], args: Sequence[Array | None], position: int)
     """The axes of Squeeze, Unsqueeze and the reductions: an attribute once, an input since opset 13."""
     if "axes" in attrs:
         return [int(a) for a in attrs["axes"]]
-    given = args[position] if len(args) > position else None
-    return None if given is None else [int(a) for a in np.ravel(given)]
+    axes = args[position] if len(args) > position else None
+    return None if axes is None else [int(a) for a in np.ravel(axes)]
 
 
 def _unsqueeze(attrs: Mapping[str, Any], x: Array, *rest: Array) -> Array:
@@ -37,7 +37,7 @@ def _unsqueeze(attrs: Mapping[str, Any], x: Array, *rest: Array) -> Array:
 
 def _squeeze(attrs: Mapping[str, Any], x: Array, *rest: Array) -> Array:
     axes = _axes(attrs, [x, *rest], 1)
-    return np.squeeze(x, None if axes is None else tuple(axes))
+    return np.squeeze(x, tuple(axes) if axes else None)
 
 
 def slice_index(attrs: Mapping[str, Any], rank: int, args: Sequence[Array | None]) -> tuple[slice, ...] | None:
@@ -146,7 +146,9 @@ ELEMENTWISE: dict[str, Callable[..., Array]] = {
 def _reduce(function: Callable[..., Array]) -> Callable[..., Array]:
     def reduce(attrs: Mapping[str, Any], x: Array, *rest: Array) -> Array:
         axes = _axes(attrs, [x, *rest], 1)
-        return function(x, axis=None if axes is None else tuple(axes), keepdims=bool(attrs.get("keepdims", 1)))
+        if not axes and attrs.get("noop_with_empty_axes"):
+            return x
+        return function(x, axis=tuple(axes) if axes else None, keepdims=bool(attrs.get("keepdims", 1)))
 
     return reduce
 

@@ -57,7 +57,7 @@ def _transpose(site: Site) -> Function:
 def _squeeze(site: Site) -> Function:
     def run(x: Tensor, axes: Ints | None = None) -> Tensor:
         chosen = axes_of(site, axes)
-        return x.squeeze() if chosen is None else x.squeeze(tuple(chosen))
+        return x.squeeze(tuple(chosen)) if chosen else x.squeeze()
 
     return run
 

@@ -203,6 +203,8 @@ CASES = [
     "y = Reshape <allowzero = 1> (x, s) | int64[2] s = {6, 50}",
     "y = Transpose (x)",
     "m = ReduceMean (x, k); y = Squeeze (m) | int64[1] k = {1}",
+    "m = ReduceMean (x, k); y = Squeeze (m, none) | int64[1] k = {1}, int64[0] none = {}",
+    "y = ReduceSum (x, none) | int64[0] none = {}",
     "m = ReduceMean (x, k); y = Squeeze (m, j) | int64[2] k = {1, 3}, int64[1] j = {-1}",
     "y = Unsqueeze (x, k) | int64[2] k = {-1, 1}",
     "m = ReduceMean (x, k); y = Expand (m, s) | int64[1] k = {1}, int64[5] s = {3, 1, 4, 1, 1}",
