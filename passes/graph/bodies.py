@@ -40,3 +40,12 @@ def read_names(node: onnx.NodeProto) -> set[str]:
         read = {value.name for value in body.output}.union(*(read_names(inner) for inner in body.node))
         names |= read - own
     return names
+
+
+def taken_names(graph: onnx.GraphProto) -> Iterator[str]:
+    """Names of all tensors of a graph and of the bodies in it."""
+    yield from (tensor.name for tensor in (*graph.input, *graph.initializer))
+    for node in graph.node:
+        yield from (*node.input, *node.output)
+        for body in bodies(node):
+            yield from taken_names(body)

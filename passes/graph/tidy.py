@@ -11,7 +11,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from ..errors import ReadError
-from .bodies import read_names
+from .bodies import read_names, taken_names
 from .names import Names
 
 _UNNAMED = "graph"
@@ -94,16 +94,9 @@ def _left_out(model: onnx.ModelProto) -> Iterator[Callable[[], object]]:
         for position, name in enumerate(node.output):
             formal = outputs[min(position, len(outputs) - 1)]
             if not name and formal.option != onnx.defs.OpSchema.FormalParameterOption.Optional:
-                names = names or Names(_tensors(model.graph))
+                names = names or Names(taken_names(model.graph))
                 unread = names.numbered(f"{next(filter(None, node.output), node.op_type)}_unread")
                 yield partial(node.output.__setitem__, position, unread)
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[str]:
-    """Names of the tensors of a graph and of those that its bodies read."""
-    yield from (tensor.name for tensor in (*graph.input, *graph.initializer))
-    for node in graph.node:
-        yield from (*node.output, *read_names(node))
 
 
 def _declared(graph: onnx.GraphProto) -> Iterator[Callable[[], object]]:

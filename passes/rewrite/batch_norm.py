@@ -14,11 +14,14 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from ..graph.bodies import taken_names
+from ..graph.names import Names, modules
+
 Array = np.ndarray
 
 EPSILON = 1e-5
 MOMENTUM = 0.9  # of ONNX: the part of the running statistics that stays
-_MARK = ".batch_norm"  # behind the name of the tensor that is normalised: nodes and tensors that are put in
+_MARK = ".batch_norm"  # after the name of the tensor that is normalised: nodes and tensors that are put in
 _PARTS = ("scale", "bias", "mean", "var")
 _FLOATS = frozenset([onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE])
 # What reads a normalised tensor in the networks that use BatchNormalization.
@@ -66,30 +69,41 @@ def insert_batch_norms(model: onnx.ModelProto, statistics: Mapping[str, ChannelS
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     stored = dict(stored_tensors(copy.graph))
+    taken = set(taken_names(copy.graph))
+    names = Names(taken | modules(taken))
     nodes = list(copy.graph.node)
     del copy.graph.node[:]
     for node in nodes:
         copy.graph.node.append(node)
         name = node.output[0] if node.output else ""
         if name in statistics:
-            copy.graph.node[-1].output[0] = name + _MARK
-            names = [f"{name}{_MARK}.{part}" for part in _PARTS]
-            inputs = [name + _MARK, *names]
+            inputs = _inputs(names.fresh(name + _MARK))
+            copy.graph.node[-1].output[0] = inputs[0]
             norm = helper.make_node("BatchNormalization", inputs, [name], epsilon=EPSILON, momentum=MOMENTUM)
-            norm.name = name + _MARK
+            norm.name = inputs[0]
             copy.graph.node.append(norm)
-            kind = helper.tensor_dtype_to_np_dtype(stored[node.input[1]].data_type)
-            measured = statistics[name]
-            values = (np.sqrt(measured.var + EPSILON), measured.mean, measured.mean, measured.var)
-            copy.graph.initializer.extend(
-                numpy_helper.from_array(v.astype(kind), n) for n, v in zip(names, values, strict=True)
-            )
-            if copy.ir_version < 4:  # before that an initializer is listed as an input
-                copy.graph.input.extend(
-                    helper.make_tensor_value_info(n, stored[node.input[1]].data_type, v.shape)
-                    for n, v in zip(names, values, strict=True)
-                )
+            _store(copy, inputs[1:], statistics[name], stored[node.input[1]].data_type)
     return copy
+
+
+def _inputs(name: str) -> list[str]:
+    """What a BatchNormalization of that name reads where it was put in: a tensor called as it is, and its parts."""
+    return [name, *(f"{name}.{part}" for part in _PARTS)]
+
+
+def _is_put_in(node: onnx.NodeProto) -> bool:
+    """Whether `insert_batch_norms` made the node; a model may have nodes of its own whose names look alike."""
+    return node.op_type == "BatchNormalization" and list(node.input) == _inputs(node.name) and _MARK in node.name
+
+
+def _store(model: onnx.ModelProto, names: list[str], statistics: ChannelStatistics, dtype: int) -> None:
+    """The scale, bias, mean and variance with which a BatchNormalization changes nothing."""
+    kind = helper.tensor_dtype_to_np_dtype(dtype)
+    values = (np.sqrt(statistics.var + EPSILON), statistics.mean, statistics.mean, statistics.var)
+    for name, array in zip(names, values, strict=True):
+        model.graph.initializer.append(numpy_helper.from_array(array.astype(kind), name))
+        if model.ir_version < 4:  # before that an initializer is listed as an input
+            model.graph.input.append(helper.make_tensor_value_info(name, dtype, array.shape))
 
 
 def fold_batch_norms(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -101,7 +115,7 @@ def fold_batch_norms(model: onnx.ModelProto) -> onnx.ModelProto:
     copy.CopyFrom(model)
     stored = dict(stored_tensors(copy.graph))
     makers = {name: node for node in copy.graph.node for name in node.output}
-    put_in = [n for n in copy.graph.node if n.op_type == "BatchNormalization" and n.name.endswith(_MARK)]
+    put_in = [node for node in copy.graph.node if _is_put_in(node)]
     for norm in put_in:
         node = makers[norm.input[0]]
         scale, bias, mean, var = (_values(stored[name]) for name in norm.input[1:])

@@ -14,7 +14,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from ..graph.bodies import taken_names
 from ..graph.mapped import tensor_array
+from ..graph.names import Names
 
 # Where an integer product reads its weight and the weight's zero point.
 _PRODUCTS = {
@@ -34,24 +36,25 @@ def with_unsigned_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     signed = {t.name: t for t in model.graph.initializer if t.data_type == TensorProto.INT8}
     unsigned = {t.name for t in model.graph.initializer if t.data_type == TensorProto.UINT8}
     unsigned |= {node.output[2] for node in model.graph.node if node.op_type == "DynamicQuantizeLinear"}
-    found = [i for i, node in enumerate(model.graph.node) if _is_mixed(node, signed, unsigned)]
-    if not found:
+    mixed = [i for i, node in enumerate(model.graph.node) if _is_mixed(node, signed, unsigned)]
+    if not mixed:
         return model
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
-    made: dict[str, TensorProto] = {}
-    for index in found:
+    names = Names(taken_names(model.graph))
+    shifted: dict[str, TensorProto] = {}
+    for index in mixed:
         node = changed.graph.node[index]
         weight, zero = _PRODUCTS[node.op_type]
         node.input.extend([""] * (zero + 1 - len(node.input)))
-        values = {node.input[weight]: tensor_array(signed[node.input[weight]])}
-        name = node.input[zero] or _SUFFIX
-        values[name] = tensor_array(signed[name]) if name in signed else np.zeros((), np.int8)
-        for name, array in values.items():
-            shifted = (array.astype(np.int16) + _SHIFT).astype(np.uint8)
-            made[name] = numpy_helper.from_array(shifted, f"{name}{_SUFFIX}")
-        node.input[weight], node.input[zero] = (f"{name}{_SUFFIX}" for name in values)
-    changed.graph.initializer.extend(made.values())
+        for position in (weight, zero):
+            name = node.input[position]
+            if name not in shifted:
+                values = tensor_array(signed[name]) if name else np.zeros((), np.int8)
+                array = (values.astype(np.int16) + _SHIFT).astype(np.uint8)
+                shifted[name] = numpy_helper.from_array(array, names.fresh(f"{name}{_SUFFIX}"))
+            node.input[position] = shifted[name].name
+    changed.graph.initializer.extend(shifted.values())
     return changed
 
 
