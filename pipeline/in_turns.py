@@ -24,6 +24,7 @@ from ..passes.selection.plan import Plan, PlannedGroup
 from ..passes.selection.presets import Preset, make_preset
 from ..runtime.analysis import analyse
 from ..runtime.data.given import repeatable
+from ..runtime.proof.saved import shown
 from .prune import apply, prune
 from .write import Result, added_elements
 
@@ -268,7 +269,9 @@ class _Turns:
         params = (proven.report.params[0], proven.report.params[1] + added_elements(proven.model, model))
         size = (proven.report.size[0], file_bytes(model))
         report = replace(proven.report, params=params, size=size)
-        return replace(proven, model=model, plan=plan, report=report)
+        assert proven.shown is not None, "apply proves"
+        tuned = shown(model, proven.shown.feeds, proven.shown.device)
+        return replace(proven, model=model, plan=plan, report=report, shown=tuned)
 
     # ---- soft filter pruning
 

@@ -18,6 +18,7 @@ from ..runtime.data.open import Data, example_input, open_data
 from ..runtime.data.random_feeds import Feeds
 from ..runtime.data.synthetic import reads_images, synthetic_data
 from ..runtime.progress import Stage
+from ..runtime.proof.source import check_read
 from ..runtime.soundness import check_opens, check_weights
 from .decide import untouched
 from .run import Run
@@ -66,11 +67,15 @@ def _analysed(
     sizes: Mapping[str, int] | None = None,
     example: Feeds | None = None,
 ) -> Analysis:
-    """The analysis under the file's name, or that of the graph. Raises ReadError where a weight is not finite."""
+    """The analysis under the file's name, or that of the graph.
+
+    Raises ReadError where a weight is not finite, ProofError where what was read is not what the model says.
+    """
     analysis = analyse(
         graph, sizes=sizes, example=example, device=settings.device, seed=settings.seed, inexact=settings.inexact
     )
     check_weights(analysis.groups)
+    check_read(analysis.groups, analysis.feeds, settings.device)
     name = Path(model).name if isinstance(model, str | os.PathLike) else graph.source.graph.name
     return replace(analysis, name=name)
 

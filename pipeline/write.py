@@ -15,18 +15,21 @@ from threadpoolctl import threadpool_limits
 from ..passes.algebra.moments import MomentsSet
 from ..passes.channels.apply_removal import apply_removal
 from ..passes.channels.groups import ChannelGroups
+from ..passes.errors import ProofError
 from ..passes.graph.export import infer_shapes, to_model
 from ..passes.graph.files import save_model
 from ..passes.graph.model import Graph
 from ..passes.graph.spill import file_bytes
 from ..passes.rewrite.one_shot import refit_once
+from ..passes.rewrite.refit_scope import outside_refit
 from ..passes.selection.plan import Plan, recounted, removed_from_plan
 from ..runtime.fit_head import fit_head
 from ..runtime.measure.calibrate import Calibration
 from ..runtime.measure.closeness import Closeness, closeness
 from ..runtime.measure.latency import Timing, compare, machine, ratio
 from ..runtime.progress import counted
-from ..runtime.proof.compare import Proof
+from ..runtime.proof.compare import Proof, Shown
+from ..runtime.proof.saved import check_saved, shown
 from ..runtime.reconstruct import refit_sequentially
 from .proven import proven
 from .report import GroupRow, Report
@@ -40,20 +43,30 @@ _REFIT_ROWS = 16384  # at least, where there are few images
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A pruned model with how it came about: the plan says what was removed, the report what it brought."""
+    """A pruned model with how it came about: the plan says what was removed, the report what it brought.
+
+    external: whether its weights go into a file beside it
+    original: what it was made from
+    shown: what it computes, which the saved file must compute as well
+    """
 
     model: onnx.ModelProto
     plan: Plan
     report: Report
     external: bool = False
     original: onnx.ModelProto | None = None
+    shown: Shown | None = None
 
     def __repr__(self) -> str:
         return f"Result({self.report!r})"
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the model so that the file appears whole or not at all."""
-        return save_model(self.model, path, external=self.external, original=self.original)
+        return save_model(self.model, path, external=self.external, original=self.original, check=self._check)
+
+    def _check(self, file: Path) -> None:
+        if self.shown is not None:
+            check_saved(file, self.model, self.shown)
 
     def _repr_html_(self) -> str:
         return self.report._repr_html_()
@@ -68,6 +81,7 @@ class _Written:
     params: int
     refit: str | None = None
     closeness: Closeness | None = None
+    shown: Shown | None = None
 
 
 def write(run: Run, plan: Plan, moments: MomentsSet | None = None) -> Result:
@@ -93,6 +107,7 @@ def _assembled(run: Run, plan: Plan, moments: MomentsSet | None, *, prove: bool)
     cut = apply_removal(run.analysis.groups.labelled, removed)
     bare = _Written(to_model(cut), counted.macs[1], counted.params[1])
     proof = proven(run, removed, bare.model) if prove else None
+    bare = bare if proof is None else replace(bare, shown=proof.shown)
     refitted = _judged(run, bare, _refit(run, removed, cut, bare, moments, counted.reconstruct))
     if refitted.refit not in (None, _KEPT):
         counted = replace(counted, reconstruct="none")
@@ -114,6 +129,13 @@ def _refit(
             run.progress("refitting")
             refit_once(run.analysis.groups.labelled, removed, cut, moments, kind)
     model = to_model(cut)
+    different = list(outside_refit(run.analysis.groups.labelled, cut, bare.model, model))
+    if different:
+        raise ProofError(
+            "the refitted model differs from the proved one in more than what was refitted",
+            where=f"{run.analysis.name}: {', '.join(different[:3])}",
+            fix="nothing was written; this is a bug of onnx-prune: please report it with the graph",
+        )
     return _Written(model, bare.macs, bare.params + added_elements(bare.model, model))
 
 
@@ -187,7 +209,9 @@ def _report(run: Run, plan: Plan, written: _Written, proof: Proof | None) -> Res
         inputs=analysis.sizes,
         free=analysis.free,
     )
-    return Result(model, plan, report, analysis.graph.external, analysis.graph.source)
+    if proof is not None and written.shown is None:
+        written = replace(written, shown=shown(model, analysis.feeds, run.settings.device))
+    return Result(model, plan, report, analysis.graph.external, analysis.graph.source, written.shown)
 
 
 def timed(run: Run, result: Result) -> Result:

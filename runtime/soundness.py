@@ -109,7 +109,7 @@ def check_opens(graph: Graph, device: Device = "auto") -> None:
 def check_weights(groups: ChannelGroups) -> None:
     """Raise ReadError where a weight that may be cut is NaN or infinite: nothing can be chosen, nothing compared."""
     tensors = groups.labelled.graph.gs.tensors()
-    owner = {name: group.name for group in groups.free for name, _, _ in (*group.produced, *group.consumed)}
+    owner = {name: group.name for group in groups.free for name, _, _ in group.slices}
     for name, group in owner.items():
         values = constant_values(tensors[name]) if name in tensors else None
         if values is not None and values.dtype.kind == "f" and not np.isfinite(values).all():

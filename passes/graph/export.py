@@ -44,6 +44,14 @@ def to_model(graph: Graph, folder: Path | None = None) -> onnx.ModelProto:
     return model
 
 
+def written_nodes(graph: Graph) -> onnx.GraphProto:
+    """The nodes as `to_model` writes them, without weights, inputs and outputs."""
+    with _without_constants(graph.gs), quiet():
+        model = gs.export_onnx(graph.gs, do_type_check=False)
+    _restore_nodes(model.graph, graph.source.graph)
+    return model.graph
+
+
 @contextmanager
 def _without_constants(graph: gs.Graph) -> Generator[dict[str, _Held]]:
     """Let the constants of a graph have next to no values for a while; what they hold, by name.

@@ -37,12 +37,14 @@ def save_model(
     *,
     external: bool = False,
     original: onnx.ModelProto | None = None,
+    check: Callable[[Path], object] = lambda file: None,
 ) -> Path:
     """Check the model and write it; the model itself is not changed. Returns the path.
 
     external: write the weights beside it, as for every model that protobuf cannot hold (2 GiB), into a file
     `<name>.<digest>.data`: whatever stops the run, a model and the weights of another are never taken for a pair.
     original: what it was made from: where that fails onnx.checker, the model need not pass it either.
+    check: is given the file before it takes the place of another; what it raises leaves that one alone.
     Raises UsageError where the folder does not exist or cannot be written; ProofError where the result is no valid
     model.
     """
@@ -55,6 +57,7 @@ def save_model(
         else:
             file.write_bytes(model.SerializeToString())
         _check(file, path, original)
+        check(file)
 
     publish(path, write)
     for name in before - _weights_of(path):

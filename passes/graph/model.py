@@ -31,11 +31,13 @@ class Graph:
     gs: its nodes and tensors
     source: the ModelProto that it came from, for what gs drops; never changed
     external: whether the source kept its weights in a file beside it
+    given: what it was read from, as it was given
     """
 
     gs: gs.Graph
     source: onnx.ModelProto
     external: bool = False
+    given: ModelSource | None = None
 
     def __repr__(self) -> str:
         return f"Graph({self.source.graph.name!r}, {len(self.gs.nodes)} nodes)"
@@ -46,7 +48,7 @@ class Graph:
 
     def copy(self) -> Graph:
         """A graph whose nodes and tensors can be changed; the values of the weights are shared, not copied."""
-        return Graph(self.gs.copy(), self.source, self.external)
+        return Graph(self.gs.copy(), self.source, self.external, self.given)
 
     def names(self) -> Names:
         """The names of tensors that are taken: by the graph, the bodies in it, and weights that nobody reads."""
@@ -85,7 +87,7 @@ def load(source: ModelLike) -> Graph:
         model = onnx.inliner.inline_local_functions(model)
     with quiet():
         graph = gs.import_onnx(model)
-    return Graph(graph, model, external)
+    return Graph(graph, model, external, source)
 
 
 @contextlib.contextmanager
@@ -120,6 +122,12 @@ def _array(constant: gs.Constant) -> np.ndarray | None:
     if isinstance(held, Edited):
         return held.load()
     return tensor_array(held.tensor) if isinstance(held, gs.ir.tensor.LazyValues) else held
+
+
+def constant_tensor(constant: gs.Constant) -> TensorProto:
+    """The message behind an initializer: as it was read, where nothing has changed it."""
+    held = constant._values
+    return held.tensor if isinstance(held, gs.ir.tensor.LazyValues) else numpy_helper.from_array(held, constant.name)
 
 
 class Edited(gs.ir.tensor.LazyValues):

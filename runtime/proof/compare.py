@@ -16,12 +16,22 @@ from .saturation import observed, tap, taps
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """What a model computes on some input: its outputs, by name."""
+
+    feeds: Mapping[str, np.ndarray]
+    outputs: Mapping[str, Any]
+    device: Device = "auto"
+
+
+@dataclass(frozen=True, slots=True)
 class Proof:
     """How far two models are apart: `error` is the largest found, at the output `output`, over `runs` inputs.
 
     tensors: how many tensors that the cut changed were seen with finite, varied numbers, and how many there are
     inner: the largest difference of a kept channel in any tensor, relative to the channel
     unseen: of cut groups that no input has shown: the name, and the node that shows nothing
+    shown: what the first model computes on the first input
     """
 
     error: float
@@ -30,6 +40,7 @@ class Proof:
     tensors: tuple[int, int] = (0, 0)
     inner: float = 0.0
     unseen: Mapping[str, str] = field(default_factory=dict)
+    shown: Shown | None = None
 
 
 def max_relative_error(
@@ -48,12 +59,13 @@ def max_relative_error(
     chosen = observed(second.graph) if isinstance(second, onnx.ModelProto) else {}
     references = list(_outputs(second, feeds_list, device, chosen))
     worst, where = 0.0, ""
-    for values, reference in zip(_outputs(first, feeds_list, device, chosen), references, strict=True):
+    own: list[dict[str, Any]] = []
+    for values, reference in zip(_outputs(first, feeds_list, device, chosen, own=own), references, strict=True):
         for name in {**reference, **values}:
             error = output_error(values[name], reference[name]) if name in values and name in reference else math.inf
             if not where or error > worst:
                 worst, where = error, name
-    return Proof(worst, where, len(feeds_list))
+    return Proof(worst, where, len(feeds_list), shown=Shown(feeds_list[0], own[0], device))
 
 
 def own_error(model: Runnable, feeds_list: Sequence[Mapping[str, np.ndarray]], *, device: Device = "auto") -> float:
@@ -96,14 +108,18 @@ def _outputs(
     chosen: Mapping[str, str],
     *,
     optimise: bool = False,
+    own: list[dict[str, Any]] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """What the model shows for each output, by the output's name."""
+    """What the model shows for each output, by the output's name; own: receives the outputs themselves."""
     hidden = {output: tap(output) for output, tensor in chosen.items() if output != tensor}
     additions = taps(chosen) if hidden and isinstance(model, onnx.ModelProto) else None
     session = open_session(model, device=device, optimise=optimise, additions=additions)
-    names = [name for name in session.outputs if name not in hidden]
+    names = session.outputs if own is not None else [name for name in session.outputs if name not in hidden]
     for feeds in feeds_list:
         shown = session.run(feeds, names)
+        if own is not None:
+            own.append({name: value for name, value in shown.items() if name not in hidden.values()})
+            shown = {name: value for name, value in shown.items() if name not in hidden}
         yield {**shown, **{output: shown.pop(name) for output, name in hidden.items() if name in shown}}
 
 

@@ -49,7 +49,7 @@ def prove_cut(
     ReadError where the original does not. Groups that nothing has shown are named in the proof: trust no cut of them.
     """
     labelled = groups.labelled
-    with _written(silence(labelled, removed)) as twin:
+    with written(silence(labelled, removed)) as twin:
         elsewhere = other_size(labelled.graph, twin, feeds, device)
         proof, runs = _prove(labelled, model, twin, [feeds, *second_batch(labelled.graph, feeds), *elsewhere], device)
         tensors = watched(labelled, removed, [model, twin])
@@ -57,8 +57,18 @@ def prove_cut(
         return inside.prove(model, twin, runs, proof, more)
 
 
+def prove_same(
+    groups: ChannelGroups, model: onnx.ModelProto, reference: onnx.ModelProto, feeds: Feeds, device: Device = "auto"
+) -> None:
+    """Raise ProofError where a model that should be the reference itself, which runs on these feeds, is not."""
+    nothing = np.zeros(groups.labelled.count, bool)
+    proof, runs = _prove(groups.labelled, model, reference, [feeds], device)
+    tensors = watched(groups.labelled, nothing, [model, reference])
+    _Inside(tensors, reach(groups, nothing, tensors), device).prove(model, reference, runs, proof, ())
+
+
 @contextmanager
-def _written(graph: Graph) -> Generator[onnx.ModelProto]:
+def written(graph: Graph) -> Generator[onnx.ModelProto]:
     """The graph as a model; many weights are in a file while they are needed."""
     if weight_bytes(graph.source, mapped=True) <= SPILL_BYTES:
         yield to_model(graph)
@@ -89,6 +99,7 @@ def _prove(
             raise ProofError("the cut model does not run", where=error.what, fix=_REPORT) from error
         runs = usable
         proof = max_relative_error(model, twin, runs, device=device)
+    first = proof.shown
     if not proof.error <= TOLERANCE:
         proof = _without_rounding(model, twin, runs, device, proof)
     if not proof.error <= TOLERANCE and not _rounding_of_halves(proof, twin, runs, device):
@@ -98,7 +109,7 @@ def _prove(
             fix=_REPORT,
             error=proof.error,
         )
-    return proof, runs
+    return replace(proof, shown=first), runs
 
 
 def _rounding_of_halves(proof: Proof, twin: onnx.ModelProto, runs: Sequence[Feeds], device: Device) -> bool:

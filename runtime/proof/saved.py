@@ -1,0 +1,53 @@
+"""Whether a saved file is the model that was proved: read back, and run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+
+from ...passes.errors import ProofError, ReadError
+from ...passes.graph.same import different_nodes, different_weights
+from ..session import Device, Runnable, open_session
+from .compare import Shown, output_error
+from .inner import Feeds
+
+_SAME = 1e-5  # relative, of one model that is run twice: threads may add up in another order
+
+
+def shown(model: Runnable, feeds: Feeds, device: Device = "auto") -> Shown:
+    """Run it once. Raises ReadError where it does not run."""
+    return Shown(feeds, open_session(model, device=device, optimise=False).run(feeds), device)
+
+
+def check_saved(file: Path, model: onnx.ModelProto, expected: Shown) -> None:
+    """Raise ProofError where the file does not hold the model, to the bit, or does not compute what is expected of it.
+
+    External weights are read by ONNX, and by ONNX Runtime, from where the file says that they lie.
+    """
+    try:
+        found = onnx.load(file, load_external_data=False)
+        nodes = different_nodes(model.graph, found.graph)
+        different = [*nodes, *different_weights(model.graph, found.graph, file.parent)]
+    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        raise ProofError("the saved file cannot be read back", where=f"{file.name}: {error}", fix=_FAULT) from error
+    if different:
+        raise ProofError(
+            "the saved file is not the model that was proved",
+            where=f"{file.name}: {', '.join(different[:3])}",
+            fix=_FAULT,
+        )
+    try:
+        now = shown(file, expected.feeds, expected.device).outputs
+    except ReadError as error:
+        raise ProofError("the saved file does not run", where=f"{file.name}: {error.what}", fix=_FAULT) from error
+    for name, value in expected.outputs.items():
+        if name not in now or not output_error(now[name], value) <= _SAME:
+            raise ProofError(
+                "the saved file does not compute what the proved model does",
+                where=f"{file.name}, output '{name}'",
+                fix=_FAULT,
+            )
+
+
+_FAULT = "nothing was written; check the disk, and report it with the graph if it happens again"
