@@ -266,6 +266,12 @@ def _with_bias(model, array):
     model.graph.node[0].input.append("bias")
 
 
+def _infinite_bias(model):
+    array = random(8)
+    array[3] = np.inf
+    _with_bias(model, array)
+
+
 def _short(model, count):
     tensor = model.graph.initializer[1]
     tensor.ClearField("raw_data")
@@ -292,6 +298,7 @@ BROKEN = {
     "an opset beyond all numbers": lambda m: setattr(m.opset_import[0], "version", 2**40),
     "a negative opset": lambda m: setattr(m.opset_import[0], "version", -3),
     "an input that nothing could hold": lambda m: m.graph.input[0].CopyFrom(value("x", 1, [1, 3, 10**6, 10**6])),
+    "a weight beside the products that is infinite": lambda m: _infinite_bias(m),
     "a future opset": lambda m: setattr(m.opset_import[0], "version", 99),
     "a future format": lambda m: setattr(m, "ir_version", 99),
 }
@@ -305,6 +312,12 @@ def test_a_broken_model_is_refused_as_unreadable(kind):
         pruned(model)
     assert error.value.where
     assert error.value.fix
+
+
+@pytest.mark.parametrize("name", [b"first", b"w1", b"Relu"])
+def test_names_that_are_no_text_are_refused(name):
+    with pytest.raises(ReadError, match="not text"):
+        pruned(net().SerializeToString().replace(name, b"\xff" + name[1:]))
 
 
 # --- bombs ------------------------------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ def read_model(source: ModelSource, *, mapped: bool = False) -> tuple[onnx.Model
     model = _parse(source, where)
     if not model.graph.output:
         raise ReadError("this is not an ONNX model, or it has no outputs", where=where, fix=_CHECK)
+    _check_text(model.graph, where)
     _check_opset(model, where)
     _check_sizes(_tensors(model.graph), where)
     model = tidied(model, where)
@@ -87,6 +88,17 @@ def check_regular(path: str | os.PathLike[str]) -> None:
         raise ReadError("the file cannot be read", where=where, fix="check the path") from None
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise ReadError("this is a device or a pipe, not a file", where=str(path), fix="give a regular file")
+
+
+def _check_text(graph: onnx.GraphProto, where: str) -> None:
+    """Names are text: protobuf hands out bytes where they are not UTF-8."""
+    named = [*graph.initializer, *graph.input, *graph.output, *graph.value_info, *graph.node]
+    texts = [part.name for part in named]
+    for node in graph.node:
+        texts += [node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute)]
+    broken = next((text for text in texts if not isinstance(text, str)), None)
+    if broken is not None:
+        raise ReadError("a name in the model is not text (UTF-8)", where=f"{where}: {broken!r}"[:200], fix=_CHECK)
 
 
 def _check_opset(model: onnx.ModelProto, where: str) -> None:

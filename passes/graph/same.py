@@ -92,5 +92,11 @@ def same_tensor(one: TensorProto, other: TensorProto) -> bool:
         return list(one.string_data) == list(other.string_data)
     if (is_external(one) and not is_mapped(one)) or (is_external(other) and not is_mapped(other)):
         return False
-    first, second = tensor_array(one), tensor_array(other)
+    return same_values(tensor_array(one), tensor_array(other))
+
+
+def same_values(first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether two arrays are equal to the bit, NaN and the sign of zero included."""
+    if first.shape != second.shape or first.dtype != second.dtype:
+        return False
     return np.array_equal(np.ravel(first).view(np.uint8), np.ravel(second).view(np.uint8))

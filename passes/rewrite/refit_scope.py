@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import onnx
-import onnx_graphsurgeon as gs
-from onnx import NodeProto
+from onnx import NodeProto, TensorProto
 
 from ..channels.affine import affine_consumers
 from ..channels.labels import LabelledGraph
-from ..graph.model import Graph, constant_tensor
-from ..graph.same import different_weights, same_node, same_tensor
+from ..graph.mapped import tensor_array
+from ..graph.model import Graph, constant_values
+from ..graph.same import different_weights, same_node, same_values
 
 
 def outside_refit(
@@ -23,23 +23,30 @@ def outside_refit(
     """
     consumers = {consumer.name for consumer in affine_consumers(labelled)}
     touched = _touched(refitted.graph, consumers)
-    before = {tuple(node.output): node for node in proved.graph.node}
-    for node in refitted.graph.node:
-        known = before.get(tuple(node.output))
-        if not (known is not None and same_node(known, node)) and id(node) not in touched:
-            yield node.output[0]
-    if len(refitted.graph.node) < len(proved.graph.node):
-        yield "a node is gone"
     refittable = {name for node in touched.values() for name in node.input}
     refittable -= {name for node in refitted.graph.node if id(node) not in touched for name in node.input}
+    before = {tuple(node.output): node for node in proved.graph.node}
     changed = set(different_weights(proved.graph, refitted.graph))
+    for node in refitted.graph.node:
+        known = before.pop(tuple(node.output), None)
+        if known is not None and same_node(known, node):
+            continue
+        if node.op_type == "Constant":
+            changed.add(node.output[0])
+        elif id(node) not in touched:
+            yield node.output[0]
+    yield from (outputs[0] for outputs in before if outputs[0] not in consumers)
     yield from changed - refittable
-    held = cut.gs.tensors()
-    for tensor in refitted.graph.initializer:
-        constant = held.get(tensor.name)
-        own = isinstance(constant, gs.Constant) and same_tensor(tensor, constant_tensor(constant))
-        if tensor.name in changed & refittable and not own:
-            yield tensor.name
+    held = dict(_constants(refitted.graph))
+    for name in changed & refittable & held.keys():
+        values = constant_values(cut.gs.tensors()[name])
+        if values is None or not same_values(values, tensor_array(held[name])):
+            yield name
+
+
+def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, TensorProto]]:
+    yield from ((tensor.name, tensor) for tensor in graph.initializer)
+    yield from ((n.output[0], n.attribute[0].t) for n in graph.node if n.op_type == "Constant" and n.attribute)
 
 
 def _touched(graph: onnx.GraphProto, consumers: set[str]) -> dict[int, NodeProto]:
