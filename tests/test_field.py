@@ -298,7 +298,7 @@ BROKEN = {
     "an opset beyond all numbers": lambda m: setattr(m.opset_import[0], "version", 2**40),
     "a negative opset": lambda m: setattr(m.opset_import[0], "version", -3),
     "an input that nothing could hold": lambda m: m.graph.input[0].CopyFrom(value("x", 1, [1, 3, 10**6, 10**6])),
-    "a weight beside the products that is infinite": lambda m: _infinite_bias(m),
+    "a weight beside the products that is infinite": _infinite_bias,
     "a future opset": lambda m: setattr(m.opset_import[0], "version", 99),
     "a future format": lambda m: setattr(m, "ir_version", 99),
 }
