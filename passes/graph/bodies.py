@@ -10,7 +10,10 @@ from onnx import AttributeProto
 
 
 def captured_names(node: gs.Node) -> set[str]:
-    """Names of tensors that the bodies of a node read without making them; none for other operators."""
+    """Names of tensors that the bodies of a node read without making them; none for other operators.
+
+    Weights that a body brings along are among them: graphsurgeon does not tell them from those of the graph around it.
+    """
     names: set[str] = set()
     for value in node.attrs.values():
         if isinstance(value, gs.Graph):
