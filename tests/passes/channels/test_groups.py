@@ -236,24 +236,6 @@ def test_names_are_unique_and_the_same_every_time(groups_of):
     assert first == second
 
 
-def test_grouped_convolutions_in_a_row_agree_on_positions_where_that_frees_more(graphs):
-    """Whole groups would tie all four layers into two units; positions leave each layer its own."""
-    model = graphs.parse(
-        """
-        <ir_version: 8, opset_import: ["": 17]>
-        g (float[1, 3, 2, 2] x) => (float[1, 5] y)
-        <float[8, 3, 1, 1] w1, float[8, 4, 1, 1] w2, float[12, 4, 1, 1] w3, float[48, 5] w4> {
-          a = Conv (x, w1)
-          b = Conv <group = 2> (a, w2)
-          c = Conv <group = 2> (b, w3)
-          f = Flatten (c)
-          y = MatMul (f, w4)
-        }
-        """
-    )
-    assert {g.name: g.units for g in graphs.groups_of(model).free} == {"a": 4, "b": 4, "c": 6}
-
-
 def test_units_are_alike_that_have_the_same_features_as_often():
     unit = np.array([0, 1, 0, 2, 3, 1, 4, 4])
     feature = np.array([5, 7, 7, 5, 5, 5, 7, 7])  # 0: {5, 7}, 1: {7, 5}, 2 and 3: {5}, 4: {7, 7}; 5 has none
