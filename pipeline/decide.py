@@ -15,19 +15,21 @@ from ..passes.algebra.moments import MomentsSet
 from ..passes.channels.groups import ChannelGroups
 from ..passes.errors import BudgetError, UsageError
 from ..passes.needs import needs_of
-from ..passes.selection.allocate import allocate, excluded, select
+from ..passes.selection.allocate import Align, allocate, excluded, select
 from ..passes.selection.budget import Budget
 from ..passes.selection.latency_table import LatencyTable
+from ..passes.selection.methods import Uniform
 from ..passes.selection.plan import Plan, make_plan
 from ..passes.selection.presets import make_preset, most_sensitive
 from ..passes.selection.ranking import Evidence, Ranking, rank_groups
 from ..passes.selection.words import word
 from ..runtime.measure.latency_model import Place
 from ..runtime.measure.sensitivity import Sensitivities, scaled_by_network
+from .latency.quickest import quickest
+from .latency.within import within_latency
 from .measure import evidence_of, priced, sensitivities_of
 from .run import Run
 from .settings import Settings
-from .within_latency import within_latency
 
 Planner = Callable[[Budget | None], Plan]
 
@@ -139,17 +141,38 @@ def _widths(run: Run, choice: _Choice, budget: Budget | None, table: LatencyTabl
     """
 
     def allocated(stays: frozenset[str], harms: Mapping[str, Ranking]) -> np.ndarray:
-        method, align = priced(run, budget), run.strategy.align
-        return allocate(run.analysis.cost, harms, budget, method=method, align=align, exclude=stays, table=table)
+        return _allocated(run, harms, budget, stays, run.strategy.align, table)
 
     if budget and budget.shares:
         return allocated(choice.exclude, {})
+    if table is None and _free_of_harm(run, budget):
+        within = partial(_allocated, run, {}, budget, choice.exclude)
+        run.progress("timing widths")
+        return quickest(run.analysis, within, Place(run.settings.device, run.settings.threads))
     sums = frozenset(group.name for group in run.analysis.groups.free if len(group.produced) > 1)
     if "costs" in needs_of(run.strategy.allocation) and sums - choice.exclude:
         stays = choice.exclude | sums
         with contextlib.suppress(BudgetError):
             return allocated(stays, choice.harms(stays))
     return allocated(choice.exclude, choice.harms(choice.exclude))
+
+
+def _allocated(
+    run: Run,
+    harms: Mapping[str, Ranking],
+    budget: Budget | None,
+    stays: frozenset[str],
+    align: Align,
+    table: LatencyTable | None,
+) -> np.ndarray:
+    method = priced(run, budget)
+    return allocate(run.analysis.cost, harms, budget, method=method, align=align, exclude=stays, table=table)
+
+
+def _free_of_harm(run: Run, budget: Budget | None) -> bool:
+    """Whether nothing but time speaks for some widths rather than others that meet the budget as well."""
+    free = isinstance(run.strategy.allocation, Uniform) and run.strategy.align == "auto"
+    return free and run.settings.measure and budget is not None and budget.kind in ("macs", "params", "size")
 
 
 def _excluded(run: Run, rankings: Mapping[str, Ranking]) -> frozenset[str]:

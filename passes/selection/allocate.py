@@ -21,7 +21,7 @@ from ..needs import needs_of
 from .budget import Budget
 from .latency_table import LatencyTable
 from .methods import Frame, Growth, Method, Uniform
-from .milliseconds import within_milliseconds
+from .milliseconds import quickest_within, within_milliseconds
 from .ranking import Criterion, Evidence, Ranking, Refining
 
 Array = np.ndarray
@@ -29,6 +29,7 @@ Align = int | Literal["auto"]
 Measure = Callable[[Array], float]
 _NOUNS = {"macs": "MACs", "params": "parameters", "size": "file size", "channels": "channels", "latency": "time"}
 _EPSILON = 1e-9  # of a unit: 0.7 * 10 is 7
+_EVEN = 0.4  # of every group stays where equal shares are meant, and time says which may differ
 _NEAR = 0.01  # of the original: how far below the limit is near enough
 
 
@@ -49,7 +50,8 @@ def allocate(
     no say: each group that a pattern matches keeps floor(share * units). align: a group that is cut keeps a multiple of
     it, a group of fewer units stays whole; "auto": see `menus`. exclude: a regular expression that matches
     the whole names of groups that stay whole, or these names. Pinned groups stay, and every group keeps a unit. A
-    budget of channels counts the units of the groups that may be cut; one of latency asks the table.
+    budget of channels counts the units of the groups that may be cut; one of latency asks the table. With a table any
+    budget is met by what costs least harm for each millisecond.
 
     Raises BudgetError where the budget is out of reach (with `asked` and `possible`), UsageError for a pattern that
     matches nothing.
@@ -62,10 +64,8 @@ def allocate(
     steps = menus(cost.units, exact if method.ends else align, coarse=isinstance(method, Uniform))
     frames = [_frame(cost, method.protect, multiple, exclude) for multiple in steps]
     if table is not None:
-        assert budget is not None, "a table serves a budget of latency"
-        exactly = _frame(cost, method.protect, menus(cost.units, exact)[0], exclude)
-        limit = budget.limit(table.milliseconds(table.units))
-        kept = within_milliseconds(table, exactly, rankings, limit, method)
+        assert budget is not None, "a table serves a budget"
+        kept = _by_time(cost, rankings, budget, method, menus(cost.units, exact)[0], exclude, table)
         if kept is not None:
             return kept
     if method.ends:
@@ -78,6 +78,25 @@ def allocate(
         frames = [replace(frames[0], least=least)]
     assert budget is not None, "only a method that ends by itself needs no budget"
     return _nearest(cost, rankings, budget, method, frames, table)
+
+
+def _by_time(
+    cost: CostModel,
+    rankings: Mapping[str, Ranking],
+    budget: Budget,
+    method: Method,
+    multiple: Array,
+    exclude: str | Collection[str] | None,
+    table: LatencyTable,
+) -> Array | None:
+    """By harm for each millisecond; None where the method says no harms, or nothing within its bounds fits."""
+    if budget.kind == "latency":
+        frame = _frame(cost, method.protect, multiple, exclude)
+        return within_milliseconds(table, frame, rankings, budget.limit(table.milliseconds(table.units)), method)
+    frame = _frame(cost, max(method.protect, _EVEN if isinstance(method, Uniform) else 0.0), multiple, exclude)
+    measure = _measure(cost, frame, budget.kind, table)
+    limit = budget.limit(measure(frame.units))
+    return quickest_within(table, frame, rankings, lambda kept: measure(kept) <= limit, method)
 
 
 def _nearest(

@@ -52,7 +52,7 @@ def exchange(table: LatencyTable, menus: Sequence[Menu], limit: float) -> Array 
     widths that the others have then. Afterwards widths come back that fit, and one width is given for another as long
     as the harm falls.
     """
-    kept = _descend(table, menus, limit)
+    kept = descend(table, menus, lambda kept: table.milliseconds(kept) <= limit * (1 + _CLOSE))
     return None if kept is None else _improved(table, menus, kept, limit)
 
 
@@ -76,7 +76,7 @@ def linearised(table: LatencyTable, menus: Sequence[Menu], limit: float) -> Arra
             slack += over
         kept = tried
     if best is None:
-        best = _descend(table, menus, limit)
+        best = descend(table, menus, lambda kept: table.milliseconds(kept) <= limit * (1 + _CLOSE))
     return None if best is None else _improved(table, menus, best, limit)
 
 
@@ -107,11 +107,12 @@ def _steps(table: LatencyTable, menu: Menu, kept: Array) -> list[_Step]:
     return [_Step(menu.group, width, h, m) for width, h, m in rows if width != now]
 
 
-def _descend(table: LatencyTable, menus: Sequence[Menu], limit: float) -> Array | None:
+def descend(table: LatencyTable, menus: Sequence[Menu], fits: Callable[[Array], bool]) -> Array | None:
+    """The first widths that fit, when what costs the least harm for each millisecond goes first; None where none do."""
     kept, touches = table.units.copy(), table.neighbours
     best: dict[int, _Step | None] = {}
     by_group = {menu.group: menu for menu in menus}
-    while table.milliseconds(kept) > limit * (1 + _CLOSE):
+    while not fits(kept):
         for group, menu in by_group.items():
             if group not in best:
                 down = [s for s in _steps(table, menu, kept) if s.width < kept[group] and s.ms < 0]

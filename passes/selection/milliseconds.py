@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from ..errors import BudgetError
-from .knapsack import Menu, exchange
+from .knapsack import Menu, descend, exchange
 from .latency_table import LatencyTable
 from .methods import Error, Frame, Global, Method, Uniform
 from .ranking import Ranking
@@ -31,6 +31,32 @@ def within_milliseconds(
     kept = exchange(table, menus, limit)
     if kept is None:
         raise _out_of_reach(table, menus, limit)
+    return kept
+
+
+def quickest_within(
+    table: LatencyTable, frame: Frame, rankings: Mapping[str, Ranking], fits: Callable[[Array], bool], method: Method
+) -> Array | None:
+    """`kept`, (groups,) int64, that fits a budget of another kind, by harm for each millisecond, on the same widths.
+
+    None where nothing so narrow fits, or the method says no harms.
+    """
+    menus = _menus(table, frame, rankings, method)
+    kept = None if menus is None else descend(table, menus, fits)
+    if menus is None or kept is None:
+        return None
+    return _widened(kept, menus, fits)
+
+
+def _widened(kept: Array, menus: Sequence[Menu], fits: Callable[[Array], bool]) -> Array:
+    """Each group in turn as wide as still fits, the narrowest first."""
+    for menu in sorted(menus, key=lambda menu: kept[menu.group] / menu.widths[-1]):
+        for width in menu.widths[menu.widths > kept[menu.group]][::-1]:
+            wider = kept.copy()
+            wider[menu.group] = width
+            if fits(wider):
+                kept = wider
+                break
     return kept
 
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..passes.errors import BudgetError
-from ..passes.selection.budget import Budget
-from ..passes.selection.latency_table import LatencyTable
-from ..runtime.analysis import Analysis
-from ..runtime.measure.latency import ratio
-from ..runtime.measure.latency_model import Place, measure_table, measured
-from ..runtime.progress import Stage
+from ...passes.errors import BudgetError
+from ...passes.selection.budget import Budget
+from ...passes.selection.latency_table import LatencyTable
+from ...runtime.analysis import Analysis
+from ...runtime.measure.latency import ratio
+from ...runtime.measure.latency_model import Place, measure_table, measured
+from ...runtime.progress import Stage
 
 Array = np.ndarray
 Widths = Callable[[Budget, LatencyTable], Array]  # a share of the table's milliseconds -> widths; raises BudgetError

@@ -10,8 +10,8 @@ import pytest
 from onnx_prune.passes.errors import BudgetError
 from onnx_prune.passes.selection.budget import Budget
 from onnx_prune.passes.selection.latency_table import LatencyTable, fixed_side, linear_node
-from onnx_prune.pipeline import within_latency as subject
-from onnx_prune.pipeline.within_latency import within_latency
+from onnx_prune.pipeline.latency import within as subject
+from onnx_prune.pipeline.latency.within import within_latency
 from onnx_prune.runtime.measure.latency import Timing
 from onnx_prune.runtime.measure.latency_model import Place
 from onnx_prune.runtime.progress import silent

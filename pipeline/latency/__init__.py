@@ -1,0 +1,1 @@
+"""Milliseconds: a budget of them that is met, and widths that take few of them."""

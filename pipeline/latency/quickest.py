@@ -1,0 +1,54 @@
+"""Of several widths that meet a budget alike those that take least time, where nothing else speaks for one of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+import numpy as np
+
+from ...passes.errors import BudgetError, ReadError
+from ...passes.selection.allocate import Align
+from ...passes.selection.latency_table import LatencyTable
+from ...runtime.analysis import Analysis
+from ...runtime.measure.blocked import block_size
+from ...runtime.measure.latency_model import Place, measured, timed_nodes
+
+Array = np.ndarray
+Allocated = Callable[[Align, LatencyTable | None], Array]  # widths that meet the budget; raises BudgetError
+_MOST_MACS = 30e9  # of one run: above, timing layers and candidates would take minutes
+_MEASURED, _SECONDS = 3, 1.0  # candidates that are measured, those of the least predicted time; for all of them
+_NOTICED = 0.98  # of the time: a later candidate has to be so much quicker, so that noise does not decide
+
+
+def quickest(analysis: Analysis, allocated: Allocated, place: Place) -> Array:
+    """`kept`, (groups,) int64: the widths that `--align auto` stands for, or others of the budget that run quicker.
+
+    The others are whole blocks of the layout in which convolutions run here, two of them, and widths by time saved.
+    The three that are predicted to be the quickest are measured in turns. Raises BudgetError as `allocated` does.
+    """
+    first = allocated("auto", None)
+    block = block_size(place.device)
+    if block == 1 or analysis.cost.macs(analysis.cost.units) > _MOST_MACS:
+        return first
+    try:
+        table = timed_nodes(analysis, place)
+    except ReadError:  # what ONNX Runtime does not record
+        return first
+    candidates = [first]
+    others: tuple[tuple[Align, LatencyTable | None], ...] = ((block, None), (2 * block, None), ("auto", table))
+    for align, priced in others:
+        with contextlib.suppress(BudgetError):
+            kept = allocated(align, priced)
+            if not any((kept == other).all() for other in candidates):
+                candidates.append(kept)
+    predicted = table.each(np.array(candidates))
+    likely = sorted(np.argsort(predicted, kind="stable")[:_MEASURED].tolist())
+    if likely == [0]:
+        return first
+    times = measured(analysis, [candidates[i] for i in likely], place, _SECONDS)[1:]
+    best = 0
+    for number, timing in enumerate(times):
+        if timing.compared < _NOTICED * times[best].compared:
+            best = number
+    return candidates[likely[best]]

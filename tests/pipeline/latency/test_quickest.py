@@ -1,0 +1,78 @@
+"""Of widths that meet a budget alike those are taken that are measured to be quicker, and by more than noise."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from onnx_prune.passes.errors import BudgetError, ReadError
+from onnx_prune.passes.selection.latency_table import LatencyTable, fixed_side, linear_node
+from onnx_prune.pipeline.latency import quickest as subject
+from onnx_prune.pipeline.latency.quickest import quickest
+from onnx_prune.runtime.measure.latency import Timing
+from onnx_prune.runtime.measure.latency_model import Place
+
+UNITS = np.array([64])
+WIDTHS = {("auto", False): 48, (16, False): 32, (32, False): 40, ("auto", True): 56}
+
+
+@pytest.fixture
+def world(monkeypatch):
+    """`takes`: the milliseconds of each width; `log`: what was measured."""
+    state = SimpleNamespace(takes={}, log=[], macs=1e6)
+    table = LatencyTable((linear_node("n", fixed_side(1, 64), 0.0),), UNITS)
+
+    def measured(analysis, vectors, place, seconds):
+        state.log += [int(kept[0]) for kept in vectors]
+        times = [100.0, *(state.takes[int(kept[0])] for kept in vectors)]
+        return [Timing(ms, ms, 0.0, by_cpu=True) for ms in times]
+
+    monkeypatch.setattr(subject, "measured", measured)
+    monkeypatch.setattr(subject, "timed_nodes", lambda analysis, place: table)
+    monkeypatch.setattr(subject, "block_size", lambda device: 16)
+    return state
+
+
+def run(state, widths=WIDTHS):
+    cost = SimpleNamespace(units=UNITS, macs=lambda kept: state.macs)
+
+    def allocated(align, table):
+        width = widths.get((align, table is not None))
+        if width is None:
+            raise BudgetError("out of reach")
+        return np.array([width])
+
+    return int(quickest(SimpleNamespace(cost=cost), allocated, Place())[0])
+
+
+def test_the_quickest_of_three_is_taken(world):
+    world.takes = {48: 60.0, 32: 50.0, 40: 55.0}
+    assert run(world) == 32
+    assert world.log == [48, 32, 40]
+
+
+def test_what_is_quicker_by_noise_alone_is_not_taken(world):
+    world.takes = {48: 60.0, 32: 59.5, 40: 59.2}
+    assert run(world) == 48
+
+
+def test_an_alignment_that_cannot_meet_the_budget_is_no_candidate(world):
+    world.takes = {48: 60.0, 56: 40.0}
+    assert run(world, {("auto", False): 48, ("auto", True): 56}) == 56
+
+
+def test_one_candidate_is_not_measured(world):
+    assert run(world, dict.fromkeys(WIDTHS, 48)) == 48
+    assert world.log == []
+
+
+def test_a_large_network_and_one_that_is_not_recorded_take_the_first(world, monkeypatch):
+    def refuse(analysis, place):
+        raise ReadError("not recorded")
+
+    monkeypatch.setattr(subject, "timed_nodes", refuse)
+    assert run(world) == 48
+    world.macs = 1e12
+    assert run(world) == 48
+    assert world.log == []
