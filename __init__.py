@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from .passes.selection.budget import Budget
     from .passes.selection.plan import Plan
     from .pipeline.evaluate import evaluate
-    from .pipeline.finetune import finetune
     from .pipeline.prune import apply, inspect, prune, sensitivity
     from .pipeline.report import Report
     from .pipeline.settings import Settings
+    from .pipeline.training.finetune import finetune
     from .pipeline.write import Result
     from .runtime.analysis import Analysis
     from .runtime.data.preprocess import Preprocessing
@@ -35,7 +35,7 @@ _HOMES = {
     "sensitivity": "pipeline.prune",
     "apply": "pipeline.prune",
     "evaluate": "pipeline.evaluate",
-    "finetune": "pipeline.finetune",
+    "finetune": "pipeline.training.finetune",
     "Analysis": "runtime.analysis",
     "Result": "pipeline.write",
     "Settings": "pipeline.settings",

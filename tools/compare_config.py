@@ -83,7 +83,7 @@ def _resolved(folder: Path, text: str) -> str:
 def _method(path: Path, entry: Mapping[str, Any]) -> Contender:
     from ..passes.selection.budget import Budget
     from ..pipeline.comparison.contenders import Contender, Published
-    from ..pipeline.in_turns import Schedule
+    from ..pipeline.training.rounds import Schedule
 
     said = {key.replace("-", "_"): value for key, value in entry.items()}
     allowed = frozenset({"name", "published", *_SETTINGS, *_BUDGETS, *_TURNS})

@@ -59,7 +59,7 @@ def finetune(model: Path, teacher: Path | None, output: Path | None, as_json: bo
     is in OUTPUT.finetune until it is done. Several GPUs or processes: torchrun -m onnx_prune.tools.cli finetune ...
     """
     from ..passes.graph.model import load
-    from ..pipeline.finetune import finetune as run
+    from ..pipeline.training.finetune import finetune as run
 
     target = output or model.with_name(f"{model.stem}.tuned.onnx")
     check_outputs([model, teacher, given["train"], given["evaluation"]], target)
@@ -108,7 +108,8 @@ def run_in_turns(
     model: Path, target: Path, budget: Budget | None, given: dict[str, Any], settings: dict[str, Any]
 ) -> Result:
     """Prune and fine-tune as the flags say. The state is kept until `forget_run`."""
-    from ..pipeline.in_turns import Schedule, prune_and_finetune
+    from ..pipeline.training.in_turns import prune_and_finetune
+    from ..pipeline.training.rounds import Schedule
     from ..runtime.torch.training.finetune import Examples
 
     steps = given["steps"] or 1
@@ -129,7 +130,7 @@ def run_in_turns(
 
 def forget_run(target: Path) -> None:
     """Remove the state of a run whose result is written."""
-    from ..pipeline.in_turns import forget
+    from ..pipeline.training.in_turns import forget
 
     forget(_state_of(target))
 

@@ -15,7 +15,7 @@ from ...passes.selection.criteria import make_criterion
 from ...passes.selection.presets import PRESETS
 from ...runtime.data.open import DataSource
 from ...runtime.data.preprocess import Preprocessing
-from ..in_turns import Schedule
+from ..training.rounds import Schedule
 
 if TYPE_CHECKING:
     from ...runtime.torch.training.recipe import Recipe

@@ -20,9 +20,9 @@ from ...runtime.data.inputs import model_inputs
 from ...runtime.data.open import open_data
 from ...runtime.measure.evaluate import accuracy
 from ...runtime.progress import Stage, silent
-from ..finetune import finetune
-from ..in_turns import prune_and_finetune
 from ..prune import prune
+from ..training.finetune import finetune
+from ..training.in_turns import prune_and_finetune
 from ..write import Result
 from .contenders import Contender, Terms
 from .rows import Row, Scores, Store

@@ -15,7 +15,7 @@ from onnx_prune.passes.selection.budget import Budget
 from onnx_prune.pipeline.comparison.contenders import Contender, Published, Terms, contenders
 from onnx_prune.pipeline.comparison.rows import Store
 from onnx_prune.pipeline.comparison.run import compare
-from onnx_prune.pipeline.in_turns import Schedule
+from onnx_prune.pipeline.training.rounds import Schedule
 from onnx_prune.runtime.torch.training.recipe import Recipe
 
 TEST, CALIBRATION = (str(path) for path in models.digits_data())

@@ -1,68 +1,36 @@
-"""Pruning and fine-tuning in turns: at once, in steps, layer by layer, by trimming, or softly while training."""
+"""Pruning and fine-tuning in turns, as a schedule says; what is done is kept, and continued after a stop."""
 
 from __future__ import annotations
 
-import re
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import onnx
 
-from ..passes.errors import ReadError, UsageError
-from ..passes.graph.export import infer_shapes
-from ..passes.graph.files import write_text
-from ..passes.graph.model import ModelLike, load
-from ..passes.graph.spill import file_bytes
-from ..passes.selection.budget import Budget
-from ..passes.selection.layers import blocks_of_groups
-from ..passes.selection.plan import Plan, PlannedGroup
-from ..passes.selection.presets import Preset, make_preset
-from ..runtime.analysis import analyse
-from ..runtime.data.given import repeatable
-from ..runtime.proof.saved import shown
-from .prune import apply, prune
-from .write import Result, added_elements
+from ...passes.errors import ReadError, UsageError
+from ...passes.graph.export import infer_shapes
+from ...passes.graph.files import write_text
+from ...passes.graph.model import ModelLike, load
+from ...passes.graph.spill import file_bytes
+from ...passes.selection.budget import Budget
+from ...passes.selection.plan import Plan
+from ...runtime.analysis import analyse
+from ...runtime.data.given import repeatable
+from ...runtime.proof.saved import shown
+from ..prune import apply, prune
+from ..write import Result, added_elements
+from .rounds import Round, Schedule, exact_widths, planned_rounds
 
 if TYPE_CHECKING:
-    from ..runtime.session import Device
-    from ..runtime.torch.training.finetune import AfterEpoch, Examples, FineTuned, Keeping, Watch
-    from ..runtime.torch.training.recipe import Recipe
+    from ...runtime.session import Device
+    from ...runtime.torch.training.finetune import AfterEpoch, Examples, FineTuned, Keeping, Watch
+    from ...runtime.torch.training.recipe import Recipe
 
-Kind = Literal["once", "steps", "layers", "trim", "soft"]
-KINDS = ("once", "steps", "layers", "trim", "soft")
-_RELATIVE = ("macs", "params", "size")  # budgets that can be approached in steps
 _OF_APPLY = ("seed", "device", "inexact", "replace_head", "measure", "threads")  # settings that `apply` heeds
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """How cuts and training take turns.
-
-    once: one cut, then the training. steps: `steps` cuts, each followed by the training, what is kept going down
-    geometrically; where the recipe says `updates`, so many steps follow each cut but the last, and its epochs that one
-    (Molchanov et al., ICLR 2017, section 2: few maps, a few updates, again). layers: the widths of one cut, a group or
-    residual block at a time from the input on, one epoch behind each and the whole training behind the last (ThiNet,
-    Luo et al. 2017, section 3.3 and 4). trim: `steps` times the units go whose share of zeros is above mean + one
-    standard deviation of their layer (Network Trimming, Hu et al. 2016, section 3). soft: the whole network is trained,
-    after each epoch the units of smallest l2 norm become zero and may regrow, and in the end they are cut (Soft Filter
-    Pruning, He et al. 2018).
-    """
-
-    kind: Kind = "once"
-    steps: int = 1
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise UsageError(f"there is no '{self.kind}'", where="--schedule", fix=f"choose one of {', '.join(KINDS)}")
-        if self.steps < 1 or (self.steps > 1 and self.kind not in ("steps", "trim")):
-            raise UsageError(
-                f"{self.steps} steps of '{self.kind}'", where="--steps", fix="give --schedule steps or trim"
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +57,9 @@ def prune_and_finetune(
     Without calibration data the training data are taken. plan and report are those of one cut of the original to the
     same channels, which is proven. Raises what `prune` and `finetune` raise.
     """
-    from ..runtime.torch.training.checkpoint import run_key
-    from ..runtime.torch.training.finetune import Keeping, Watch
-    from ..runtime.torch.training.recipe import Recipe
+    from ...runtime.torch.training.checkpoint import run_key
+    from ...runtime.torch.training.finetune import Keeping, Watch
+    from ...runtime.torch.training.recipe import Recipe
 
     start = time.perf_counter()
     source, schedule, recipe = load(model), schedule or Schedule(), recipe or Recipe()
@@ -117,16 +85,6 @@ def prune_and_finetune(
     trained = run.softly() if schedule.kind == "soft" else run.in_rounds(schedule)
     report = replace(trained.result.report, seconds=time.perf_counter() - start)
     return replace(trained, result=replace(trained.result, external=source.external, report=report))
-
-
-@dataclass(frozen=True, slots=True)
-class _Round:
-    """One cut, and the training behind it; judged: whether its best epoch is looked for on the evaluation data."""
-
-    budget: Budget | None
-    recipe: Recipe
-    settings: Mapping[str, Any]
-    judged: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +122,9 @@ class _Turns:
 
     def in_rounds(self, schedule: Schedule) -> Trained:
         model, plans, tuned = self.original, [], []
-        rounds = self._rounds(schedule)
+        rounds = planned_rounds(
+            schedule, self.original, self.budget, self.recipe, self.settings, progress=self.watch.stage
+        )
         for number, step in enumerate(rounds, 1):
             cut, plan = self._cut(model, step, number)
             if plans and not plan.removed:
@@ -177,54 +137,7 @@ class _Turns:
             model = tuned[-1].model
         return Trained(self._result(model, plans), tuple(tuned))
 
-    def _rounds(self, schedule: Schedule) -> list[_Round]:
-        recipe, settings = self.recipe, dict(self.settings)
-        if schedule.kind == "layers":
-            return self._by_layers()
-        if schedule.kind == "trim":
-            trim = {"preset": "apoz", **settings}
-            return [_Round(self.budget, recipe, trim) for _ in range(schedule.steps)]
-        if schedule.steps == 1:
-            return [_Round(self.budget, recipe, settings)]
-        *between, last = self._shares(schedule.steps)
-        some = replace(recipe.between(), updates=recipe.updates) if recipe.updates else recipe
-        rounds = [_Round(share, some, settings, judged=not recipe.updates) for share in between]
-        return [*rounds, _Round(last, replace(recipe, updates=0), settings)]
-
-    def _shares(self, steps: int) -> list[Budget]:
-        """Budgets of which each keeps the same share of what the one before has left."""
-        budget = self.budget or Budget()
-        if budget.kind not in _RELATIVE:
-            raise UsageError(
-                f"--{budget.kind} is not approached in steps",
-                where="--schedule steps",
-                fix="give --macs, --params or --size",
-            )
-        whole = self._whole(budget.kind)
-        share = budget.limit(whole) / whole
-        limits = [whole * share ** ((step + 1) / steps) for step in range(steps)]
-        return [Budget(**{budget.kind: round(limit)}) for limit in limits]
-
-    def _whole(self, kind: str) -> float:
-        if kind == "size":
-            return float(file_bytes(self.original))
-        cost = analyse(self.original).cost
-        return float(getattr(cost, kind)(cost.units))
-
-    def _by_layers(self) -> list[_Round]:
-        """A round a layer, or a residual block: both of its inner layers go together, as in ThiNet."""
-        settings = {**self.settings, "measure": False, "replace_head": None}
-        plan = prune(self.original, budget=self.budget, progress=self.watch.stage, **settings).plan
-        block = blocks_of_groups(analyse(self.original).groups)
-        cut = [group for group in plan.groups if group.removed]
-        parts = [list(part) for _, part in groupby(cut, lambda group: block.get(group.name, group.name))]
-        strategy = _said(self.settings, make_preset(self.settings.get("preset") or "thinet"))
-        between = _Round(None, self.recipe.between(), {**settings, **strategy})
-        rounds = [replace(between, budget=_widths(part)) for part in parts]
-        head = {"replace_head": self.settings.get("replace_head")}
-        return [*rounds[:-1], replace(rounds[-1], recipe=self.recipe, settings={**between.settings, **head})]
-
-    def _cut(self, model: onnx.ModelProto, step: _Round, number: int) -> tuple[onnx.ModelProto, Plan]:
+    def _cut(self, model: onnx.ModelProto, step: Round, number: int) -> tuple[onnx.ModelProto, Plan]:
         """The round's cut: made, or read where an earlier process has made it."""
         folder = self._folder(number)
         if folder is not None and (folder / "plan.json").exists():
@@ -236,9 +149,9 @@ class _Turns:
         return result.model, result.plan
 
     def _tuned(
-        self, cut: onnx.ModelProto, step: _Round, number: int, after_epoch: AfterEpoch | None = None
+        self, cut: onnx.ModelProto, step: Round, number: int, after_epoch: AfterEpoch | None = None
     ) -> FineTuned:
-        from ..runtime.torch.training.finetune import finetune
+        from ...runtime.torch.training.finetune import finetune
 
         return finetune(
             cut,
@@ -276,7 +189,7 @@ class _Turns:
     # ---- soft filter pruning
 
     def softly(self) -> Trained:
-        from ..runtime.torch.training.soften import softener
+        from ...runtime.torch.training.soften import softener
 
         plan = prune(
             self.original,
@@ -286,23 +199,17 @@ class _Turns:
         ).plan
         tuned = self._tuned(
             self.original,
-            _Round(self.budget, replace(self.recipe, average=0.0), self.settings),
+            Round(self.budget, replace(self.recipe, average=0.0), self.settings),
             1,
             softener(analyse(self.original).groups, plan, self.recipe.epochs),
         )
         settings = {**self.settings, "criterion": "l2"}
-        result = prune(tuned.model, budget=_widths(plan.groups), progress=self.watch.stage, **settings)
+        result = prune(tuned.model, budget=exact_widths(plan.groups), progress=self.watch.stage, **settings)
         return Trained(result, (tuned,))
 
 
-def _said(settings: Mapping[str, Any], preset: Preset) -> dict[str, Any]:
-    """Criterion and refit of widths that are known: what is said, else the preset's, which then says no more."""
-    chosen = {name: settings.get(name) or getattr(preset, name) for name in ("criterion", "reconstruct")}
-    return {**chosen, "allocation": "uniform", "preset": None}
-
-
 def composed(plans: list[Plan]) -> Plan:
-    """The plan of one cut that does what several have done, one behind the other."""
+    """The plan of one cut that does what several have done, one after another."""
     removed = {group.name: set() for group in plans[0].groups}
     for plan in plans:
         for group in plan.groups:
@@ -317,12 +224,6 @@ def _units(plan: Plan, name: str) -> int:
     if units is None:
         raise ReadError("a group has changed its name between two cuts", where=f"'{name}'", fix="cut once")
     return units
-
-
-def _widths(groups: Iterable[PlannedGroup]) -> Budget:
-    """The budget that keeps as many units of these groups as they keep, and all others whole."""
-    kept = {re.escape(g.name): (g.units - len(g.removed) + 0.25) / g.units for g in groups if g.removed}
-    return Budget(channels=kept)
 
 
 def forget(folder: Path) -> None:

@@ -8,9 +8,10 @@ from onnx_prune.models import NetBuilder
 from onnx_prune.passes.errors import UsageError
 from onnx_prune.passes.selection.budget import Budget
 from onnx_prune.passes.selection.plan import Plan
-from onnx_prune.pipeline import in_turns
-from onnx_prune.pipeline.in_turns import Schedule, composed, prune_and_finetune
 from onnx_prune.pipeline.prune import apply, prune
+from onnx_prune.pipeline.training import in_turns
+from onnx_prune.pipeline.training.in_turns import composed, prune_and_finetune
+from onnx_prune.pipeline.training.rounds import Schedule
 from onnx_prune.runtime.analysis import analyse
 from onnx_prune.runtime.data.inputs import model_inputs
 from onnx_prune.runtime.data.open import open_data
@@ -91,11 +92,10 @@ def test_the_inner_layers_of_a_residual_block_go_together_by_the_paper_s_objecti
     recipe = Recipe(epochs=2, batch=20, rate=0.01)
     options = {"preset": "thinet", "budget": Budget(channels=0.5), "measure": False}
     trained = prune_and_finetune(network(bottlenecks), Examples(data), recipe, schedule=Schedule("layers"), **options)
-    _, *rounds = asked
-    assert [sorted(settings["budget"].shares) for settings in rounds] == [
+    assert [sorted(settings["budget"].shares) for settings in asked] == [
         [rf"b{n}\.conv1", rf"b{n}\.conv2"] for n in range(2)
     ]
-    assert all((s["criterion"], s["reconstruct"]) == ("thinet:centred=no", "scalar") for s in rounds)
+    assert all((s["criterion"], s["reconstruct"]) == ("thinet:centred=no", "scalar") for s in asked)
     assert [len(tuned.epochs) - 1 for tuned in trained.rounds] == [1, 2]
     kept = {row.name: row.after for row in trained.result.report.groups}
     assert [kept[f"b{n}.conv{c}"] for n in range(2) for c in (1, 2)] == [3] * 4

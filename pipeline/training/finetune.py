@@ -7,17 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..passes.graph.model import ModelLike, load
-from ..runtime.data.open import DataSource
-from ..runtime.data.preprocess import Preprocessing
-from ..runtime.progress import Stage, silent
-from ..runtime.session import Device
-from .arguments import checked
+from ...passes.graph.model import ModelLike, load
+from ...runtime.data.open import DataSource
+from ...runtime.data.preprocess import Preprocessing
+from ...runtime.progress import Stage, silent
+from ...runtime.session import Device
+from ..arguments import checked
 
 if TYPE_CHECKING:
-    from ..runtime.torch.training.finetune import FineTuned
-    from ..runtime.torch.training.loop import Epoch
-    from ..runtime.torch.training.recipe import Recipe
+    from ...runtime.torch.training.finetune import FineTuned
+    from ...runtime.torch.training.loop import Epoch
+    from ...runtime.torch.training.recipe import Recipe
 
 
 @checked
@@ -54,8 +54,8 @@ def finetune(  # noqa: PLR0913 - each argument is a flag of the command line
         UsageError: what is asked for makes no sense: torch is missing, or there are neither a teacher nor labels.
         AccuracyError: the training diverges.
     """
-    from ..runtime.torch.training.finetune import Examples, Keeping, Watch
-    from ..runtime.torch.training.finetune import finetune as train_weights
+    from ...runtime.torch.training.finetune import Examples, Keeping, Watch
+    from ...runtime.torch.training.finetune import finetune as train_weights
 
     return train_weights(
         load(model).source,

@@ -1,0 +1,1 @@
+"""Pruning and training together: fine-tuning, and cuts and trainings in turns."""
