@@ -46,9 +46,10 @@ class Limit:
 class Goal:
     """What the accuracy is measured on and by, and how much of it may go.
 
-    evaluation: None where nothing is evaluated; metric: see `make_metric`; max_drop: what may be lost of it, in its own
-    unit, 0.01 or "1%" (a point of a hundred), None for anything; smallest: what is made as small as that allows where
-    no budget is given, one of SMALLEST.
+    evaluation: None where nothing is evaluated
+    metric: see `make_metric`
+    max_drop: what may be lost of it, in its own unit, 0.01 or "1%" (a point of a hundred), None for anything
+    smallest: what is made as small as that allows where no budget is given, one of SMALLEST
     """
 
     evaluation: Evaluation

@@ -23,9 +23,12 @@ _FIRST, _LEAST, _STEP = 0.5, 0.05, 0.02
 class Search:
     """Cuts models at shares of the original's MACs (parameters, bytes, milliseconds) and keeps the smallest that holds.
 
-    plan: a budget -> its plan, from rankings and sensitivities that were measured once; draft: a plan -> a model to
-    measure, refitted on fewer samples; write: a plan -> the model to keep; smallest: one of SMALLEST. Models of the
-    same plan are made and measured once. The smallest draft that holds is written, and measured again.
+    plan: a budget -> its plan, from rankings and sensitivities that were measured once
+    draft: a plan -> a model to measure, refitted on fewer samples
+    write: a plan -> the model to keep
+    smallest: one of SMALLEST
+
+    Models of the same plan are made and measured once. The smallest draft that holds is written, and measured again.
     """
 
     plan: Callable[[Budget], Plan]

@@ -156,14 +156,20 @@ def open_session(
     additions: onnx.ModelProto | None = None,
     record: Path | None = None,
 ) -> Session:
-    """Open a model for running; raise ReadError if ONNX Runtime cannot.
+    """A session in which ONNX Runtime runs the model.
 
-    device: "auto" takes CUDA where it really works. optimise: False runs the graph as it is written, without rewriting,
-    in its own order (Shape nodes at once), without TF32 on CUDA; so a node behind a tensor that reduces it lets it go.
-    threads: of one operator; None leaves it to ONNX Runtime. base_dir: where a ModelProto's external data lie, if it
-    does not say.
-    additions: a model whose graph's nodes, initializers and outputs join those of `model`, which stays as it is.
-    record: a folder for RECORDED, the graph as it is run, and for what each node takes, see `Session.end_record`.
+    Args:
+        model: a ModelProto, or the path of a file.
+        device: "auto" takes CUDA where it really works.
+        optimise: whether ONNX Runtime may rewrite the graph. False runs the nodes as they are written, in their own
+            order and without TF32 on CUDA, and frees a tensor as soon as its last reader has run.
+        threads: of one operator; None leaves it to ONNX Runtime.
+        base_dir: where the external data of a ModelProto lie, if it does not say.
+        additions: a model whose nodes, initializers and outputs join those of `model`, which stays as it is.
+        record: a folder for RECORDED, the graph as it is run, and for the time of each node, see `Session.end_record`.
+
+    Raises:
+        ReadError: ONNX Runtime cannot open the model.
     """
     name = str(model) if isinstance(model, str | Path) else model.graph.name or "the model"
     providers = _providers(device, exact=not optimise)

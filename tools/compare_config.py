@@ -44,7 +44,12 @@ _TURNS = ("schedule", "steps")
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """flags: those of the command by their names; recipe: fields of a Recipe; methods: in their order."""
+    """What a configuration file says.
+
+    flags: those of the command by their names
+    recipe: fields of a Recipe
+    methods: in their order
+    """
 
     flags: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)

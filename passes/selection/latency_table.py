@@ -23,8 +23,10 @@ _GAIN = 0.25  # of the mean cost of a unit: a width that saves less beside the n
 class Band:
     """Widths that behave alike: multiples of `multiple` that are smaller than `below` (0: of any size).
 
-    grid: the widths that were measured, ascending; step: a width costs what the next multiple of it costs (1: no
-    staircase). What is between two measured widths is interpolated.
+    grid: the widths that were measured, ascending
+    step: a width costs what the next multiple of it costs (1: no staircase)
+
+    What is between two measured widths is interpolated.
     """
 
     grid: tuple[int, ...]
@@ -41,8 +43,9 @@ class Band:
 class Scale:
     """Where each width w of 0..full lies among those that were measured: (1 - share) * ms[low] + share * ms[low + 1].
 
-    grid: (n,) int64, the measured widths, band after band, behind a 0; low: (full + 1,) int64, at most n - 2;
-    share: (full + 1,) float64 in 0..1.
+    grid: (n,) int64, the measured widths, band after band, after a 0
+    low: (full + 1,) int64, at most n - 2
+    share: (full + 1,) float64 in 0..1
     """
 
     grid: Array
@@ -127,9 +130,12 @@ def _proportional(full: int) -> Scale:
 class LatencyTable:
     """milliseconds(kept) = factor * (rest + sum of the nodes); kept: (groups,) int64, as `CostModel` reads it.
 
-    rest: ms that no width changes; factor: closes the sum to what the whole network was measured to take;
-    units: `kept` of the whole network; block: channels that are computed together. dataclasses.replace(table,
-    factor=...) corrects it after a measurement.
+    rest: ms that no width changes
+    factor: closes the sum to what the whole network was measured to take
+    units: `kept` of the whole network
+    block: channels that are computed together
+
+    dataclasses.replace(table, factor=...) corrects it after a measurement.
     """
 
     nodes: tuple[NodeTable, ...]

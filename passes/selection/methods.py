@@ -56,7 +56,10 @@ class Method(Protocol):
 class Frame:
     """Within what the widths may move.
 
-    names, units: of all groups; least: the fewest units each may keep; align: a cut group keeps a multiple of its.
+    names: of all groups
+    units: (groups,) int64, how many each has
+    least: (groups,) int64, the fewest each may keep
+    align: (groups,) int64; a group that is cut keeps a multiple of its number
     """
 
     names: tuple[str, ...]
@@ -104,8 +107,10 @@ class Global:
 
     Harms of different groups are made comparable by their mean: h_i / mean(h), h_i the harm that unit i adds (never
     less than that of those before it); those that are comparable as they are (in units of the loss) stay so.
-    protect: the share of every group that stays, against layers that collapse.
+
     Source of the normalisation: Fang et al., DepGraph, CVPR 2023.
+
+    protect: the share of every group that stays, against layers that collapse
     """
 
     protect: float = 0.1
@@ -132,8 +137,10 @@ class Error:
     """The least sum of the groups' harms under the budget: what a unit adds to it, over what it costs, decides.
 
     harms must be comparable as they are: relative errors of reconstruction, or what `sensitivity` makes of them. Each
-    harm is replaced by its lower convex hull. costs: of one unit of each group, in the unit of the budget (see
-    tradeoff.savings), all alike where it is left out; protect: the share of every group that stays.
+    harm is replaced by its lower convex hull.
+
+    costs: of one unit of each group, in the unit of the budget (see tradeoff.savings), all alike where it is left out
+    protect: the share of every group that stays
     """
 
     protect: float = 0.05
@@ -192,7 +199,11 @@ class Trim:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _GivenBack:
-    """back: the group of every unit above the least, in the order in which they come back."""
+    """Units that come back one by one.
+
+    frame: within what the widths may move
+    back: the group of every unit above the least, in the order in which they come back
+    """
 
     frame: Frame
     back: Array

@@ -29,7 +29,11 @@ Slices = Mapping[str, Mapping[str, tuple[int, ...]]]  # constant of the cut mode
 
 @dataclass(frozen=True, slots=True)
 class PlannedGroup:
-    """removed: the numbers of the units that go, ascending; pinned: why none can, or None."""
+    """One group in a plan.
+
+    removed: the numbers of the units that go, ascending
+    pinned: why none can go, or None
+    """
 
     name: str
     units: int
@@ -41,9 +45,15 @@ class PlannedGroup:
 class Plan:
     """Which units of which groups go, how that was decided, and what it is in the constants.
 
-    model: its name; graph_sha256: `Graph.sha256`, names and shapes without values, so that another checkpoint fits;
-    macs, params: before and after. slices say the cut without any knowledge of groups, by the names that the constants
-    have in the cut model; None where they were deleted from the file: they follow from the groups.
+    model: its name
+    graph_sha256: `Graph.sha256`, names and shapes without values, so that another checkpoint fits
+    budget: as it was asked for; what is kept, where it was not
+    criterion, allocation, reconstruct: their words
+    seed: of all that was drawn
+    macs, params: before and after
+    groups: all of the graph, in its order
+    slices: the cut without any knowledge of groups, by the names that the constants have in the cut model; None where
+        they were deleted from the file: they follow from the groups
     """
 
     model: str

@@ -24,8 +24,10 @@ Array = np.ndarray
 class Ranking:
     """The units of a group in the order in which they are to go.
 
-    order: (units,) int64; harm: (units,) float64, the estimated harm when order[: i + 1] are gone. It never falls, and
-    it means what the criterion says it does. comparable: whether harms of different groups are in the same units.
+    order: (units,) int64
+    harm: (units,) float64, the estimated harm when order[: i + 1] are gone. It never falls, and it means what the
+        criterion says it does
+    comparable: whether harms of different groups are in the same units
     """
 
     order: Array
@@ -47,9 +49,11 @@ class Ranking:
 class Evidence:
     """What is known of the network when a group is ranked.
 
-    seed: of everything that is drawn; removed: one bool a label, what is already gone upstream (greedy criteria);
-    moments: of the consumers' inputs on calibration data; gradients: group name -> (samples, units) float64, of the
-    loss by the units' gates, where the criterion asks for them.
+    seed: of everything that is drawn
+    removed: one bool a label, what is already gone upstream, for criteria that need it
+    moments: of the consumers' inputs on calibration data
+    gradients: group name -> (samples, units) float64, of the loss by the units' gates, where the criterion asks for
+        them
     """
 
     groups: ChannelGroups

@@ -59,8 +59,11 @@ class Contender:
 class Terms:
     """What all methods share.
 
-    settings: of `prune`, which those of a method override; evaluation: labelled data that accuracy is measured on;
-    train, recipe: of the fine-tuning, None for none. The last epoch's weights are taken: no choice looks at the test.
+    settings: of `prune`, which those of a method override
+    evaluation: labelled data that accuracy is measured on
+    train, recipe: of the fine-tuning, None for none
+
+    The last epoch's weights are taken: no choice looks at the test.
     """
 
     model: Path

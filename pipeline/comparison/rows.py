@@ -21,8 +21,9 @@ class Row:
     """One method; pairs of macs, params and milliseconds are (before, after).
 
     before, cut, tuned: top-1 and top-5 of the original, right after the cut, after the fine-tuning; None where there
-    was no such moment (methods that cut and train in turns are never only cut) or no fine-tuning.
-    words: criterion, allocation, reconstruction; minutes: of the whole row, on this machine.
+        was no such moment (methods that cut and train in turns are never only cut) or no fine-tuning
+    words: criterion, allocation, reconstruction
+    minutes: of the whole row, on this machine
     """
 
     name: str
@@ -39,7 +40,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """The folder of one comparison; key: its terms."""
+    """The folder of one comparison.
+
+    key: its terms
+    """
 
     folder: Path
     key: str

@@ -20,10 +20,13 @@ _AHEAD = 3  # batches that wait decoded, at most
 class Data:
     """Batches for a model, the same ones in every iteration.
 
-    samples: how many there are, None where only iterating can tell; classes: their names where folders give them;
-    labelled: whether batches come with labels; fixed: whether the model fixes how many samples a batch has; broken: how
-    many images could not be read so far and were left out. At most three batches are held in memory beside the one in
-    use.
+    samples: how many there are, None where only iterating can tell
+    classes: their names where folders give them
+    labelled: whether batches come with labels
+    fixed: whether the model fixes how many samples a batch has
+    broken: how many images could not be read so far and were left out
+
+    At most three batches are held in memory beside the one in use.
     """
 
     samples: int | None

@@ -22,11 +22,14 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels -> pillow's name
 class Preprocessing:
     """What is done to an image; None leaves it to the model's input.
 
-    resize: the shorter side becomes this many pixels, or (height, width) exactly; crop: the part in the middle,
-    (height, width), taken after it: by default the size that the model fixes, else the square of `resize`. Without
-    both, a model of fixed size gets the largest part in the middle of its proportions, resized.
-    Values are then (pixel * scale - mean) / std, one mean and std a channel or one for all; scale is 1/255 for models
-    that read floats and 1 for those that read integers. layout: where the channels are.
+    resize: the shorter side becomes this many pixels, or (height, width) exactly
+    crop: the part in the middle, (height, width), taken after it: by default the size that the model fixes, else the
+        square of `resize`
+    scale: 1/255 by default for models that read floats, 1 for those that read integers
+    mean, std: one a channel, or one for all; values are (pixel * scale - mean) / std
+    layout: where the channels are
+
+    Without resize and crop a model of fixed size gets the largest part in the middle of its proportions, resized.
     """
 
     mean: Sequence[float] = (0.0,)
@@ -54,7 +57,8 @@ class Preprocessing:
 class ImageReader:
     """Reads images for one model input: `reader(file)` is an array of its type without the batch axis.
 
-    size: (height, width) of the result, None for that of the image; offset, factor: value = pixel * factor - offset.
+    size: (height, width) of the result, None for that of the image
+    offset, factor: value = pixel * factor - offset
     """
 
     mode: str

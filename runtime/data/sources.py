@@ -41,7 +41,9 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Samples that can be read in any order: `read(indices)` is the batch of those; labels: int64 (count,) or None.
+    """Samples that can be read in any order: `read(indices)` is the batch of those.
+
+    labels: int64 (count,) or None
 
     broken: how many could not be read so far, and were left out.
     """

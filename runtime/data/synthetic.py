@@ -88,7 +88,11 @@ def _leaves(rng: np.random.Generator, n: int, shape: tuple[int, int, int]) -> Ar
 
 @dataclass(frozen=True, slots=True)
 class _Leaf:
-    """A disc or a square, stretched along its axis. radius, top, left: pixels; angle: of the axis, radians."""
+    """A disc or a square, stretched along its axis.
+
+    radius, top, left: pixels
+    angle: of the axis, radians
+    """
 
     radius: float
     top: float

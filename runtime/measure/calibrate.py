@@ -28,10 +28,11 @@ Array = np.ndarray
 class Calibration:
     """How activations are sampled and where the model runs.
 
-    positions: patches an image and tensor, None for `positions.default_positions`, all where a map has no more; seed:
-    of the positions; activations: whether statistics of every channel are taken too, where its activations stand;
-    limit: bytes that the second moment of one consumer may take, above which patches are kept instead; threads: of one
-    operator, None for all.
+    positions: patches an image and tensor, None for `positions.default_positions`, all where a map has no more
+    seed: of the positions
+    activations: whether statistics of every channel are taken too, where its activations stand
+    limit: bytes that the second moment of one consumer may take, above which patches are kept instead
+    threads: of one operator, None for all
     """
 
     positions: int | None = None

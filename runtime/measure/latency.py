@@ -21,9 +21,11 @@ _LEAST_ROUNDS, _LONGER = 15, 4
 class Timing:
     """How long one run of a model takes, in milliseconds.
 
-    wall: by the clock; cpu: of all processors together, spent in this process; both the lower quartile of all runs.
-    spread: distance of the quartiles of wall over its median. busy: whether other work disturbed the measurement: the
-    runs differ by much, or one thread waited for its processor. by_cpu: whether cpu compares better than wall.
+    wall: by the clock
+    cpu: of all processors together, spent in this process; like wall the lower quartile of all runs
+    spread: distance of the quartiles of wall over its median
+    busy: whether other work disturbed the measurement: the runs differ by much, or one thread waited for its processor
+    by_cpu: whether cpu compares better than wall
     """
 
     wall: float

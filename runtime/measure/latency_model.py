@@ -138,7 +138,10 @@ def _narrow(full: int, block: int, width: Width | None) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class _Builder:
-    """Tables of nodes from what was timed. reorder: milliseconds to bring an element into the plain layout."""
+    """Tables of nodes from what was timed.
+
+    reorder: milliseconds to bring an element into the plain layout
+    """
 
     groups: int
     block: int

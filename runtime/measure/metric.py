@@ -54,7 +54,8 @@ class Evaluation:
 class Metric:
     """A number for a model; more is better.
 
-    name: its word, or module:function; of: model -> number
+    name: its word, or module:function
+    of: model -> number
     """
 
     name: str

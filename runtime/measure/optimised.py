@@ -31,8 +31,9 @@ class Width:
 class Matched:
     """A node of the optimised graph: what it takes, and by which widths.
 
-    reads, writes: None where there is none that moves; piece: what it is on its own, None where its time is taken to be
-    proportional to both; blocked: whether it writes in the blocked layout.
+    reads, writes: None where there is none that moves
+    piece: what it is on its own, None where its time is taken to be proportional to both
+    blocked: whether it writes in the blocked layout
     """
 
     name: str

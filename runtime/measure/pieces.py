@@ -44,7 +44,8 @@ class Piece:
     """A node as a function of the widths that it reads and writes; nodes that are alike have equal pieces.
 
     whole: the two widths in the whole network; a node whose convolution is done group by group loses whole groups: it
-    follows the second width alone, and the first is 1. rank: of what it writes.
+        follows the second width alone, and the first is 1
+    rank: of what it writes
     """
 
     op: str

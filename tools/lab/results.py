@@ -75,7 +75,11 @@ differs, and what stays is refitted as the heading says; the last column is what
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """top1: share of the test images; macs: share that is kept. The original is the row of the criterion ""."""
+    """One measurement; the original is the row of the criterion "".
+
+    top1: share of the test images
+    macs: share that is kept
+    """
 
     model: str
     criterion: str

@@ -19,9 +19,11 @@ from ._of_consumers import OfConsumers
 class Obs(OfConsumers):
     """Remove the unit whose loss the consumers' remaining weights can best make up for, refit, repeat.
 
-    The harm is the exact relative error of the consumers after a full least-squares refit. ridge: relative to the mean
-    diagonal of the covariance; swaps: once it is known how many go, as many exchanges of a removed unit for a kept one
-    are made at most, while they lower that error (see `swaps.swap_refine`).
+    The harm is the exact relative error of the consumers after a full least-squares refit.
+
+    ridge: relative to the mean diagonal of the covariance
+    swaps: once it is known how many go, as many exchanges of a removed unit for a kept one are made at most, while they
+        lower that error (see `swaps.swap_refine`)
     """
 
     ridge: float = 1e-3
