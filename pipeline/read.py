@@ -41,13 +41,8 @@ def read(model: ModelLike, settings: Settings, progress: Stage, sizes: Mapping[s
         example = data.example()
     analysis = _analysed(model, graph, settings, sizes, example)
     untouched(analysis.groups, settings)  # what matches nothing is said before the work
-    other = replace(settings, seed=settings.seed + 1, samples=_JUDGED)
-    if data is None:
-        data = _synthetic_data(analysis, settings)
-        judged_on = None if data is None else _synthetic_data(analysis, other)
-    else:
-        judged_on = _given_data(graph, other)
-    return Run(analysis, settings, make_strategy(settings, data=data is not None), progress, start, data, judged_on)
+    data = data or _synthetic_data(analysis, settings)
+    return Run(analysis, settings, make_strategy(settings, data=data is not None), progress, start, data)
 
 
 def read_alone(model: ModelLike, settings: Settings, progress: Stage) -> Run:
@@ -84,7 +79,8 @@ def _given_data(graph: Graph, settings: Settings) -> Data | None:
     if settings.given is None:
         return None
     inputs = model_inputs(graph.source)
-    return open_data(settings.given, inputs, settings.preprocessing, samples=settings.samples, seed=settings.seed)
+    how = settings.preprocessing
+    return open_data(settings.given, inputs, how, samples=settings.samples, seed=settings.seed, held_out=_JUDGED)
 
 
 def _example(graph: Graph, settings: Settings) -> Feeds | None:
@@ -108,7 +104,7 @@ def _synthetic_data(analysis: Analysis, settings: Settings) -> Data | None:
     inputs = model_inputs(analysis.graph.source)
     if reads_images(inputs, analysis.feeds):
         samples = min(settings.samples, int(np.clip(_SYNTHETIC_MACS // max(macs, 1), *_SYNTHETIC_IMAGES)))
-        return synthetic_data(inputs, analysis.feeds, settings.preprocessing, samples, settings.seed)
+        return synthetic_data(inputs, analysis.feeds, settings.preprocessing, samples, settings.seed, _JUDGED)
     if settings.calibration == SYNTHETIC:
         raise UsageError(
             "the model does not read images", where="--calibration synthetic", fix="give data, or --calibration none"

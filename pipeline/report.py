@@ -53,7 +53,8 @@ class Report:
     same_class: share of the samples whose highest output is that of the original; None for models that do not classify
     distance: of the outputs from the original's, see `measure.closeness`; None where there are no data
     samples: how many the two were measured on
-    refit: "kept", or why it was not; None where none was asked for
+    refit: "kept", maybe "but for" some layers and why; else why nothing was refitted, or why all was left out; None
+        where none was asked for
     inputs: the sizes of the inputs that MACs and milliseconds are told for
     free: those of them of which the model leaves more than the batch open
     metric: what score is, such as "top1"

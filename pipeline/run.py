@@ -18,8 +18,6 @@ class Run:
     strategy: what is in force
     start: when it began, seconds of time.perf_counter
     data: what channels are chosen and refitted on; None for the weights alone
-    judged_on: a few samples to compare the result with the original on: another draw than `data`, which may share
-        samples with it
     """
 
     analysis: Analysis
@@ -28,7 +26,11 @@ class Run:
     progress: Stage
     start: float
     data: Data | None = None
-    judged_on: Data | None = None
+
+    @property
+    def judged_on(self) -> Data | None:
+        """What the result is compared with the original on: samples that nothing was fitted to, where there are any."""
+        return None if self.data is None else self.data.held_out or self.data
 
     @property
     def data_in_words(self) -> str | None:
@@ -36,5 +38,5 @@ class Run:
         if self.data is None:
             return None if self.settings.moments is None else "moments"
         broken = self.data.broken()
-        but = f", {broken} of them unreadable and left out" if broken else ""
+        but = f", {broken} of them unreadable or far beyond the others and left out" if broken else ""
         return f"{self.data.samples or 'given'} {'synthetic images' if self.settings.synthetic else 'samples'}{but}"

@@ -30,15 +30,16 @@ from ..runtime.measure.latency import Timing, compare, machine, ratio
 from ..runtime.progress import counted
 from ..runtime.proof.compare import Proof, Shown
 from ..runtime.proof.saved import check_saved, shown
-from ..runtime.reconstruct import refit_sequentially
+from ..runtime.reconstruct import Refitted, refit_sequentially
 from .proven import proven
 from .report import GroupRow, Report
 from .run import Run
 
-_KEPT = "kept"
-_REFIT_POSITIONS = 32  # an image: the fit itself wants more rows than the choice of channels (docs/methods.md)
 _DRAFTED = 256  # samples that a draft is refitted on, at least
-_REFIT_ROWS = 16384  # at least, where there are few images
+KEPT = "kept"
+_POSITIONS = 32  # an image: the fit itself wants more rows than the choice of channels (docs/methods.md)
+_ROWS = 16384  # at least, where there are few images
+_NAMED = 3  # layers whose reasons are told
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +74,11 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class _Written:
-    """A model on its way, with what it costs."""
+class Written:
+    """A model on its way, with what it costs.
+
+    refit: "kept", what of it was not, or why nothing was; None where none was asked for; closeness: to the original
+    """
 
     model: onnx.ModelProto
     macs: int
@@ -105,29 +109,33 @@ def _assembled(run: Run, plan: Plan, moments: MomentsSet | None, *, prove: bool)
     counted = recounted(plan, run.analysis.cost, removed)
     run.progress("cutting")
     cut = apply_removal(run.analysis.groups.labelled, removed)
-    bare = _Written(to_model(cut), counted.macs[1], counted.params[1])
+    bare = Written(to_model(cut), counted.macs[1], counted.params[1])
     proof = proven(run, removed, bare.model) if prove else None
     bare = bare if proof is None else replace(bare, shown=proof.shown)
-    refitted = _judged(run, bare, _refit(run, removed, cut, bare, moments, counted.reconstruct))
-    if refitted.refit not in (None, _KEPT):
+    fitted = refitted(run, removed, cut, bare, moments, counted.reconstruct)
+    if fitted.refit is not None and not fitted.refit.startswith(KEPT):
         counted = replace(counted, reconstruct="none")
-    finished = _replace_head(run, refitted)
-    return _report(run, counted, finished, proof)
+    return _report(run, counted, _replace_head(run, fitted), proof)
 
 
-def _refit(
-    run: Run, removed: np.ndarray, cut: Graph, bare: _Written, moments: MomentsSet | None, kind: str
-) -> _Written:
-    """The model of the cut graph, whose layers are refitted in place; biases that come with it are counted."""
+def refitted(
+    run: Run, removed: np.ndarray, cut: Graph, bare: Written, moments: MomentsSet | None, kind: str
+) -> Written:
+    """The model of the cut graph with its layers refitted in place where that brings it nearer to the original.
+
+    bare: of the same graph, not refitted; moments: of the original. Biases that come with the refit are counted.
+    """
     if kind == "none":
-        return bare
+        return judged(run, bare, None)
     with threadpool_limits(1):
         if kind == "sequential":
-            _refit_on_data(run, removed, cut)
+            found = _on_data(run, removed, cut)
         else:
             assert moments is not None, "make_strategy has looked"
             run.progress("refitting")
-            refit_once(run.analysis.groups.labelled, removed, cut, moments, kind)
+            found = Refitted(refit_once(run.analysis.groups.labelled, removed, cut, moments, kind))
+    if not found.layers:
+        return replace(judged(run, bare, None), refit=f"nothing was refitted: {_why_nothing(run, removed, found)}")
     model = to_model(cut)
     different = list(outside_refit(run.analysis.groups.labelled, cut, bare.model, model))
     if different:
@@ -136,21 +144,28 @@ def _refit(
             where=f"{run.analysis.name}: {', '.join(different[:3])}",
             fix="nothing was written; this is a bug of onnx-prune: please report it with the graph",
         )
-    return _Written(model, bare.macs, bare.params + added_elements(bare.model, model))
+    fitted = Written(model, bare.macs, bare.params + added_elements(bare.model, model), _in_words(found))
+    return judged(run, bare, fitted)
 
 
-def _judged(run: Run, bare: _Written, refitted: _Written) -> _Written:
-    """The refitted model where it is no farther from the original than the bare one, else that."""
-    if run.judged_on is None or (refitted is bare and not run.settings.measure):
-        return refitted
+def added_elements(before: onnx.ModelProto, after: onnx.ModelProto) -> int:
+    """How many parameters a refit has added: biases of layers that had none."""
+    names = {tensor.name for tensor in before.graph.initializer}
+    return sum(math.prod(tensor.dims) for tensor in after.graph.initializer if tensor.name not in names)
+
+
+def judged(run: Run, bare: Written, fitted: Written | None) -> Written:
+    """The refitted model where it is no farther from the original than the bare one, else that; with its closeness."""
+    if run.judged_on is None or (fitted is None and not run.settings.measure):
+        return fitted or bare
     run.progress("comparing with the original")
-    candidates = [bare] if refitted is bare else [bare, refitted]
+    candidates = [bare] if fitted is None else [bare, fitted]
     models = [candidate.model for candidate in candidates]
     found = closeness(run.analysis.graph.source, models, run.judged_on, device=run.settings.device)
-    if refitted is bare:
+    if fitted is None:
         return replace(bare, closeness=found[0])
     if found[1].distance <= found[0].distance:
-        return replace(refitted, refit=_KEPT, closeness=found[1])
+        return replace(fitted, closeness=found[1])
     return replace(
         bare,
         refit=f"left out: with it the outputs are farther from the original's ({found[1].distance:.2g}) than without "
@@ -159,10 +174,10 @@ def _judged(run: Run, bare: _Written, refitted: _Written) -> _Written:
     )
 
 
-def _refit_on_data(run: Run, removed: np.ndarray, cut: Graph) -> None:
+def _on_data(run: Run, removed: np.ndarray, cut: Graph) -> Refitted:
     assert run.data is not None
-    positions = max(_REFIT_POSITIONS, _REFIT_ROWS // (run.data.samples or _REFIT_ROWS))
-    refit_sequentially(
+    positions = max(_POSITIONS, _ROWS // (run.data.samples or _ROWS))
+    return refit_sequentially(
         run.analysis.groups.labelled,
         removed,
         cut,
@@ -172,7 +187,29 @@ def _refit_on_data(run: Run, removed: np.ndarray, cut: Graph) -> None:
     )
 
 
-def _replace_head(run: Run, cut: _Written) -> _Written:
+def _in_words(found: Refitted) -> str:
+    """How much of the refit there is: all of it, or which layers have none and why."""
+    if not found.left:
+        return KEPT
+    named = [f"{name} ({why})" for name, why in list(found.left.items())[:_NAMED]]
+    more = f" and {len(found.left) - _NAMED} more" if len(found.left) > _NAMED else ""
+    of = len(found.left) + found.layers
+    return f"{KEPT} but for {len(found.left)} of {of} layers, which stay as they were cut: {', '.join(named)}{more}"
+
+
+def _why_nothing(run: Run, removed: np.ndarray, found: Refitted) -> str:
+    if found.left:
+        return "; ".join(dict.fromkeys(found.left.values()))
+    labelled = run.analysis.groups.labelled
+    nodes = labelled.graph.gs.nodes
+    read = {nodes[c.node].op for c in labelled.consumers if removed[c.labels[c.labels >= 0]].any()}
+    if not read:
+        return "no layer that can be refitted reads what was cut"
+    kinds = ", ".join(sorted(read))
+    return f"the weights that read what was cut ({kinds}) are integers, in groups, or made by other nodes"
+
+
+def _replace_head(run: Run, cut: Written) -> Written:
     """With another head, where one is asked for."""
     settings = run.settings
     if settings.replace_head is None:
@@ -182,10 +219,11 @@ def _replace_head(run: Run, cut: _Written) -> _Written:
         how = Calibration(seed=settings.seed, device=settings.device)
         model, analysis = fit_head(run.analysis.groups.labelled, cut.model, run.data, how)
     cost = analysis.cost
-    return _Written(model, cost.macs(cost.units), cost.params(cost.units), cut.refit)
+    headed = Written(model, cost.macs(cost.units), cost.params(cost.units), cut.refit)
+    return judged(run, headed, None)
 
 
-def _report(run: Run, plan: Plan, written: _Written, proof: Proof | None) -> Result:
+def _report(run: Run, plan: Plan, written: Written, proof: Proof | None) -> Result:
     """The model with the shapes of its tensors, and what it brought."""
     analysis = run.analysis
     model = infer_shapes(written.model)
@@ -234,12 +272,6 @@ def _measured_on(run: Run, timings: tuple[Timing, Timing]) -> str:
     threads = "1 thread" if run.settings.threads == 1 else f"{run.settings.threads or 'all'} threads"
     busy = ", which was busy: compared by processor time" if any(timing.busy for timing in timings) else ""
     return f"{threads} of {machine()}{busy}"
-
-
-def added_elements(before: onnx.ModelProto, after: onnx.ModelProto) -> int:
-    """How many parameters a refit has added: biases of layers that had none."""
-    names = {tensor.name for tensor in before.graph.initializer}
-    return sum(math.prod(tensor.dims) for tensor in after.graph.initializer if tensor.name not in names)
 
 
 def _rows(groups: ChannelGroups, plan: Plan) -> list[GroupRow]:

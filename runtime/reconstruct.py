@@ -1,50 +1,60 @@
 """Sequential refit: front to back, each weight that reads changed activations is fitted to the original outputs.
 
-For a consumer y = W u + b of the cut network with inputs u' (what the network, refitted so far, really delivers) and
-the original's outputs y: min E|y - W' u' - b'|^2 + ridge. Where y goes into a residual sum y + s, the target is the
-original's sum less the shortcut s' that the cut network delivers, so that the shortcut's error is repaired too.
+A consumer y = W u + b of the cut network, with inputs u' (what the network, refitted so far, really delivers), is
+fitted where its output last is an affine function of y (`affine_path`): behind its BatchNormalization and the residual
+sum that it goes into, in front of the activation, to what the original has there less what the other branches of the
+cut network deliver; so errors of a shortcut are repaired too.
 Source: He et al. 2017, sections 3.2 and 3.3 (asymmetric, multi-branch).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
+from ..passes.algebra.layer.fit import LayerFit, Rows
 from ..passes.algebra.least_squares import Refit
-from ..passes.algebra.normal_equations import NormalEquations, choose_ridge
 from ..passes.channels.affine import AffineConsumer, affine_consumers, write_refit
 from ..passes.channels.constants import kept
 from ..passes.channels.labels import LabelledGraph
+from ..passes.graph.bodies import captured_names
 from ..passes.graph.model import Graph
-from ..passes.rewrite.taps import Positions, Taps, find_taps
+from ..passes.rewrite.affine_path import AffinePath, AffinePaths, own_output
+from ..passes.rewrite.taps import Taps, find_taps
 from .data.sources import Batch
-from .measure.calibrate import Calibration, iterate_rows
+from .measure.calibrate import Calibration
 from .measure.segments import Frontier
 from .progress import Count, silent
 
 Array = np.ndarray
-_ROUNDS = 8  # of the fit behind a ReLU; see `_below_zero`
-_TARGET_BYTES = 1 << 30  # of target rows held at once; more consumers than fit take further passes over the data
+_BYTES = 256 << 20  # of one layer's rows
+_NOTHING = 1e-12  # a channel that is scaled by less than this share of the largest scale
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Fit:
-    """One consumer to refit.
+class Fit:
+    """One weight to refit.
 
-    target: the tensor of the original to match; shortcut: what is taken off it, or None; rectified: whether only a ReLU
-    reads the target; inputs, outputs: the channels that are left, bool.
+    paths: of each of its uses in the cut network; inputs, outputs: the channels that are left, bool.
     """
 
     consumer: AffineConsumer
-    target: str
-    shortcut: str | None
-    rectified: bool
+    paths: tuple[AffinePath, ...]
     inputs: Array
     outputs: Array
+
+
+@dataclass(slots=True)
+class Refitted:
+    """What came of a refit.
+
+    layers: how many weights were fitted; left: those that stayed as they were cut, by the consumer's name, and why.
+    """
+
+    layers: int = 0
+    left: dict[str, str] = field(default_factory=dict)
 
 
 def refit_sequentially(
@@ -54,105 +64,190 @@ def refit_sequentially(
     data: Iterable[Batch],
     how: Calibration | None = None,
     progress: Count = silent,
-) -> int:
-    """Refit the consumers of `cut` in place, in the order of the graph, and say how many.
+) -> Refitted:
+    """Refit the consumers of `cut` in place, in the order of the graph.
 
-    labels: of the original; removed: one bool a label, what was cut; data: iterated once for the
-    original's targets and once for the cut network, in segments from one consumer to the next, whose activations are
-    kept in memory while they are small (segments.py).
+    labelled: the original; removed: one bool a label, what was cut; data: run through both networks side by side, in
+    segments from one consumer to the next, so that each node runs about once. how.positions: patches a sample of a
+    layer, fewer where its rows would be too many.
     """
     how = how or Calibration()
     taps = find_taps(labelled)
-    fits = _fits(labelled, removed, cut, taps)
-    frontier = Frontier(cut, data, device=how.device, threads=how.threads)
-    done = 0
-    for part in _parts(fits, taps, frontier.samples, how):
-        wanted = taps.outputs({fit.consumer.name: fit.target for fit in part})
-        rows = list(iterate_rows(labelled.graph.source, wanted, data, how))
-        for number, fit in enumerate(part):
-            targets = [batch[number][:, fit.outputs] for batch in rows]
-            _refit(fit, targets, frontier, taps, how)
-            done += 1
-            progress(done, len(fits))
-    return done
+    fits, left = find_fits(labelled, removed, cut, taps)
+    batches = list(data) if fits else []
+    found = Refitted(left=left)
+    with (
+        Frontier(labelled.graph, batches, device=how.device, threads=how.threads) as original,
+        Frontier(cut, batches, device=how.device, threads=how.threads) as now,
+    ):
+        del batches
+        for number, fit in enumerate(fits):
+            _Layer(fit, taps, labelled.facts.dtypes, how).refit(fits[number:], original, now, found)
+            progress(number + 1, len(fits))
+    return found
 
 
-def _fits(labelled: LabelledGraph, removed: Array, cut: Graph, taps: Taps) -> list[_Fit]:
-    """Every tapped consumer that reads a changed tensor, with its target."""
-    tapped = {name for tap in taps for name in tap.consumers if tap.groups == 1}
-    consumers = {consumer.name: consumer for consumer in affine_consumers(labelled)}
-    changed: set[str] = set()
-    fits = []
-    position = {node.outputs[0].name: i for i, node in enumerate(cut.gs.nodes) if node.outputs}
-    for node in labelled.graph.gs.nodes:
-        name = node.outputs[0].name if node.outputs else ""
-        consumer = consumers.get(name)
-        inputs = None if consumer is None else kept(consumer.inputs, removed)
-        if any(t.name in changed for t in node.inputs) or (inputs is not None and not inputs.all()):
-            changed.update(t.name for t in node.outputs)
-            if consumer is not None and inputs is not None and name in tapped:
-                total, shortcut = _residual(cut, name, position)
-                rectified = {n.op for n in cut.gs.tensors()[total].outputs} == {"Relu"}
-                fits.append(_Fit(consumer, total, shortcut, rectified, inputs, kept(consumer.outputs, removed)))
-    return fits
+def find_fits(labelled: LabelledGraph, removed: Array, cut: Graph, taps: Taps) -> tuple[list[Fit], dict[str, str]]:
+    """Every tapped weight that reads a changed tensor, in an order in which what it reads is refitted before.
 
-
-def _residual(cut: Graph, name: str, position: dict[str, int]) -> tuple[str, str | None]:
-    """The sum that the consumer's output goes into and the other summand, where that one is made before it."""
-    node = cut.gs.nodes[position[name]]
-    readers = node.outputs[0].outputs
-    if len(readers) != 1 or readers[0].op != "Add":
-        return name, None
-    add = readers[0]
-    other = add.inputs[1] if add.inputs[0].name == name else add.inputs[0]
-    if isinstance(other, gs.Constant) or not other.inputs or other.inputs[0].op == "Constant":
-        return name, None
-    maker = position.get(other.inputs[0].outputs[0].name, len(position))
-    return (add.outputs[0].name, other.name) if maker < position[name] else (name, None)
-
-
-def _parts(fits: Sequence[_Fit], taps: Taps, samples: int, how: Calibration) -> Iterator[list[_Fit]]:
-    """Consecutive consumers whose targets fit into memory together."""
-    part: list[_Fit] = []
-    size = 0
-    for fit in fits:
-        positions = len(Positions(0, how.positions)(taps[fit.consumer.name].grid, 1)[0])
-        need = 4 * samples * positions * len(fit.consumer.b)
-        if part and size + need > _TARGET_BYTES:
-            yield part
-            part, size = [], 0
-        part.append(fit)
-        size += need
-    if part:
-        yield part
-
-
-def _refit(fit: _Fit, targets: list[Array], frontier: Frontier, taps: Taps, how: Calibration) -> None:
-    name = fit.consumer.name
-    W = fit.consumer.W[fit.outputs][:, fit.inputs]
-    own = taps.only([name])
-    wanted = own if fit.shortcut is None else Taps((*own, *taps.outputs({name: fit.shortcut})), taps.sizes)
-    halves = [NormalEquations(W.shape[1] * W.shape[2], len(W)) for _ in range(2)]
-    seen: list[tuple[Array, Array, Array]] = []
-    for number, (rows, Y) in enumerate(zip(frontier.rows(name, wanted, how), targets, strict=True)):
-        offset = np.zeros((1, 1), np.float32) if fit.shortcut is None else rows[1]
-        halves[number % 2].add(rows[0], Y - offset)
-        if fit.rectified:
-            seen.append((rows[0], Y, offset))
-    fitted, held_out = halves
-    ridge = choose_ridge(fitted, held_out, W) if fitted.rows and held_out.rows else 1e-3
-    both = fitted + held_out
-    refit = both.solve(W, ridge)
-    for _ in range(_ROUNDS if fit.rectified else 0):
-        refit = both.retargeted([(X, _below_zero(X, Y, offset, refit)) for X, Y, offset in seen]).solve(W, ridge)
-    write_refit(frontier.graph, fit.consumer, refit)
-
-
-def _below_zero(X: Array, Y: Array, offset: Array, refit: Refit) -> Array:
-    """Targets of y where a ReLU follows: what the original has below zero may be anything below zero.
-
-    Y: what the original has in front of the ReLU; offset: the shortcut that is added to y.
+    Beside them those that cannot be, and why.
     """
-    W = refit.weight.reshape(len(refit.bias), -1).astype(np.float32)
-    now = X @ W.T + refit.bias.astype(np.float32) + offset
-    return np.where(Y > 0, Y, np.minimum(now, 0)) - offset
+    tapped = {name for tap in taps for name in tap.consumers if tap.groups == 1}
+    changed = _changed(labelled, removed)
+    consumers = [
+        c for c in affine_consumers(labelled) if tapped.issuperset(c.uses) and any(use in changed for use in c.uses)
+    ]
+    before, needs = _upstream(labelled, consumers)
+    circular = [c for n, c in enumerate(consumers) if needs[n] >> n & 1]
+    if circular:
+        consumers = [c for c in consumers if c not in circular]
+        before, needs = _upstream(labelled, consumers)
+    paths, shapes = AffinePaths(cut), labelled.facts.shapes
+    fits: list[Fit] = []
+    done = 0
+    for at in _in_order(needs):
+        consumer = consumers[at]
+        outputs = kept(consumer.outputs, removed)
+
+        def known(name: str, done: int = done, use: str = consumer.name) -> bool:
+            return shapes.get(name) == shapes[use] and not before.get(name, -1) & ~done
+
+        found = tuple(
+            paths(use, (len(shapes[use]), consumer.layout.result, int(outputs.sum())), known) for use in consumer.uses
+        )
+        fits.append(Fit(consumer, _together(consumer.uses, found), kept(consumer.inputs, removed), outputs))
+        done |= 1 << at
+    return fits, {c.name: "it is used again on what it made itself" for c in circular}
+
+
+def _together(uses: Sequence[str], paths: tuple[AffinePath, ...]) -> tuple[AffinePath, ...]:
+    """Paths along which one weight can be fitted for all of its uses: all alike, else none goes anywhere."""
+    first = paths[0]
+    if all(np.array_equal(p.scale, first.scale) and np.array_equal(p.shift, first.shift) for p in paths[1:]):
+        return paths
+    return tuple(own_output(use, len(first.scale)) for use in uses)
+
+
+def _changed(labelled: LabelledGraph, removed: Array) -> set[str]:
+    """The tensors that a cut changes, those that lose channels among them."""
+    changed: set[str] = set()
+    cut = {c.node for c in labelled.consumers if not kept(c.labels, removed).all()}
+    for number, node in enumerate(labelled.graph.gs.nodes):
+        read = [t.name for t in node.inputs] + sorted(captured_names(node))
+        if number in cut or any(name in changed for name in read):
+            changed.update(t.name for t in node.outputs)
+    return changed
+
+
+def _upstream(labelled: LabelledGraph, consumers: Sequence[AffineConsumer]) -> tuple[dict[str, int], list[int]]:
+    """For every tensor the weights that have a part in it, as a set of bits; and for every weight those it reads of."""
+    of = {use: number for number, consumer in enumerate(consumers) for use in consumer.uses}
+    before: dict[str, int] = dict.fromkeys((t.name for t in labelled.graph.gs.inputs), 0)
+    needs = [0] * len(consumers)
+    for node in labelled.graph.gs.nodes:
+        found = 0
+        for name in [*(t.name for t in node.inputs), *sorted(captured_names(node))]:
+            found |= before.get(name, 0)
+        own = of.get(node.outputs[0].name) if node.outputs else None
+        if own is not None:
+            needs[own] |= found
+            found |= 1 << own
+        before.update((tensor.name, found) for tensor in node.outputs)
+    return before, needs
+
+
+def _in_order(needs: Sequence[int]) -> list[int]:
+    """The weights so that those that have a part in the inputs of another come first; else as they are."""
+    order: list[int] = []
+    done = 0
+    waiting = list(range(len(needs)))
+    while waiting:
+        at = next((i for i in waiting if not needs[i] & ~done), waiting[0])  # where two need one another the first
+        waiting.remove(at)
+        order.append(at)
+        done |= 1 << at
+    return order
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Layer:
+    """One weight on its way: its rows, and what is fitted to them."""
+
+    fit: Fit
+    taps: Taps
+    dtypes: dict[str, int]
+    how: Calibration
+
+    def refit(self, left: Sequence[Fit], original: Frontier, now: Frontier, found: Refitted) -> None:
+        """Fit it and write it into the graph of `now`; left: it and what comes after it."""
+        fit, paths = self.fit, self.fit.paths
+        W = fit.consumer.W[fit.outputs][:, fit.inputs]
+        scale, shift = paths[0].scale, paths[0].shift
+        b = fit.consumer.b[fit.outputs]
+        start = Refit(W * scale[:, None, None], b * scale + shift)
+        rows, samples = self._rows(left, original, now)
+        activation = paths[0].activation if len(paths) == 1 else None
+        refit, why = LayerFit(start, activation, fit.consumer.may_have_bias)(rows, samples)
+        if why is not None:
+            found.left[fit.consumer.name] = why
+            return
+        found.layers += 1
+        lives = np.abs(scale) > _NOTHING * np.abs(scale).max(initial=0)
+        safe = np.where(lives, scale, 1)
+        W = np.where(lives[:, None, None], refit.weight / safe[:, None, None], W)
+        write_refit(now.graph, fit.consumer, Refit(W, np.where(lives, (refit.bias - shift) / safe, b)))
+
+    def _rows(self, left: Sequence[Fit], original: Frontier, now: Frontier) -> tuple[Rows, Array]:
+        """Inputs in the cut network, wanted outputs of the original, and of what sample each row is."""
+        fit, taps = self.fit, self.taps
+        how = replace(self.how, positions=self._positions(now.samples))
+        targets, inputs = [], []
+        for use, path in zip(fit.consumer.uses, fit.paths, strict=True):
+            targets += taps.at_output(use, [path.tensor], self.dtypes)
+            inputs += [*taps.only([use]), *taps.at_output(use, [name for name, _ in path.summands], self.dtypes)]
+        wanted = original.rows(_end(original, left), Taps(tuple(targets), taps.sizes), how)
+        given = now.rows(
+            min(now.number(use) for one in left for use in one.consumer.uses), Taps(tuple(inputs), taps.sizes), how
+        )
+        parts: list[Rows] = []
+        samples: list[Array] = []
+        first = 0
+        for Z, X, count in zip(wanted, given, now.counts, strict=True):
+            for rows in self._of_uses(Z, X):
+                parts.append(rows)
+                samples.append(first + np.arange(len(rows)) * count // max(len(rows), 1))
+            first += count
+        offset = [part.offset for part in parts]
+        whole = Rows(
+            np.concatenate([part.X for part in parts]),
+            np.concatenate([part.Z for part in parts]),
+            np.concatenate(offset) if len(offset[0]) > 1 or len(parts[0]) == 1 else offset[0],
+        )
+        return whole, np.concatenate(samples)
+
+    def _of_uses(self, Z: tuple[Array, ...], X: tuple[Array, ...]) -> list[Rows]:
+        """The rows of one batch, use by use."""
+        found, at = [], 0
+        for number, path in enumerate(self.fit.paths):
+            given, summands = X[at], X[at + 1 : at + 1 + len(path.summands)]
+            at += 1 + len(path.summands)
+            offset = np.zeros((1, 1), np.float32)
+            for summand, (_, factor) in zip(summands, path.summands, strict=True):
+                offset = offset + summand * factor.astype(np.float32)
+            found.append(Rows(given, Z[number][:, self.fit.outputs], offset))
+        return found
+
+    def _positions(self, samples: int) -> int | None:
+        """As many a sample as were asked for, while the rows are not too many for memory."""
+        width = int(self.fit.inputs.sum()) * self.taps[self.fit.consumer.name].table.shape[1] + 2 * len(
+            self.fit.outputs
+        )
+        most = _BYTES // (4 * width * max(samples, 1) * len(self.fit.paths))
+        return self.how.positions if self.how.positions is None else max(min(self.how.positions, most), 1)
+
+
+def _end(original: Frontier, left: Sequence[Fit]) -> int:
+    """Behind the target of the first of these, unless that of a later one is made before it."""
+    numbers = [[original.number(path.tensor) for path in fit.paths] for fit in left]
+    later = [number for fit in numbers[1:] for number in fit]
+    return min([max(numbers[0]) + 1, *later])

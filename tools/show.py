@@ -84,7 +84,8 @@ def _remarks(result: Result) -> Iterator[Text]:
     if sizes is not None:
         yield Text(sizes, style="dim")
     if report.refit not in (None, "kept"):
-        yield Text(f"the refit was {report.refit}", style="yellow")
+        left = report.refit.startswith(("kept", "left"))
+        yield Text(f"the refit was {report.refit}" if left else report.refit, style="yellow")
     if report.measured_on is not None:
         yield Text(f"latency on {report.measured_on}", style="dim")
     if report.latency_ratio is not None and report.latency_ratio > _NO_FASTER:

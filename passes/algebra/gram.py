@@ -15,13 +15,23 @@ Array = np.ndarray
 
 # Elements of one panel of the (C*k, C*k) products: 32 MB in float64.
 _PANEL = 1 << 22
+_CONSTANT = 1e-6  # of the second moment
 
 
 def covariance(A: Array, mu: Array) -> Array:
-    """Sigma = A - mu mu^T. A: (m, m), mu: (m,). Returns (m, m) float64."""
+    """Sigma = A - mu mu^T. A: (m, m), mu: (m,). Returns (m, m) float64.
+
+    What varies by less than a thousandth of its size is constant: A comes of products in single precision, whose
+    rounding would else be taken for variance. Its row and column are zero.
+    """
     mu = np.asarray(mu, np.float64)
     sigma = np.multiply.outer(mu, mu)
-    return np.subtract(A, sigma, out=sigma)
+    np.subtract(A, sigma, out=sigma)
+    constant = sigma.diagonal() <= _CONSTANT * np.asarray(A.diagonal(), np.float64)
+    if constant.any():
+        sigma[constant] = 0
+        sigma[:, constant] = 0
+    return sigma
 
 
 def channel_gram(W: Array, A: Array) -> Array:
@@ -86,3 +96,11 @@ def diagonal_blocks(A: Array, k: int) -> Array:
     """The k x k blocks on the diagonal of A (C*k, C*k), as a (C, k, k) float64 copy."""
     C = len(A) // k
     return np.asarray(A.reshape(C, k, C, k)[np.arange(C), :, np.arange(C), :], np.float64)
+
+
+def power_of_two(X: Array) -> float:
+    """1, or the power of two that brings numbers, whose squares single precision could not hold, near 1."""
+    largest = float(max(X.max(initial=0), -X.min(initial=0)))
+    if largest == 0 or not np.isfinite(largest) or 1e-12 < largest < 1e12:
+        return 1.0
+    return 2.0 ** -np.floor(np.log2(largest))

@@ -56,10 +56,9 @@ def refit_full(W: Array, b: Array, A: Array, mu: Array, kept: Array, ridge: floa
     n, C, k = W.shape
     S, T = columns(kept, k), columns(np.setdiff1d(np.arange(C), kept), k)
     flat = np.asarray(W, np.float64).reshape(n, C * k)
-    variances = np.asarray(A.diagonal(), np.float64) - np.square(mu)
-    lost = flat[:, T] @ A[np.ix_(T, S)] - np.multiply.outer(flat[:, T] @ mu[T], mu[S])
-    added = damping(variances, ridge)
-    correction = solve(covariance(A[np.ix_(S, S)], mu[S]), lost.T, added).T
+    Sigma = covariance(A, mu)
+    lost = flat[:, T] @ Sigma[np.ix_(T, S)]
+    correction = solve(Sigma[np.ix_(S, S)], lost.T, damping(Sigma.diagonal(), ridge)).T
     return _with_mean(np.asarray(W, np.float64), b, mu, kept, (flat[:, S] + correction).reshape(n, len(kept), k))
 
 
@@ -68,20 +67,3 @@ def _with_mean(W: Array, b: Array, mu: Array, kept: Array, weight: Array) -> Ref
     lost = W.copy()
     lost[:, kept] -= weight
     return Refit(weight, b + np.tensordot(lost, np.reshape(mu, W.shape[1:]), 2))
-
-
-def refit_from_moments(
-    cross: Array, second: Array, mean_x: Array, mean_y: Array, W: Array, ridge: float = 1e-3
-) -> Refit:
-    """Weights and bias that take inputs of one network to the outputs of another, near the weights W.
-
-    W' = argmin E|y - W' x - b'|^2 + lam |W' - W|^2 with lam = ridge * mean variance of x; b' = mean_y - W' mean_x.
-    x: inputs in the pruned network, m = K*k; y: what the original computes, n.
-    cross: E[x y^T] (m, n); second: E[x x^T] (m, m); mean_x: (m,); mean_y: (n,); W: (n, K, k) or (n, m), whose shape the
-    new weights have. Source: the asymmetric reconstruction of He et al. 2017 (after Zhang et al. 2015).
-    """
-    flat = np.asarray(W, np.float64).reshape(len(mean_y), len(mean_x))
-    Sigma = covariance(second, mean_x)
-    missing = cross - np.multiply.outer(mean_x, mean_y) - Sigma @ flat.T
-    weight = flat + solve(Sigma, missing, damping(Sigma.diagonal(), ridge)).T
-    return Refit(weight.reshape(W.shape), mean_y - weight @ mean_x)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,21 @@ class Moments:
         return f"Moments(rows={self.rows}, channels={self.channels}, kernel={self.kernel})"
 
 
+def _pooled(found: Sequence[Moments]) -> Moments:
+    """Moments of all rows together."""
+    first = found[0]
+    if len(found) == 1:
+        return first
+    rows = sum(m.rows for m in found)
+    mean = sum((m.mean * (m.rows / rows) for m in found), np.zeros_like(first.mean))
+    second, samples = None, None
+    if all(m.second is not None for m in found):
+        second = sum((m.second * (m.rows / rows) for m in found), np.zeros(()))  # type: ignore[operator]  # not None
+    elif all(m.samples is not None for m in found):
+        samples = np.concatenate([m.samples for m in found])  # type: ignore[misc]  # not None
+    return Moments(rows, mean, second, first.channels, first.kernel, samples)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ActivationStatistics:
     """Of each channel of a tensor, over all images and positions, (C,) float64: share of zeros, mean, variance."""
@@ -105,6 +120,12 @@ class MomentsSet:
         """The moments of a consumer that is no group convolution."""
         (moments,) = self.consumers[consumer]
         return moments
+
+    def pooled(self, consumers: Sequence[str]) -> Moments | None:
+        """The moments of all that these consumers read, which share a weight; None where one is not known."""
+        if not all(name in self.consumers and len(self.consumers[name]) == 1 for name in consumers):
+            return None
+        return _pooled([self[name] for name in consumers])
 
     def groups(self, consumer: str) -> tuple[Moments, ...]:
         """The moments of each group of a consumer's convolution, one where it has none."""

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from .least_squares import Refit, refit_from_moments
+from .gram import covariance
+from .least_squares import Refit
+from .positive_definite import damping, factor, solve_factored
 
 Array = np.ndarray
 
@@ -27,13 +29,18 @@ class NormalEquations:
         self._xx = np.zeros((inputs, inputs))
         self._xy = np.zeros((inputs, outputs))
         self._yy = np.zeros(outputs)
+        self._factors: dict[float, Array] = {}
 
     def add(self, X: Array, Y: Array) -> None:
         """Count a batch: X (rows, m), Y (rows, n). Products of one batch are made in its own type, sums in float64."""
         self.rows += len(X)
         self._x += X.sum(0, dtype=np.float64)
-        self._y += Y.sum(0, dtype=np.float64)
         self._xx += X.T @ X
+        self._factors = {}
+        self._count_targets(X, Y)
+
+    def _count_targets(self, X: Array, Y: Array) -> None:
+        self._y += Y.sum(0, dtype=np.float64)
         self._xy += X.T @ Y
         self._yy += np.square(Y).sum(0, dtype=np.float64)
 
@@ -48,17 +55,37 @@ class NormalEquations:
     def retargeted(self, batches: Iterable[tuple[Array, Array]]) -> NormalEquations:
         """The same input rows with other targets: batches (X, Y) of all the rows; X^T X is not computed anew."""
         other = NormalEquations(len(self._x), len(self._y))
-        other.rows, other._x, other._xx = self.rows, self._x, self._xx
+        other.rows, other._x, other._xx, other._factors = self.rows, self._x, self._xx, self._factors
         for X, Y in batches:
-            other._xy += X.T @ Y
-            other._y += Y.sum(0, dtype=np.float64)
-            other._yy += np.square(Y).sum(0, dtype=np.float64)
+            other._count_targets(X, Y)
         return other
 
-    def solve(self, W: Array, ridge: float = 1e-3) -> Refit:
-        """The weights and bias of `refit_from_moments`, near W (n, K, k) with K*k = m. At least one row is needed."""
-        N = self.rows
-        return refit_from_moments(self._xy / N, self._xx / N, self._x / N, self._y / N, W, ridge)
+    def solve(self, W: Array, ridge: float = 1e-3, *, bias: Array | None = None) -> Refit:
+        """Weights and bias that take inputs of one network to the outputs of another, near the weights W (n, K, k).
+
+        W' = argmin E|y - W' x - b'|^2 + lam |W' - W|^2 with K*k = m and lam = ridge * mean variance of x; then
+        b' = E[y] - W' E[x].
+        Source: the asymmetric reconstruction of He et al. 2017 (after Zhang et al. 2015). At least one row is needed.
+        bias: (n,), one that stays; by default it is fitted too. The factor of a ridge is kept for other targets. Raises
+        numpy.linalg.LinAlgError where the rows hold what is not finite.
+        """
+        N, n = self.rows, len(self._y)
+        mean_x = self._x / N if bias is None else np.zeros(len(self._x))
+        mean_y = self._y / N if bias is None else bias
+        cross = self._xy / N - np.multiply.outer(self._x / N, mean_y)  # for a bias of its own that of the covariance
+        Sigma = covariance(self._xx / N, mean_x)
+        flat = np.asarray(W, np.float64).reshape(n, -1)
+        missing = cross - Sigma @ flat.T
+        missing[Sigma.diagonal() == 0] = 0  # what does not vary explains nothing
+        if ridge not in self._factors:
+            self._factors[ridge] = factor(Sigma, damping(Sigma.diagonal(), ridge))
+        weight = flat + solve_factored(self._factors[ridge], missing).T
+        return Refit(weight.reshape(W.shape), mean_y - weight @ mean_x)
+
+    def centred(self, W: Array, *, bias: Array | None = None) -> Refit:
+        """The weights as they are, with the bias that leaves the mean of the targets, or the one that stays."""
+        flat = np.asarray(W, np.float64).reshape(len(self._y), -1)
+        return Refit(W, (self._y - flat @ self._x) / self.rows if bias is None else bias)
 
     def error(self, refit: Refit) -> float:
         """Mean over the rows of |y - W x - b|^2, the sum over the n outputs, exactly, from the moments alone."""

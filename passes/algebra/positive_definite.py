@@ -55,7 +55,12 @@ def inverse(S: Array, added: float = 0.0) -> Array:
 
 def solve(S: Array, B: Array, added: float = 0.0) -> Array:
     """X with (S + added * I) X = B; S: (m, m), B: (m, n) or (m,). Raises as `factor` does."""
-    return cho_solve((factor(S, added), True), B, check_finite=False) if len(S) else np.zeros(B.shape)
+    return solve_factored(factor(S, added), B)
+
+
+def solve_factored(L: Array, B: Array) -> Array:
+    """X with L L^T X = B; L: (m, m) of `factor`, B: (m, n) or (m,)."""
+    return cho_solve((L, True), B, check_finite=False) if len(L) else np.zeros(B.shape)
 
 
 def compact(W: Array) -> Array:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from ..algebra.least_squares import Refit
-from ..graph.model import Graph, constant_values, set_constant
+from ..graph.dequantised import dequantising, float_values, set_float_values, stored
+from ..graph.model import Graph, constant_values
 from .labels import Consumer, LabelledGraph, Layout
 
 Array = np.ndarray
@@ -17,22 +18,34 @@ Array = np.ndarray
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AffineConsumer:
-    """A node that computes y = W u + b over patches u of its input, with a weight of its own.
+    """A node that computes y = W u + b over patches u of its input, with a weight that only nodes of its kind read.
 
     name: its first output
     consumer: what it reads, and where
     layout: how it keeps W and b
-    W: (n, C, k) float64
     b: (n,) float64, zeros where it has none
     outputs: (n,), the labels of what it makes
+    uses: first outputs of all nodes that read this weight, in the order of the graph, its own among them
+    weight, bias: the tensors that hold W and b, None for a bias that it does not have
     """
 
     name: str
     consumer: Consumer
     layout: Layout
-    W: Array
     b: Array
     outputs: Array
+    uses: tuple[str, ...]
+    weight: gs.Tensor
+    bias: str | None
+
+    @property
+    def W(self) -> Array:
+        """(n, C, k) float64, made anew each time: all weights of a network at once are three times its file."""
+        values = float_values(self.weight)
+        assert values is not None, f"{self.weight.name} is no constant"
+        grouped = weight_matrices(values, self.layout)
+        assert grouped is not None, f"{self.weight.name} is no matrix"
+        return grouped[0].astype(np.float64)
 
     @property
     def data(self) -> str:
@@ -44,17 +57,37 @@ class AffineConsumer:
         """(C,), the labels of the channels that it reads."""
         return self.consumer.labels
 
+    @property
+    def may_have_bias(self) -> bool:
+        """Whether a refit may give it a bias: a quantised node without one would no longer be fused with its scales."""
+        return dequantising(self.weight) is None or self.bias is not None
+
 
 def affine_consumers(labelled: LabelledGraph) -> Iterator[AffineConsumer]:
-    """Every consumer whose weight is a float constant of its own, in the order of the graph.
+    """Every weight that only such nodes read, as floats or through DequantizeLinear, in the order of the graph.
 
-    Left out, and never refitted: group convolutions, weights that several nodes share or that are made by other nodes,
-    products with a factor or an activation, data that is transposed, and a bias that is no vector.
+    Left out, and never refitted: group convolutions, weights that are made by other nodes or that are read by nodes
+    that differ in more than their data, products with a factor or an activation, data that is transposed, and a bias
+    that is no vector.
     """
+    of_weight: dict[str, list[AffineConsumer]] = {}
     for consumer in sorted(labelled.consumers, key=lambda c: c.node):
         affine = _affine(labelled, consumer)
         if affine is not None:
-            yield affine
+            of_weight.setdefault(stored(affine.weight).name, []).append(affine)
+    for consumers in of_weight.values():
+        first = consumers[0]
+        alike = all(c.layout == first.layout and c.bias == first.bias for c in consumers)
+        if alike and _readers(first.weight) == len(consumers):
+            yield replace(first, uses=tuple(c.name for c in consumers))
+
+
+def _readers(weight: gs.Tensor) -> int:
+    """How many nodes read the constant, whether it is dequantised for them once or several times."""
+    constant = stored(weight)
+    if constant is weight:
+        return len(weight.outputs)
+    return sum(len(node.outputs[0].outputs) for node in constant.outputs)
 
 
 def _affine(labelled: LabelledGraph, consumer: Consumer) -> AffineConsumer | None:
@@ -62,20 +95,16 @@ def _affine(labelled: LabelledGraph, consumer: Consumer) -> AffineConsumer | Non
     if layout is None or not layout.exact or layout.groups > 1 or _is_transposed(labelled, consumer, layout):
         return None
     weight = node.inputs[consumer.weight_at.input]
-    values = constant_values(weight)
-    if values is None or values.dtype.kind != "f" or len(weight.outputs) != 1:
+    values = float_values(weight)
+    grouped = None if values is None else weight_matrices(values, layout)
+    if grouped is None or grouped.shape[2] != len(consumer.labels):
         return None
-    grouped = weight_matrices(values, layout)
-    if grouped is None:
-        return None
-    W = grouped[0].astype(np.float64)
-    if W.shape[1] != len(consumer.labels):
-        return None
-    bias = _bias(node, layout, len(W))
-    if bias is None:
+    b = _bias(node, layout, grouped.shape[1])
+    if b is None:
         return None
     name = node.outputs[0].name
-    return AffineConsumer(name, consumer, layout, W, bias, labelled.axes[name][layout.result])
+    outputs = labelled.axes[name][layout.result]
+    return AffineConsumer(name, consumer, layout, b, outputs, (name,), weight, _bias_name(node, layout))
 
 
 def _is_transposed(labelled: LabelledGraph, consumer: Consumer, layout: Layout) -> bool:
@@ -92,11 +121,16 @@ def weight_matrices(values: Array, layout: Layout) -> Array | None:
     return grouped if layout.out == 0 else grouped.transpose(0, 2, 1, 3)
 
 
+def _bias_name(node: gs.Node, layout: Layout) -> str | None:
+    at = layout.bias
+    return None if at is None or len(node.inputs) <= at else node.inputs[at].name or None
+
+
 def _bias(node: gs.Node, layout: Layout, size: int) -> Array | None:
     """The bias (size,) float64, zeros where there is none; None where it is no such constant."""
-    if layout.bias is None or len(node.inputs) <= layout.bias or not node.inputs[layout.bias].name:
+    if _bias_name(node, layout) is None:
         return np.zeros(size)
-    bias = constant_values(node.inputs[layout.bias])
+    bias = float_values(node.inputs[layout.bias])  # type: ignore[index]  # it has one
     return None if bias is None or bias.shape != (size,) else bias.astype(np.float64)
 
 
@@ -105,31 +139,40 @@ def write_refit(graph: Graph, consumer: AffineConsumer, refit: Refit) -> None:
 
     refit.weight must have the sizes of the weight that is there, as (n, C, k).
     """
-    name, layout = consumer.name, consumer.layout
-    node = next(n for n in graph.gs.nodes if n.outputs and n.outputs[0].name == name)
-    weight = node.inputs[consumer.consumer.weight_at.input]
-    before = constant_values(weight)
-    assert before is not None, f"{name} has no constant weight"
-    W = refit.weight if layout.out == 0 else refit.weight.transpose(1, 0, 2)
-    assert W.shape[:2] == before.shape[:2], f"{name}: {W.shape} in the place of {before.shape}"
-    set_constant(weight, np.ascontiguousarray(W.reshape(before.shape).astype(before.dtype)))
-    bias = refit.bias.astype(before.dtype)
+    layout = consumer.layout
+    nodes = [n for n in graph.gs.nodes if n.outputs and n.outputs[0].name in consumer.uses]
+    kind = np.dtype(np.float32)
+    for weight in {id(stored(t)): t for t in (n.inputs[consumer.consumer.weight_at.input] for n in nodes)}.values():
+        before = float_values(weight)
+        assert before is not None, f"{consumer.name} has no constant weight"
+        W = refit.weight if layout.out == 0 else refit.weight.transpose(1, 0, 2)
+        assert W.shape[:2] == before.shape[:2], f"{consumer.name}: {W.shape} in the place of {before.shape}"
+        kind = before.dtype
+        set_float_values(weight, np.ascontiguousarray(W.reshape(before.shape).astype(before.dtype)))
+    if consumer.may_have_bias:
+        bias = refit.bias.astype(kind)
+        for node in nodes:
+            _write_bias(graph, node, layout, bias, readers=nodes)
+
+
+def _write_bias(graph: Graph, node: gs.Node, layout: Layout, bias: Array, readers: Sequence[gs.Node]) -> None:
     if layout.bias is None:
         _add_after(graph, node, bias)
         return
     while len(node.inputs) <= layout.bias:
         node.inputs.append(gs.Variable.empty())
-    _put(graph, node, layout.bias, bias, f"{name}_bias")
+    _put(graph, node, layout.bias, bias, readers)
 
 
-def _put(graph: Graph, node: gs.Node, position: int, values: Array, name: str) -> None:
-    """Into the constant that is there, which keeps its name, unless others read it; else into a new one."""
+def _put(graph: Graph, node: gs.Node, position: int, values: Array, readers: Sequence[gs.Node]) -> None:
+    """Into the constant that is there, which keeps its name, unless other nodes read it; else into a new one."""
     constant = node.inputs[position]
-    held = constant_values(constant)
-    if held is not None and held.shape == values.shape and len(constant.outputs) == 1:
-        set_constant(constant, values)
+    held = float_values(constant)
+    mine = {id(reader) for reader in readers}
+    if held is not None and held.shape == values.shape and all(id(n) in mine for n in constant.outputs):
+        set_float_values(constant, values)
     else:
-        node.inputs[position] = gs.Constant(graph.names().fresh(name), values)
+        node.inputs[position] = gs.Constant(graph.names().fresh(f"{node.outputs[0].name}_bias"), values)
 
 
 def _add_after(graph: Graph, node: gs.Node, bias: Array) -> None:
@@ -141,7 +184,7 @@ def _add_after(graph: Graph, node: gs.Node, bias: Array) -> None:
         values = constant_values(other)
         if values is not None and values.shape[-1:] == bias.shape and values.size == bias.size:
             position = next(i for i, t in enumerate(reader.inputs) if t is other)
-            _put(graph, reader, position, values + bias.reshape(values.shape), f"{output.name}_bias")
+            _put(graph, reader, position, values + bias.reshape(values.shape), [reader])
             return
     if not bias.any():
         return

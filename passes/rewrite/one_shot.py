@@ -40,9 +40,10 @@ def refit_once(labelled: LabelledGraph, removed: Array, cut: Graph, moments: Mom
     done = 0
     for consumer in affine_consumers(labelled):
         inputs = np.flatnonzero(kept(consumer.inputs, removed))
-        if len(inputs) == len(consumer.inputs) or consumer.name not in moments:
+        found = moments.pooled(consumer.uses)
+        if len(inputs) == len(consumer.inputs) or found is None:
             continue
-        refit = _refit(consumer, inputs, moments[consumer.name], kind)
+        refit = _refit(consumer, inputs, found, kind)
         if refit is not None:
             outputs = np.flatnonzero(kept(consumer.outputs, removed))
             write_refit(cut, consumer, Refit(refit.weight[outputs], refit.bias[outputs]))

@@ -21,7 +21,7 @@ def outside_refit(
 
     And of refitted weights that are not those of the graph. cut: the refitted graph, of which `refitted` is the model.
     """
-    consumers = {consumer.name for consumer in affine_consumers(labelled)}
+    consumers = {use for consumer in affine_consumers(labelled) for use in consumer.uses}
     touched = _touched(refitted.graph, consumers)
     refittable = {name for node in touched.values() for name in node.input}
     refittable -= {name for node in refitted.graph.node if id(node) not in touched for name in node.input}
@@ -50,9 +50,12 @@ def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, TensorProto]]:
 
 
 def _touched(graph: onnx.GraphProto, consumers: set[str]) -> dict[int, NodeProto]:
-    """The consumers, by identity, and the sums behind them that hold their biases."""
+    """The consumers, by identity, the sums behind them that hold their biases, and what dequantises their weights."""
     makers = {name: node for node in graph.node for name in node.output}
     found = [makers[name] for name in consumers if name in makers]
     products = [makers[n] for node in found if node.op_type == "Add" for n in node.input if n in makers]
     sums = [n for n in graph.node if n.op_type == "Add" and consumers.intersection(n.input)]
-    return {id(node): node for node in (*found, *products, *sums)}
+    stored = {name for name, _ in _constants(graph)}
+    weights = [makers[n] for node in (*found, *products) for n in node.input[1:] if n in makers]
+    scaled = [n for n in weights if n.op_type == "DequantizeLinear" and n.input[0] in stored]
+    return {id(node): node for node in (*found, *products, *sums, *scaled)}

@@ -89,18 +89,24 @@ class Taps:
         """The taps of these consumers, one each, in their order."""
         return Taps(tuple(self[name] for name in consumers), self.sizes)
 
-    def outputs(self, tensors: Mapping[str, str]) -> Taps:
+    def outputs(self, tensors: Mapping[str, str], dtypes: Mapping[str, int] | None = None) -> Taps:
         """Taps of tensors at the output positions of consumers: `{consumer: tensor}`, one each, in their order.
 
         A tensor is of the form of the consumer's output: it itself, or a sum that it goes into. Its "patch" is its n
-        channels at the position.
+        channels at the position. dtypes: of the tensors, as in onnx.TensorProto, where they are not those of the
+        consumers' inputs.
         """
-        taps = []
-        for consumer, tensor in tensors.items():
-            at = self[consumer]
-            table = np.arange(at.grid)[:, None]
-            taps.append(replace(at, tensor=tensor, consumers=(consumer,), inner=at.grid, table=table, groups=1))
-        return Taps(tuple(taps), self.sizes)
+        return Taps(tuple(self._output(c, t, dtypes or {}) for c, t in tensors.items()), self.sizes)
+
+    def at_output(self, consumer: str, tensors: Iterable[str], dtypes: Mapping[str, int] | None = None) -> Taps:
+        """`outputs` of several tensors for one consumer."""
+        return Taps(tuple(self._output(consumer, tensor, dtypes or {}) for tensor in tensors), self.sizes)
+
+    def _output(self, consumer: str, tensor: str, dtypes: Mapping[str, int]) -> Tap:
+        at = self[consumer]
+        table = np.arange(at.grid)[:, None]
+        kind = dtypes.get(tensor, at.dtype)
+        return replace(at, tensor=tensor, consumers=(consumer,), inner=at.grid, table=table, groups=1, dtype=kind)
 
 
 def find_taps(labelled: LabelledGraph, consumers: Iterable[Consumer] | None = None) -> Taps:

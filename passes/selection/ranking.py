@@ -16,6 +16,7 @@ from ..channels.activations import Activation, activations_read
 from ..channels.affine import AffineConsumer, affine_consumers
 from ..channels.groups import ChannelGroup, ChannelGroups, Key
 from ..graph.model import constant_values
+from ..rewrite.affine_path import AffinePaths
 
 Array = np.ndarray
 
@@ -64,6 +65,7 @@ class Evidence:
     _tensors: dict[str, gs.Tensor] = field(default_factory=dict, repr=False)
     _consumers: list[tuple[AffineConsumer, ...]] = field(default_factory=list, repr=False)
     _activations: dict[str, tuple[Activation, ...]] = field(default_factory=dict, repr=False)
+    _paths: list[AffinePaths] = field(default_factory=list, repr=False)
     _scores: dict[Callable[[Evidence], Array], Array] = field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
@@ -90,6 +92,14 @@ class Evidence:
         if not self._activations:
             self._activations.update(activations_read(self.groups.labelled))
         return self._activations
+
+    def matrix(self, consumer: AffineConsumer) -> Array:
+        """Its W, (n, C, k) float64, as the layer counts behind its BatchNormalization: times that one's scale."""
+        if not self._paths:
+            self._paths.append(AffinePaths(self.groups.labelled.graph))
+        rank = len(self.groups.labelled.axes[consumer.name])
+        path = self._paths[0](consumer.name, (rank, consumer.layout.result, len(consumer.b)))
+        return consumer.W * path.scale[:, None, None]
 
     def scores(self, score: Callable[[Evidence], Array]) -> Array:
         """What a criterion finds for the whole network at once, (component,) float64, computed for the first group."""

@@ -24,7 +24,8 @@ class Data:
     classes: their names where folders give them
     labelled: whether batches come with labels
     fixed: whether the model fixes how many samples a batch has
-    broken: how many images could not be read so far and were left out
+    broken: how many samples could not be read so far, or are none, and were left out
+    held_out: others of the same source, where they were asked for and there are enough
 
     At most three batches are held in memory beside the one in use.
     """
@@ -35,6 +36,7 @@ class Data:
     batches: Callable[[], Iterator[Batch]]
     fixed: bool = False
     broken: Callable[[], int] = lambda: 0
+    held_out: Data | None = None
 
     def example(self) -> Feeds:
         """Input for one run: a sample, or as many as the model fixes."""
@@ -82,10 +84,10 @@ def of_size(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
     for batch in batches:
         waiting = batch if waiting is None else _joined(waiting, batch)
         while waiting.size >= size:
-            yield _part(waiting, np.arange(size))
-            full, waiting = True, _part(waiting, np.arange(size, waiting.size))
+            yield part(waiting, np.arange(size))
+            full, waiting = True, part(waiting, np.arange(size, waiting.size))
     if waiting is not None and waiting.size and not full:
-        yield _part(waiting, np.resize(np.arange(waiting.size), size))
+        yield part(waiting, np.resize(np.arange(waiting.size), size))
 
 
 def _joined(first: Batch, second: Batch) -> Batch:
@@ -94,5 +96,6 @@ def _joined(first: Batch, second: Batch) -> Batch:
     return Batch(feeds, np.concatenate([first.labels, second.labels]) if both else None)  # type: ignore[list-item]
 
 
-def _part(batch: Batch, at: np.ndarray) -> Batch:
+def part(batch: Batch, at: np.ndarray) -> Batch:
+    """These samples of a batch."""
     return Batch({n: a[at] for n, a in batch.feeds.items()}, None if batch.labels is None else batch.labels[at])

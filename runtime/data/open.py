@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ...passes.errors import ReadError, UsageError
+from .aside import parted, plausible, without_every_eighth
 from .batches import Data, in_background, of_size
 from .given import KINDS, DataSource, known_source
 from .inputs import ModelInput, fits
@@ -28,6 +29,7 @@ def open_data(
     samples: int | None = None,
     batch: int | None = None,
     seed: int = 0,
+    held_out: int = 0,
 ) -> Data:
     """Open data for a model with these inputs (`inputs.model_inputs`).
 
@@ -35,6 +37,8 @@ def open_data(
     array for each input and maybe `label`; .npy for models with one input.
     samples: use so many, drawn from `seed`, of each class the same number where there are labels, in random order; of a
     function the first ones. batch: samples a batch, unless the model fixes it, when a rest that fills none is left out.
+    held_out: so many samples more, or an eighth where there are no more, are none of the data but their `held_out`.
+    Arrays whose numbers are not finite, or a thousand times those of the others, are left out, one in ten at most.
     Raises UsageError or ReadError where the data are not what the model asks for, before anything runs.
     """
     if samples is not None and samples < 1:
@@ -44,26 +48,38 @@ def open_data(
     known = known_source(source, inputs)
     if not isinstance(known, Path | Mapping):
         _no_images(preprocessing, known)
-        return stream(known, inputs, samples)
+        streamed = stream(known, inputs, samples)
+        return without_every_eighth(streamed, held_out, inputs[0].batch or 1) if held_out else streamed
     found = _samples(known, inputs, preprocessing)
-    order = choose(found.count, found.labels, samples, seed)
+    order = choose(found.count, found.labels, None if samples is None else samples + held_out, seed)
+    whole, left_out = plausible(order, found.largest)
+    order, rest = parted(whole, samples, held_out, inputs[0].batch or 1, seed)
     size = _batch_size(found, inputs, batch)
-    if inputs[0].batch and len(order) < size and found.labels is None:
+    data = _batched(found, order, size, inputs[0], left_out)
+    return replace(data, held_out=_batched(found, rest, size, inputs[0], left_out)) if len(rest) else data
+
+
+def _batched(found: Samples, order: np.ndarray, size: int, wanted: ModelInput, left_out: int) -> Data:
+    """The samples in this order, in batches."""
+    if wanted.batch and len(order) < size and found.labels is None:
         order = np.resize(order, size)  # nothing is counted that comes twice: moments are means
-    cut = len(order) - (len(order) % size if inputs[0].batch else 0)
+    cut = len(order) - (len(order) % size if wanted.batch else 0)
     if not cut:
         raise ReadError(
             f"{len(order)} labelled samples do not fill one batch of {size}, which the model fixes",
-            where=str(inputs[0]),
+            where=str(wanted),
             fix="give more samples",
         )
     parts = [order[start : start + size] for start in range(0, len(order), size)]
 
     def batches() -> Iterator[Batch]:
         whole = (batch for batch in in_background(found.read, parts) if batch.size)
-        return of_size(whole, inputs[0].batch) if inputs[0].batch else whole
+        return of_size(whole, wanted.batch) if wanted.batch else whole
 
-    return Data(cut, found.classes, found.labels is not None, batches, bool(inputs[0].batch), found.broken)
+    def broken() -> int:
+        return found.broken() + left_out
+
+    return Data(cut, found.classes, found.labels is not None, batches, bool(wanted.batch), broken)
 
 
 def choose(count: int, labels: np.ndarray | None, samples: int | None, seed: int) -> np.ndarray:

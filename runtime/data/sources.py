@@ -45,7 +45,8 @@ class Samples:
 
     labels: int64 (count,) or None
 
-    broken: how many could not be read so far, and were left out.
+    broken: how many could not be read so far, and were left out; largest: the largest magnitude of each of these
+    samples, for arrays.
     """
 
     count: int
@@ -53,6 +54,7 @@ class Samples:
     classes: tuple[str, ...]
     read: Callable[[np.ndarray], Batch]
     broken: Callable[[], int] = lambda: 0
+    largest: Callable[[np.ndarray], np.ndarray] | None = None
 
 
 # ---- images
@@ -176,7 +178,18 @@ def array_samples(arrays: Mapping[str, np.ndarray], inputs: Sequence[ModelInput]
     def read(indices: np.ndarray) -> Batch:
         return Batch({k: v[indices] for k, v in feeds.items()}, None if labels is None else labels[indices])
 
-    return Samples(next(iter(lengths.values())), labels, (), read)
+    return Samples(next(iter(lengths.values())), labels, (), read, largest=partial(_largest, feeds))
+
+
+def _largest(feeds: Feeds, indices: np.ndarray) -> np.ndarray:
+    """The largest magnitude of each sample over its floats, NaN where one is not a number."""
+    found = np.zeros(len(indices))
+    for array in feeds.values():
+        if array.dtype.kind == "f":
+            for place, index in enumerate(indices.tolist()):
+                row = np.abs(array[index], dtype=np.float64).ravel()
+                found[place] = np.maximum(found[place], row.max(initial=0))
+    return found
 
 
 def class_numbers(labels: np.ndarray, where: str) -> np.ndarray:

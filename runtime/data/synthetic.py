@@ -38,6 +38,7 @@ def synthetic_data(
     preprocessing: Preprocessing | None,
     samples: int,
     seed: int = 0,
+    held_out: int = 0,
 ) -> Data:
     """Synthetic images for a model that `reads_images`, in the size of `feeds`.
 
@@ -48,14 +49,15 @@ def synthetic_data(
     reader = image_reader(wanted, preprocessing or Preprocessing())
     shape = feeds[wanted.name].shape
     channels, height, width = shape[1:] if reader.layout == "NCHW" else (shape[3], *shape[1:3])
-    images = dead_leaves((samples, channels, height, width), seed)
+    images = dead_leaves((samples + held_out, channels, height, width), seed)
     if preprocessing is not None or wanted.dtype.kind != "f":
         images = np.clip(images * 64 + 128, 0, 255).astype(np.uint8)
         if wanted.dtype.kind == "f":
             images = images * reader.factor.reshape(-1, 1, 1) - reader.offset.reshape(-1, 1, 1)
     if reader.layout == "NHWC":
         images = images.transpose(0, 2, 3, 1)
-    return open_data({wanted.name: np.ascontiguousarray(images, wanted.dtype)}, inputs, seed=seed)
+    arrays = {wanted.name: np.ascontiguousarray(images, wanted.dtype)}
+    return open_data(arrays, inputs, samples=samples, seed=seed, held_out=held_out)
 
 
 def dead_leaves(shape: tuple[int, int, int, int], seed: int = 0) -> Array:

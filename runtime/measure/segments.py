@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -17,16 +17,19 @@ from ..data.random_feeds import Feeds
 from ..data.sources import Batch
 from ..session import Device, Session, open_session
 from .calibrate import Calibration, to_rows
+from .shelf import Held, Shelf
 
 Array = np.ndarray
-_LIMIT = 4 << 30  # bytes of activations that are kept; a place with more is not stopped at
+_LIMIT = 192 << 20  # bytes of activations that are kept in memory; more go into files
+_PLACE_LIMIT = 16 << 30  # bytes of activations at a place; one with more is not stopped at
 
 
 class Frontier:
     """A place in the graph, the nodes in front of which are done, with what they leave for the others, batch by batch.
 
     graph: whose nodes behind the place may still be changed. The place moves on where all that is alive there has the
-    images as its first axis and is small enough; else the next piece starts at the old place.
+    samples as its first axis and is small enough; else the next piece starts at the old place. A context, at whose end
+    what is kept goes.
     """
 
     def __init__(
@@ -34,97 +37,136 @@ class Frontier:
     ) -> None:
         self.graph = graph
         self._where = {"device": device, "threads": threads}
-        self._batches = [dict(batch.feeds) for batch in data]
-        self.counts = [len(next(iter(feeds.values()))) for feeds in self._batches]
+        self._shelf = Shelf(_LIMIT)
+        self._kept: list[dict[str, Held]] = []
+        self.counts: list[int] = []
+        for batch in data:
+            self._kept.append({name: self._shelf.put(array) for name, array in batch.feeds.items()})
+            self.counts.append(batch.size)
+        self._kinds = self._described()
+
+    def __enter__(self) -> Frontier:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._shelf.close()
 
     @property
     def samples(self) -> int:
         return sum(self.counts)
 
-    def rows(self, consumer: str, taps: Taps, how: Calibration) -> Iterator[tuple[Array, ...]]:
-        """Tap by tap the sampled patches in front of the node that makes `consumer`, and move the place there."""
-        alive = self._alive(self._number(consumer))
+    def rows(self, end: int, taps: Taps, how: Calibration) -> Iterator[tuple[Array, ...]]:
+        """Tap by tap the sampled patches, and move the place in front of node `end`.
+
+        The patches may be those of tensors behind it.
+        """
+        alive = self._alive(end)
         made = [name for name in alive if not self._has(name)]
         added = instrument(taps, self.graph.opset)
         model = self._piece(self.graph, made, [tap.tensor for tap in taps])
         session = open_session(model, additions=added.additions, **self._where)
         positions = Positions(how.seed, how.positions)
         outputs = [value.name for value in added.additions.graph.output]
-        following: list[dict[str, Array]] = []
-        for feeds, count in zip(self._batches, self.counts, strict=True):
+        moves = True
+        for number, count in enumerate(self.counts):
             drawn = added.draw(count, positions)
-            found = session.run({**_known(session, feeds), **drawn.feeds}, [*outputs, *made])
-            following.append({name: found[name] if name in found else feeds[name] for name in alive})
+            found = session.run({**self._feeds(session, number), **drawn.feeds}, [*outputs, *made])
+            moves = moves and self._fits({name: found[name] for name in made}, count)
+            if moves:
+                self._put(number, {name: found[name] for name in made})
             yield tuple(to_rows(patch) for patch in added.patches(found, drawn))
-        self._move(following)
+        self._settle(alive, made, moves=moves)
 
-    def advance(self, consumer: str) -> None:
-        """Move the place in front of the node that makes the tensor `consumer`."""
-        alive = self._alive(self._number(consumer))
+    def advance(self, end: int) -> None:
+        """Move the place in front of node `end`."""
+        alive = self._alive(end)
         made = [name for name in alive if not self._has(name)]
-        if made:
-            following = [{**feeds, **found} for feeds, found in zip(self._batches, self._run(made), strict=True)]
-            self._move([{name: feeds[name] for name in alive} for feeds in following])
+        moves = True
+        for number, found in enumerate(self._run(made) if made else ()):
+            moves = moves and self._fits(found, self.counts[number])
+            if moves:
+                self._put(number, found)
+        self._settle(alive, made, moves=moves)
 
     def outputs(self, graph: Graph | None = None) -> Iterator[Feeds]:
         """Batch by batch the outputs of the graph, or of another that differs from it behind the place alone."""
-        return self._run([t.name for t in self.graph.gs.outputs], graph)
-
-    def _run(self, names: list[str], graph: Graph | None = None) -> Iterator[Feeds]:
+        names = [t.name for t in self.graph.gs.outputs]
         made = [name for name in names if not self._has(name)]
-        session = open_session(self._piece(graph or self.graph, made), **self._where)
-        for feeds in self._batches:
-            found = session.run(_known(session, feeds), made)
-            yield {name: found[name] if name in found else feeds[name] for name in names}
+        for number, found in enumerate(self._run(made, graph)):
+            kept = {name: self._shelf.get(self._kept[number][name]) for name in names if self._has(name)}
+            yield {name: found[name] if name in found else kept[name] for name in names}
 
-    def _number(self, consumer: str) -> int:
-        nodes = self.graph.gs.nodes
-        return next(i for i, node in enumerate(nodes) if node.outputs and node.outputs[0].name == consumer)
+    def number(self, tensor: str) -> int:
+        """Of the node whose first output it is; the number changes where a refit puts a node in front of it."""
+        return next(i for i, node in enumerate(self.graph.gs.nodes) if node.outputs and node.outputs[0].name == tensor)
+
+    def _run(self, made: list[str], graph: Graph | None = None) -> Iterator[Feeds]:
+        session = open_session(self._piece(graph or self.graph, made), **self._where)
+        for number in range(len(self.counts)):
+            yield session.run(self._feeds(session, number), made)
 
     def _has(self, name: str) -> bool:
-        return name in self._batches[0]
+        return name in self._kinds
 
     def _alive(self, end: int) -> list[str]:
         """What the nodes from `end` on, and the outputs, read of what is made before, in order."""
         nodes = self.graph.gs.nodes
         made = {t.name for node in nodes[:end] if node.op != "Constant" for t in node.outputs}
-        made |= set(self._batches[0])
+        made |= self._kinds.keys()
         read = [name for node in nodes[end:] for name in _read(node)] + [t.name for t in self.graph.gs.outputs]
         return [name for name in dict.fromkeys(read) if name in made]
 
-    def _move(self, following: list[dict[str, Array]]) -> None:
-        """To where these are alive, if they can be kept."""
-        size = sum(array.nbytes for feeds in following for array in feeds.values())
-        if size <= _LIMIT and all(
-            array.ndim > 0 and len(array) == count
-            for feeds, count in zip(following, self.counts, strict=True)
-            for array in feeds.values()
-        ):
-            self._batches = following
+    def _feeds(self, session: Session, number: int) -> Feeds:
+        kept = self._kept[number]
+        return {name: self._shelf.get(kept[name]) for name in session.inputs if name in kept}
+
+    def _fits(self, made: Feeds, count: int) -> bool:
+        size = sum(array.nbytes for array in made.values()) * len(self.counts)
+        return size <= _PLACE_LIMIT and all(array.ndim > 0 and len(array) == count for array in made.values())
+
+    def _put(self, number: int, made: Feeds) -> None:
+        self._kept[number].update({name: self._shelf.put(array) for name, array in made.items()})
+
+    def _settle(self, alive: list[str], made: list[str], *, moves: bool) -> None:
+        """Let go of what is not alive at the new place, or of what was made where it cannot be moved to."""
+        for kept in self._kept:
+            for name in kept.keys() - set(alive) if moves else kept.keys() & set(made):
+                self._shelf.drop(kept.pop(name))
+        self._kinds = self._described()
+
+    def _described(self) -> dict[str, onnx.ValueInfoProto]:
+        """The tensors that are kept, as inputs of a piece."""
+        first = {name: self._shelf.get(held) for name, held in self._kept[0].items()} if self._kept else {}
+        return {name: _info(name, array) for name, array in first.items()}
 
     def _piece(self, graph: Graph, outputs: list[str], taken: Sequence[str] = ()) -> onnx.ModelProto:
         """The nodes of `graph` behind the place that the outputs and taken tensors need, as a model of its own."""
         makers = {t.name: node for node in graph.gs.nodes for t in node.outputs}
-        tensors = graph.gs.tensors()
         needed: set[int] = set()
         inputs: dict[str, None] = {}
         constants: dict[str, gs.Constant] = {}
-        waiting = [*outputs, *taken]
+        tensors: Mapping[str, gs.Tensor] | None = None
+        waiting: list[tuple[str, gs.Tensor | None]] = [(name, None) for name in (*outputs, *taken)]
         while waiting:
-            name = waiting.pop()
+            name, tensor = waiting.pop()
             if self._has(name):
                 inputs[name] = None
-            elif name in makers and id(makers[name]) not in needed:
-                needed.add(id(makers[name]))
-                waiting += _read(makers[name])
-            elif isinstance(constant := tensors.get(name), gs.Constant):
-                constants[name] = constant
-        first = self._batches[0]
+            elif name in makers:
+                node = makers[name]
+                if id(node) not in needed:
+                    needed.add(id(node))
+                    waiting += [(t.name, t) for t in node.inputs if t.name]
+                    waiting += [(captured, None) for captured in sorted(captured_names(node))]
+            else:
+                tensors = graph.gs.tensors() if tensor is None and tensors is None else tensors
+                constant = tensor if tensor is not None or tensors is None else tensors.get(name)
+                if isinstance(constant, gs.Constant):
+                    constants[name] = constant
         with quiet():
             proto = helper.make_graph(
                 [OnnxExporter.export_node(n) for n in graph.gs.nodes if id(n) in needed],
                 "piece",
-                [_info(name, first[name]) for name in inputs],
+                [self._kinds[name] for name in inputs],
                 [helper.make_empty_tensor_value_info(name) for name in outputs],
                 [OnnxExporter.export_tensor_proto(tensor) for tensor in constants.values()],
             )
@@ -134,10 +176,6 @@ class Frontier:
 
 def _read(node: gs.Node) -> list[str]:
     return [t.name for t in node.inputs if t.name] + sorted(captured_names(node))
-
-
-def _known(session: Session, feeds: Feeds) -> Feeds:
-    return {name: feeds[name] for name in session.inputs if name in feeds}
 
 
 def _info(name: str, array: Array) -> onnx.ValueInfoProto:

@@ -57,7 +57,7 @@ def measure_sensitivity(
     for number, name in enumerate(sorted(rankings, key=lambda name: first[name]), 1):
         group, order = groups[name], rankings[name].order
         if consumers[name]:
-            frontier.advance(consumers[name][0].name)
+            frontier.advance(frontier.number(consumers[name][0].name))
         for count in level_counts(group.units):
             graph = silenced_and_refitted(groups, consumers[name], group.components[order[:count]], moments)
             found = compare_outputs(reference, frontier.outputs(graph), frontier.counts)
@@ -129,8 +129,8 @@ def silenced_and_refitted(
 
 
 def _refit(consumer: AffineConsumer, kept: Array, moments: MomentsSet | None) -> Refit:
-    if moments is not None and len(kept) and consumer.name in moments:
-        found = moments[consumer.name]
-        if found.second is not None:
+    if moments is not None and len(kept):
+        found = moments.pooled(consumer.uses)
+        if found is not None and found.second is not None:
             return refit_full(consumer.W, consumer.b, found.second, found.mean, kept)
     return Refit(consumer.W[:, kept], consumer.b)

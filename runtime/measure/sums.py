@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 from onnx import parser
 
+from ...passes.algebra.gram import power_of_two
 from ...passes.algebra.moments import Moments
 from ..session import Device, Session, open_session
 
@@ -37,14 +38,16 @@ class Products:
 
     def add(self, U: Array, lower: Array, total: Array) -> None:
         """Add U^T U to the lower half of `lower` (m, m), the sum of the rows to `total` (m,). U: (R, m) float32."""
-        m = U.shape[1]
+        m, unit = U.shape[1], power_of_two(U)
+        if unit != 1:
+            U = U * np.float32(unit)
         edges = np.linspace(0, m, max(m // _PANEL, 1) + 1).astype(int)
         first = np.zeros(1, np.int64)
         for start, end in itertools.pairwise(edges):
             a, b = (np.ascontiguousarray(part) for part in (U[:, start:], U[:, start:end]))
             found = self._session.run({"a": a, "b": b, "rows": first})
-            lower[start:, start:end] += found["product"]
-            total[start:end] += found["total"]
+            lower[start:, start:end] += found["product"] if unit == 1 else found["product"].astype(float) / unit / unit
+            total[start:end] += found["total"] if unit == 1 else found["total"].astype(float) / unit
 
 
 class Accumulator:

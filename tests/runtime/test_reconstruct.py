@@ -119,7 +119,7 @@ def test_segments_show_what_the_whole_cut_network_computes(plain, images):
     frontier = Frontier(cut, data)
     for name in ("c", "t", "m"):
         own = taps.only([name])
-        piecewise = [rows[0] for rows in frontier.rows(name, own, how)]
+        piecewise = [rows[0] for rows in frontier.rows(frontier.number(name), own, how)]
         whole = [rows[0] for rows in iterate_rows(to_model(cut), own, data, how)]
         for a, b in zip(piecewise, whole, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)

@@ -21,7 +21,9 @@ def group_objectives(group: ChannelGroup, evidence: Evidence, *, centred: bool) 
     all consumers have as many. centred: the covariance, for refits with a bias, else the second moment. Each counts its
     relative error. Consumers without moments are left out.
     """
-    matrices = [_arrange(consumer, places, moments, centred) for consumer, places, moments in _read_by(group, evidence)]
+    matrices = [
+        _arrange(evidence.matrix(c), places, moments, centred) for c, places, moments in _read_by(group, evidence)
+    ]
     most = max((W.shape[1] for W, _ in matrices), default=0)
     return [relative(*_filled(W, S, most)) for W, S in matrices]
 
@@ -57,22 +59,21 @@ def _read_by(group: ChannelGroup, evidence: Evidence) -> list[tuple[AffineConsum
     moments, component = met(evidence.moments, "moments"), evidence.groups.component
     entries = []
     for consumer in evidence.consumers:
-        if consumer.name not in moments:
-            continue
+        found = moments.pooled(consumer.uses)
         places = _places(group, np.where(consumer.inputs >= 0, component[consumer.inputs], -1))
-        if places is not None:
-            entries.append((consumer, places, moments[consumer.name]))
+        if places is not None and found is not None:
+            entries.append((consumer, places, found))
     return entries
 
 
-def _arrange(consumer: AffineConsumer, places: Array, moments: Moments, centred: bool) -> tuple[Array, Array]:
+def _arrange(W: Array, places: Array, moments: Moments, centred: bool) -> tuple[Array, Array]:
     """(W, S) with the channels of unit 0 first, then those of unit 1 and so on, then the others."""
     m = places.shape[1]
-    n, C, k = consumer.W.shape
+    n, C, k = W.shape
     rest = np.setdiff1d(np.arange(C), places)
     order = np.concatenate([places.ravel(), rest])
     fill = -len(rest) % m
-    W = np.concatenate([consumer.W[:, order], np.zeros((n, fill, k))], axis=1).reshape(n, -1, m * k)
+    W = np.concatenate([W[:, order], np.zeros((n, fill, k))], axis=1).reshape(n, -1, m * k)
     S = (moments.covariance if centred else moments.uncentred()[0])[np.ix_(columns(order, k), columns(order, k))]
     return W, _padded(S, fill * k)
 

@@ -1,0 +1,187 @@
+"""How far behind a consumer its output is still there, shifted and scaled channel by channel, and what is added to it.
+
+A consumer y = W u + b may go through BatchNormalization, products and sums with constants, residual sums, and nodes
+that change nothing; at the end stands z = scale * y + shift + the sum of what other branches add. A refit that is to
+keep z fits W and b there, so that an export with its BatchNormalizations folded and one without have the same targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from onnx import TensorProto
+
+from ..algebra.layer.activation_functions import ActivationFunction
+from ..graph.bodies import captured_names
+from ..graph.model import Graph, constant_values
+from .activation_functions import activation_behind
+
+Array = np.ndarray
+Step = Callable[["_Walk", gs.Node], bool]
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AffinePath:
+    """z = scale * y + shift + sum of factor * summand, with y the output of a consumer, channel by channel.
+
+    tensor: z's name; scale, shift: (n,) float64; summands: other tensors of z's shape and their factors, (n,) float64;
+    activation: what alone reads z, if it is one.
+    """
+
+    tensor: str
+    scale: Array
+    shift: Array
+    summands: tuple[tuple[str, Array], ...] = ()
+    activation: ActivationFunction | None = None
+
+
+def own_output(name: str, size: int) -> AffinePath:
+    """The path that ends where it begins."""
+    return AffinePath(name, np.ones(size), np.zeros(size))
+
+
+class AffinePaths:
+    """The paths of consumers of one graph."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._tensors = graph.gs.tensors()
+        kept = {t.name for t in graph.gs.outputs}
+        self._ends = kept.union(*(captured_names(node) for node in graph.gs.nodes))  # read by others than nodes here
+
+    def __call__(
+        self, name: str, shape: tuple[int, int, int], may_add: Callable[[str], bool] = lambda other: False
+    ) -> AffinePath:
+        """The path of the consumer that makes `name`.
+
+        shape: the rank of its output, the axis of the channels, and how many there are; may_add: whether another
+        tensor that is added to it is known and of the same shape; by default the path ends in front of residual sums.
+        """
+        walk = _Walk(self._tensors[name], *shape, may_add)
+        while walk.tensor.name not in self._ends and len(walk.tensor.outputs) == 1:
+            node = walk.tensor.outputs[0]
+            step = _STEPS.get(node.op)
+            if step is None or node.domain not in (None, "", "ai.onnx") or not step(walk, node):
+                break
+        ends = walk.tensor.name in self._ends
+        activation = None if ends else activation_behind(walk.tensor, walk.vector)
+        return AffinePath(walk.tensor.name, walk.scale, walk.shift, tuple(walk.summands), activation)
+
+
+class _Walk:
+    """The place that a path has come to."""
+
+    def __init__(self, tensor: gs.Tensor, rank: int, axis: int, size: int, may_add: Callable[[str], bool]) -> None:
+        self.tensor, self.may_add = tensor, may_add
+        self._rank, self._axis, self._size = rank, axis % rank, size
+        self.scale, self.shift = np.ones(size), np.zeros(size)
+        self.summands: list[tuple[str, Array]] = []
+
+    def vector(self, values: Array) -> Array | None:
+        """A constant that broadcasts to z as one number a channel, (n,) float64."""
+        if values.size == 1 and values.ndim <= self._rank:
+            return np.full(self._size, float(values.reshape(-1)[0]))
+        axis = self._axis - (self._rank - values.ndim)
+        if values.ndim > self._rank or axis < 0 or values.shape[axis] != values.size or values.size != self._size:
+            return None
+        return values.reshape(-1).astype(np.float64)
+
+    def at_channels(self, axis: int) -> bool:
+        """Whether this axis holds the channels."""
+        return axis % self._rank == self._axis
+
+    def through(self, node: gs.Node, scale: Array | float = 1.0, shift: Array | float = 0.0) -> bool:
+        """Go behind a node that computes scale * z + shift."""
+        self.scale, self.shift = self.scale * scale, self.shift * scale + shift
+        self.summands = [(name, factor * scale) for name, factor in self.summands]
+        self.tensor = node.outputs[0]
+        return True
+
+
+def _as_it_is(walk: _Walk, node: gs.Node) -> bool:
+    return walk.through(node)
+
+
+def _dropout(walk: _Walk, node: gs.Node) -> bool:
+    trains = constant_values(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2].name else np.zeros((), bool)
+    return trains is not None and not trains.any() and walk.through(node)
+
+
+def _cast(walk: _Walk, node: gs.Node) -> bool:
+    to = node.attrs.get("to")
+    return (to in _FLOATS if isinstance(to, int) else np.dtype(to).kind == "f") and walk.through(node)
+
+
+def _batch_norm(walk: _Walk, node: gs.Node) -> bool:
+    values = [constant_values(t) for t in node.inputs[1:5]]
+    if any(v is None for v in values) or node.attrs.get("training_mode") or len(node.outputs) > 1:
+        return False
+    if not walk.at_channels(1):
+        return False
+    scale, bias, mean, var = (np.asarray(v, np.float64) for v in values)
+    scale = scale / np.sqrt(var + float(node.attrs.get("epsilon", 1e-5)))
+    return scale.shape == walk.scale.shape and walk.through(node, scale, bias - mean * scale)
+
+
+def _operand(walk: _Walk, node: gs.Node) -> tuple[int, gs.Tensor]:
+    """Which input of a binary node the walk came in by, and the other one."""
+    first = node.inputs[0] is walk.tensor
+    return (0, node.inputs[1]) if first else (1, node.inputs[0])
+
+
+def _product(walk: _Walk, node: gs.Node) -> bool:
+    at, other = _operand(walk, node)
+    values = constant_values(other)
+    factor = None if values is None else walk.vector(values)
+    if factor is None or (node.op == "Div" and (at == 1 or not factor.all())):
+        return False
+    return walk.through(node, factor if node.op == "Mul" else 1 / factor)
+
+
+def _sum(walk: _Walk, node: gs.Node) -> bool:
+    """Add, Sub and Sum: of constants one a channel, of other tensors those that may be added."""
+    others = [t for t in node.inputs if t is not walk.tensor]
+    if len(others) != len(node.inputs) - 1:
+        return False  # it is added to itself
+    minus = node.op == "Sub"
+    own, sign = (-1.0, 1.0) if minus and node.inputs[1] is walk.tensor else (1.0, -1.0 if minus else 1.0)
+    shift = np.zeros(len(walk.shift))
+    summands = []
+    for other in others:
+        values = constant_values(other)
+        vector = None if values is None else walk.vector(values)
+        if vector is not None:
+            shift = shift + sign * vector
+        elif values is None and walk.may_add(other.name):
+            summands.append((other.name, np.full(len(shift), sign)))
+        else:
+            return False
+    walk.through(node, own, shift)
+    walk.summands += summands
+    return True
+
+
+def _quantised(walk: _Walk, node: gs.Node) -> bool:
+    """QuantizeLinear and the DequantizeLinear that undoes it: z but for its rounding."""
+    readers = node.outputs[0].outputs
+    if len(readers) != 1 or readers[0].op != "DequantizeLinear":
+        return False
+    steps = [[t.name for t in n.inputs[1:]] for n in (node, readers[0])]
+    return steps[0] == steps[1] and walk.through(readers[0])
+
+
+_STEPS: Mapping[str, Step] = {
+    "Identity": _as_it_is,
+    "Dropout": _dropout,
+    "Cast": _cast,
+    "BatchNormalization": _batch_norm,
+    "Mul": _product,
+    "Div": _product,
+    "Add": _sum,
+    "Sub": _sum,
+    "Sum": _sum,
+    "QuantizeLinear": _quantised,
+}
