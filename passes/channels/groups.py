@@ -6,17 +6,17 @@ and how many on each; a group is the units of one footprint, so that removing an
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
-from .components import components, pin_reasons
-from .labels import ConstantAxes, LabelledGraph
-from .splits import resolve_splits
+from .labels import LabelledGraph
+from .solve.components import components, pin_reasons
+from .solve.footprints import LabelTable, UnitSlices, footprints, label_table, runs, told_apart
+from .solve.splits import resolve_splits
 
 Array = np.ndarray
 
@@ -104,37 +104,6 @@ def channel_groups(labelled: LabelledGraph) -> ChannelGroups:
     return ChannelGroups(labelled, component, groups)
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """Every label of a constant, once an axis that it stands on: parallel arrays.
-
-    constants: the constant axes, as the constant and the number of the axis
-    owner: the constant axis, an index into `constants`
-    index: where the label stands on it
-    label: the label
-    """
-
-    constants: list[tuple[ConstantAxes, int]]
-    owner: Array
-    index: Array
-    label: Array
-
-
-def _table(labelled: LabelledGraph) -> _Table:
-    constants, owners, indices, ids = [], [], [], []
-    for constant in labelled.constants.values():
-        for axis, array in enumerate(constant.labels):
-            if array.size and array[0] >= 0:
-                owners.append(np.full(len(array), len(constants)))
-                indices.append(np.arange(len(array)))
-                ids.append(array)
-                constants.append((constant, axis))
-    if not constants:
-        empty = np.zeros(0, np.int64)
-        return _Table([], empty, empty, empty)
-    return _Table(constants, np.concatenate(owners), np.concatenate(indices), np.concatenate(ids))
-
-
 def _flags(count: int, arrays: Iterable[Array]) -> Array:
     flags = np.zeros(count, bool)
     for array in arrays:
@@ -143,28 +112,28 @@ def _flags(count: int, arrays: Iterable[Array]) -> Array:
 
 
 def _collect(labelled: LabelledGraph, component: Array, reasons: dict[int, str]) -> tuple[ChannelGroup, ...]:
-    table = _table(labelled)
+    table = label_table(labelled)
     produced = _flags(labelled.count, (a for _, a in labelled.produced))
     consumed = _flags(labelled.count, labelled.consumed)
     number = int(component.max(initial=-1)) + 1
     is_unit = np.zeros(number, bool)
     is_unit[component[produced | consumed]] = True
     chosen = is_unit[component[table.label]]
-    rows = _Rows(component[table.label], table.owner, table.index, table.label).take(chosen)
+    rows = UnitSlices(component[table.label], table.owner, table.index, table.label).take(chosen)
     if not rows.unit.size:
         return ()
-    kind, first = _footprints(rows, number, reasons)
-    kind = _part(kind, labelled, component, reasons)
+    kind, first = footprints(rows, number, reasons)
+    kind = told_apart(kind, labelled, component, reasons)
     makers = _makers(labelled, component)
     coupled = {c for _, a in labelled.coupled for c in np.unique(component[a[a >= 0]]).tolist()}
     rows = rows.take(np.lexsort((rows.index, first[rows.unit], rows.owner, kind[rows.unit])))
     groups = []
-    for start, end in _runs(kind[rows.unit]):
+    for start, end in runs(kind[rows.unit]):
         part = rows.take(slice(start, end))
         slices, members = _slices(table, part)
         keys = list(slices)
         roles = [
-            tuple(keys[i] for i, (a, b) in enumerate(_runs(part.owner)) if flags[part.label[a:b]].any())
+            tuple(keys[i] for i, (a, b) in enumerate(runs(part.owner)) if flags[part.label[a:b]].any())
             for flags in (produced, consumed)
         ]
         one = int(members[0])
@@ -184,105 +153,16 @@ def _collect(labelled: LabelledGraph, component: Array, reasons: dict[int, str])
     return _unique_names(groups)
 
 
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """Slices of units: parallel arrays, one entry a slice.
-
-    unit: which unit it belongs to
-    owner: the constant axis, an index into `_Table.constants`
-    index: where it stands on that axis
-    label: its label
-    """
-
-    unit: Array
-    owner: Array
-    index: Array
-    label: Array
-
-    def take(self, which: Array | slice) -> _Rows:
-        return _Rows(self.unit[which], self.owner[which], self.index[which], self.label[which])
-
-
-def _runs(values: Array) -> list[tuple[int, int]]:
-    """Start and end of each run of equal values."""
-    bounds = np.flatnonzero(np.diff(values, prepend=values[0] - 1, append=values[-1] - 1 if len(values) else 0))
-    bounds = np.append(bounds[bounds < len(values)], len(values))
-    return list(itertools.pairwise(bounds.tolist()))
-
-
-def _slices(table: _Table, part: _Rows) -> tuple[dict[Key, Array], Array]:
+def _slices(table: LabelTable, part: UnitSlices) -> tuple[dict[Key, Array], Array]:
     """The slices of one group's units, an array a constant axis, and the units in their order."""
-    runs = _runs(part.owner)
-    members = part.unit[: runs[0][1]]
-    members = members[[start for start, _ in _runs(members)]]
+    spans = runs(part.owner)
+    members = part.unit[: spans[0][1]]
+    members = members[[start for start, _ in runs(members)]]
     slices: dict[Key, Array] = {}
-    for start, end in runs:
+    for start, end in spans:
         constant, axis = table.constants[part.owner[start]]
         slices[Key(constant.name, constant.use, axis)] = part.index[start:end].reshape(len(members), -1)
     return slices, members
-
-
-def _footprints(rows: _Rows, number: int, reasons: dict[int, str]) -> tuple[Array, Array]:
-    """Of each component: the number of its footprint (units that are alike share it), and its first label."""
-    order = np.argsort(rows.unit, kind="stable")
-    starts = np.flatnonzero(np.diff(rows.unit[order], prepend=-1))
-    units = rows.unit[order][starts]
-    first = np.full(number, np.iinfo(np.int64).max)
-    first[units] = np.minimum.reduceat(rows.label[order], starts)
-    texts = {text: i + 1 for i, text in enumerate(dict.fromkeys(reasons.values()))}
-    why = np.zeros(number, np.int64)
-    for c, text in reasons.items():
-        why[c] = texts[text]
-    kind = np.full(number, -1)
-    pairs = np.stack([_alike(rows.unit, rows.owner, number)[units], why[units]])
-    kind[units] = np.unique(pairs, axis=1, return_inverse=True)[1].reshape(-1)
-    return kind, first
-
-
-def _alike(unit: Array, feature: Array, number: int) -> Array:
-    """(number,) int64: units with the same multiset of features share a value; 0 for those that have none.
-
-    unit, feature: parallel arrays, one entry a feature of a unit.
-    """
-    order = np.lexsort((feature, unit))
-    unit, feature = unit[order], feature[order]
-    starts = np.flatnonzero(np.diff(unit, prepend=-1))
-    lengths = np.diff(starts, append=len(unit))
-    alike = np.zeros(number, np.int64)
-    for length in np.unique(lengths).tolist():
-        these = starts[lengths == length]
-        table = feature[these[:, None] + np.arange(length)]
-        alike[unit[these]] = alike.max() + 1 + np.unique(table, axis=0, return_inverse=True)[1].reshape(-1)
-    return alike
-
-
-def _part(kind: Array, labelled: LabelledGraph, component: Array, pinned: Container[int]) -> Array:
-    """The same footprints, but numbered apart where an axis would otherwise lose all of its units at once.
-
-    Take an axis of a tensor that holds some units of each of its footprints, but all units of none: a Split into
-    halves that are joined again makes two. Were the halves one group, a removal could empty one of them. So units that
-    stand on different such axes get different footprints. Axes that keep a unit anyway, because it is pinned, do not
-    count.
-
-    kind: (components,) int64, the number of each component's footprint, -1 for those that are no units
-    pinned: the components that stay
-    Returns the new numbers, likewise.
-    """
-    sizes = np.bincount(kind[kind >= 0])
-    parts: list[Array] = []
-    for axis in {id(a): a for axes in labelled.axes.values() for a in axes}.values():
-        if not axis.size or axis.min() < 0:
-            continue
-        inside = np.unique(component[axis])
-        kinds, count = np.unique(kind[inside], return_counts=True)
-        if kinds[0] >= 0 and (count < sizes[kinds]).all() and not any(c in pinned for c in inside.tolist()):
-            parts.append(inside)
-    if not parts:
-        return kind
-    numbers = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-    alike = _alike(np.concatenate(parts), numbers, len(kind))
-    told = np.unique(np.stack([kind, alike]), axis=1, return_inverse=True)[1].reshape(-1)
-    return np.where(kind >= 0, told, -1)
 
 
 def _makers(labelled: LabelledGraph, component: Array) -> dict[int, int]:

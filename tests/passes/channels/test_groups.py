@@ -6,7 +6,6 @@ import numpy as np
 import onnx
 import pytest
 from onnx_prune import models
-from onnx_prune.passes.channels.groups import _alike
 
 # --- residual networks ------------------------------------------------------------------------------------------------
 
@@ -234,13 +233,3 @@ def test_names_are_unique_and_the_same_every_time(groups_of):
     first, second = ([g.name for g in groups_of(models.mobilenet_v2()).groups] for _ in range(2))
     assert len(set(first)) == len(first)
     assert first == second
-
-
-def test_units_are_alike_that_have_the_same_features_as_often():
-    unit = np.array([0, 1, 0, 2, 3, 1, 4, 4])
-    feature = np.array([5, 7, 7, 5, 5, 5, 7, 7])  # 0: {5, 7}, 1: {7, 5}, 2 and 3: {5}, 4: {7, 7}; 5 has none
-    alike = _alike(unit, feature, 6)
-    assert alike[0] == alike[1]
-    assert alike[2] == alike[3]
-    assert len({alike[0], alike[2], alike[4]}) == 3
-    assert alike[5] == 0

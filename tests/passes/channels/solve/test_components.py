@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from onnx_prune.passes.channels.components import components, pin_reasons
+from onnx_prune.passes.channels.solve.components import components, pin_reasons
 
 
 def joined_by_hand(count, ties):

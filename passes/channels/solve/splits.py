@@ -14,9 +14,9 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from ..labels import LabelledGraph, Split
+from ..node_view import NodeView
 from .components import components
-from .labels import LabelledGraph, Split
-from .node_view import NodeView
 
 Array = np.ndarray
 Ties = list[tuple[Array, Array]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from onnx_prune.passes.channels.label_channels import label_channels
-from onnx_prune.passes.channels.splits import resolve_splits
+from onnx_prune.passes.channels.solve.splits import resolve_splits
 from onnx_prune.passes.graph.model import load
 from onnx_prune.passes.graph.shapes import tensor_facts
 
