@@ -23,8 +23,11 @@ from ..passes.selection.plan import Plan, make_plan
 from ..passes.selection.presets import make_preset, most_sensitive
 from ..passes.selection.ranking import Evidence, Ranking, rank_groups
 from ..passes.selection.words import word
+from ..runtime.measure.calibrate import Calibration
 from ..runtime.measure.latency_model import Place
 from ..runtime.measure.sensitivity import Sensitivities, scaled_by_network
+from ..runtime.progress import counted
+from ..runtime.select_on_pruned import select_on_pruned
 from .latency.quickest import quickest
 from .latency.within import within_latency
 from .measure import evidence_of, priced, sensitivities_of
@@ -122,14 +125,36 @@ def _planned(run: Run, choice: _Choice, kept: np.ndarray, budget: Budget | None)
     cost, strategy = run.analysis.cost, run.strategy
     plan = make_plan(
         cost,
-        select(run.analysis.groups, kept, strategy.criterion, choice.evidence, choice.rankings),
+        _selected(run, choice, kept),
         budget or Budget(macs=cost.macs(kept)),
         criterion=word(strategy.criterion),
         allocation=word(strategy.allocation),
         reconstruct=strategy.reconstruct,
         seed=run.settings.seed,
     )
-    return replace(plan, model=run.analysis.name)
+    return replace(plan, model=run.analysis.name, sampled=run.sampled)
+
+
+def _selected(run: Run, choice: _Choice, kept: np.ndarray) -> dict[str, tuple[int, ...]]:
+    """The removed units of each group: by the criterion's rankings, or layer by layer on the network so far."""
+    groups, criterion = run.analysis.groups, run.strategy.criterion
+    if "samples" not in needs_of(criterion):
+        return select(groups, kept, criterion, choice.evidence, choice.rankings)
+    assert run.data is not None, "make_strategy has looked"
+    settings = run.settings
+    counts = {g.name: n for g, n in zip(groups.groups, kept.tolist(), strict=True) if n < g.units}
+    with threadpool_limits(1):
+        chosen = select_on_pruned(
+            groups,
+            counts,
+            run.data,
+            Calibration(seed=settings.seed, device=settings.device),
+            counted(run.progress, "choosing channels on the pruned network", "layers"),
+        )
+    others = [g.name for g in groups.groups if g.name not in counts or g.name in chosen]
+    rest = np.where([g.name in others for g in groups.groups], run.analysis.cost.units, kept)
+    ranked = select(groups, rest, criterion, choice.evidence, choice.rankings)
+    return {g.name: (chosen | ranked)[g.name] for g in groups.groups if g.name in chosen or g.name in ranked}
 
 
 def _widths(run: Run, choice: _Choice, budget: Budget | None, table: LatencyTable | None = None) -> np.ndarray:

@@ -134,7 +134,7 @@ def prune(  # noqa: PLR0913 - each argument is a flag of the command line
     else:
         check_anything_free(run.analysis.groups)
     measured = moments_of(run)
-    allowed = None if chosen is None else goal.limit(chosen, run.analysis.graph.source)
+    allowed = None if chosen is None else goal.limit(chosen, run.original)
 
     def attempt(run: Run) -> Result:
         progress("choosing channels")
@@ -217,5 +217,5 @@ def apply(  # noqa: PLR0913 - each argument is a flag of the command line
     )
     settings = make_settings(chosen)
     loaded = plan if isinstance(plan, Plan) else Plan.load(plan)
-    run = read_alone(model, settings, progress)
+    run = read_alone(model, settings, progress, sampled=loaded.sampled)
     return write(run, replace(loaded, model=run.analysis.name, reconstruct="none"))

@@ -12,6 +12,8 @@ import numpy as np
 
 from ..passes.errors import UsageError
 from ..passes.graph.model import Graph, ModelLike, load
+from ..passes.rewrite.sample import with_samplers
+from ..passes.selection.presets import make_preset
 from ..runtime.analysis import Analysis, analyse
 from ..runtime.data.inputs import model_inputs
 from ..runtime.data.open import Data, example_input, open_data
@@ -39,20 +41,23 @@ def read(model: ModelLike, settings: Settings, progress: Stage, sizes: Mapping[s
     data = _given_data(graph, settings) if example is None else None
     if data is not None:
         example = data.example()
-    analysis = _analysed(model, graph, settings, sizes, example)
+    sampled = settings.preset is not None and make_preset(settings.preset).sampled
+    analysis = _analysed(model, graph, settings, sizes, example, sampled=sampled)
     untouched(analysis.groups, settings)  # what matches nothing is said before the work
     data = data or _synthetic_data(analysis, settings)
-    return Run(analysis, settings, make_strategy(settings, data=data is not None), progress, start, data)
+    strategy = make_strategy(settings, data=data is not None)
+    return Run(analysis, settings, strategy, progress, start, data, graph.source if sampled else None)
 
 
-def read_alone(model: ModelLike, settings: Settings, progress: Stage) -> Run:
-    """Label the channels of the model, without any data."""
+def read_alone(model: ModelLike, settings: Settings, progress: Stage, *, sampled: bool = False) -> Run:
+    """Label the channels of the model, without any data. sampled: once it has got channel samplers."""
     start = time.perf_counter()
     progress("reading the model")
     graph = load(model)
     check_opens(graph, settings.device)
-    analysis = _analysed(model, graph, settings)
-    return Run(analysis, settings, make_strategy(settings, data=False), progress, start)
+    analysis = _analysed(model, graph, settings, sampled=sampled)
+    strategy = make_strategy(settings, data=False)
+    return Run(analysis, settings, strategy, progress, start, plain=graph.source if sampled else None)
 
 
 def _analysed(
@@ -61,18 +66,36 @@ def _analysed(
     settings: Settings,
     sizes: Mapping[str, int] | None = None,
     example: Feeds | None = None,
+    *,
+    sampled: bool = False,
 ) -> Analysis:
     """The analysis under the file's name, or that of the graph.
 
     Raises ReadError where a weight is not finite, ProofError where what was read is not what the model says.
     """
-    analysis = analyse(
-        graph, sizes=sizes, example=example, device=settings.device, seed=settings.seed, inexact=settings.inexact
-    )
+
+    def analysed(model: ModelLike) -> Analysis:
+        return analyse(
+            model, sizes=sizes, example=example, device=settings.device, seed=settings.seed, inexact=settings.inexact
+        )
+
+    analysis = analysed(graph)
+    if sampled:
+        _check_samplers(graph)
+        analysis = analysed(with_samplers(analysis.groups))
     check_weights(analysis.groups)
     check_read(analysis.groups, analysis.feeds, settings.device)
     name = Path(model).name if isinstance(model, str | os.PathLike) else graph.source.graph.name
     return replace(analysis, name=name)
+
+
+def _check_samplers(graph: Graph) -> None:
+    if graph.external:
+        raise UsageError(
+            "a model whose weights lie in files of their own gets no channel samplers",
+            where="--preset channel-pruning",
+            fix="store the weights in the model, or take --criterion lasso",
+        )
 
 
 def _given_data(graph: Graph, settings: Settings) -> Data | None:

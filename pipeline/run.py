@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import onnx
+
 from ..runtime.analysis import Analysis
 from ..runtime.data.open import Data
 from ..runtime.progress import Stage
@@ -18,6 +20,7 @@ class Run:
     strategy: what is in force
     start: when it began, seconds of time.perf_counter
     data: what channels are chosen and refitted on; None for the weights alone
+    plain: the model that was given, where channel samplers were put into the one that is analysed
     """
 
     analysis: Analysis
@@ -26,11 +29,22 @@ class Run:
     progress: Stage
     start: float
     data: Data | None = None
+    plain: onnx.ModelProto | None = None
 
     @property
     def judged_on(self) -> Data | None:
         """What the result is compared with the original on: samples that nothing was fitted to, where there are any."""
         return None if self.data is None else self.data.held_out or self.data
+
+    @property
+    def sampled(self) -> bool:
+        """Whether the graph that was analysed has got channel samplers."""
+        return self.plain is not None
+
+    @property
+    def original(self) -> onnx.ModelProto:
+        """The model that was given."""
+        return self.analysis.graph.source if self.plain is None else self.plain
 
     @property
     def data_in_words(self) -> str | None:

@@ -22,6 +22,7 @@ from ..passes.graph.model import Graph
 from ..passes.graph.spill import file_bytes
 from ..passes.rewrite.one_shot import refit_once
 from ..passes.rewrite.refit_scope import outside_refit
+from ..passes.rewrite.sample import without_idle_samplers
 from ..passes.selection.plan import Plan, recounted, removed_from_plan
 from ..runtime.fit_head import fit_head
 from ..runtime.measure.calibrate import Calibration
@@ -161,7 +162,7 @@ def judged(run: Run, bare: Written, fitted: Written | None) -> Written:
     run.progress("comparing with the original")
     candidates = [bare] if fitted is None else [bare, fitted]
     models = [candidate.model for candidate in candidates]
-    found = closeness(run.analysis.graph.source, models, run.judged_on, device=run.settings.device)
+    found = closeness(run.original, models, run.judged_on, device=run.settings.device)
     if fitted is None:
         return replace(bare, closeness=found[0])
     if found[1].distance <= found[0].distance:
@@ -223,16 +224,23 @@ def _replace_head(run: Run, cut: Written) -> Written:
     return judged(run, headed, None)
 
 
+def _without_idle(run: Run, model: onnx.ModelProto) -> onnx.ModelProto:
+    if not run.sampled:
+        return model
+    shapes = run.analysis.groups.labelled.facts.shapes
+    return without_idle_samplers(model, {name: shape[1] for name, shape in shapes.items() if len(shape) > 1})
+
+
 def _report(run: Run, plan: Plan, written: Written, proof: Proof | None) -> Result:
     """The model with the shapes of its tensors, and what it brought."""
     analysis = run.analysis
-    model = infer_shapes(written.model)
+    model = infer_shapes(_without_idle(run, written.model))
     report = Report(
         model=analysis.name,
         groups=tuple(_rows(analysis.groups, plan)),
         macs=(plan.macs[0], written.macs),
         params=(plan.params[0], written.params),
-        size=(file_bytes(analysis.graph.source), file_bytes(model)),
+        size=(file_bytes(run.original), file_bytes(model)),
         latency=None,
         data=run.data_in_words,
         proof=math.nan if proof is None else proof.error,
@@ -249,7 +257,7 @@ def _report(run: Run, plan: Plan, written: Written, proof: Proof | None) -> Resu
     )
     if proof is not None and written.shown is None:
         written = replace(written, shown=shown(model, analysis.feeds, run.settings.device))
-    return Result(model, plan, report, analysis.graph.external, analysis.graph.source, written.shown)
+    return Result(model, plan, report, analysis.graph.external, run.original, written.shown)
 
 
 def timed(run: Run, result: Result) -> Result:
@@ -257,7 +265,7 @@ def timed(run: Run, result: Result) -> Result:
     if not run.settings.measure:
         return result
     run.progress("measuring latency")
-    models = [run.analysis.graph.source, result.model]
+    models = [run.original, result.model]
     before, after = compare(models, run.analysis.feeds, device=run.settings.device, threads=run.settings.threads)
     report = replace(
         result.report,

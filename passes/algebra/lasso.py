@@ -57,7 +57,23 @@ def lasso_select(G: Array, keep: int) -> Lasso:
     raise ValueError(f"cannot keep {keep} of {len(G)} channels")
 
 
-def _segments(G: Array) -> Iterator[tuple[float, Array]]:
+def lasso_choice(G: Array, q: Array, keep: int) -> Array:
+    """(keep,) int64: the channels that stay in min over b of 1/2 b^T G b - b^T q + lam |b|_1 at the least such lam.
+
+    q: (C,) float64, of each channel's contribution with the target; G 1 where the target is the sum of all. Where the
+    path has no solution of that many, those that enter first.
+    """
+    entered: dict[int, None] = {}
+    for _, b in _segments(G, q):
+        kept = np.flatnonzero(b)
+        if len(kept) == keep:
+            return kept
+        entered.update(dict.fromkeys(kept.tolist()))
+    rest = [c for c in np.argsort(-np.abs(q), kind="stable").tolist() if c not in entered]
+    return np.sort(np.array([*entered, *rest][:keep], np.int64))
+
+
+def _segments(G: Array, target: Array | None = None) -> Iterator[tuple[float, Array]]:
     """Each linear piece of the path, by its lower end: lam there, and b (C,), non-zero where the piece is.
 
     On a piece with active channels A and signs s, b_A = u - lam v with u = G_AA^-1 q_A, v = G_AA^-1 s_A.
@@ -67,7 +83,7 @@ def _segments(G: Array) -> Iterator[tuple[float, Array]]:
         return
     extra = damping(G.diagonal(), _RIDGE) * (1 + np.arange(C) / C)
     H = G + np.diag(extra)
-    q = H.sum(1)
+    q = H.sum(1) if target is None else target + extra  # the ridge is centred at 1
     K = np.zeros((C, C))  # H_AA^-1 in its rows and columns, zero elsewhere
     signs = np.zeros(C)
     penalty = float(np.abs(q).max())

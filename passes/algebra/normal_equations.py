@@ -60,6 +60,19 @@ class NormalEquations:
             other._count_targets(X, Y)
         return other
 
+    def of_inputs(self, chosen: Array) -> NormalEquations:
+        """The same rows with some of the inputs: chosen (m,) bool."""
+        other = NormalEquations(int(chosen.sum()), len(self._y))
+        other.rows, other._x, other._xx = self.rows, self._x[chosen], self._xx[np.ix_(chosen, chosen)]
+        other._xy, other._y, other._yy = self._xy[chosen], self._y, self._yy
+        return other
+
+    def covariances(self) -> tuple[Array, Array]:
+        """Of the inputs, (m, m), and of inputs with outputs, (m, n)."""
+        N = self.rows
+        mean_x, mean_y = self._x / N, self._y / N
+        return self._xx / N - np.multiply.outer(mean_x, mean_x), self._xy / N - np.multiply.outer(mean_x, mean_y)
+
     def solve(self, W: Array, ridge: float = 1e-3, *, bias: Array | None = None) -> Refit:
         """Weights and bias that take inputs of one network to the outputs of another, near the weights W (n, K, k).
 

@@ -10,6 +10,7 @@ import onnx_graphsurgeon as gs
 
 from ..channels.blocks import producers, residual_blocks, summed
 from ..channels.groups import ChannelGroups
+from ..channels.sampler import is_sampler
 
 Item = TypeVar("Item")
 _THINET_DEPTH = 10  # conv1_1 to conv4_3 of VGG-16: over 90 % of its multiply-accumulates
@@ -38,6 +39,14 @@ def first_convolutions(groups: ChannelGroups) -> frozenset[str]:
     nodes = groups.labelled.graph.gs.nodes
     first = [n for n, node in enumerate(nodes) if _is_convolution(node)][:_THINET_DEPTH]
     return frozenset(name for name, made in _convolutions(groups).items() if all(n in first for n in made))
+
+
+def sampled_convolutions(groups: ChannelGroups) -> frozenset[str]:
+    """He's choice: ThiNet's, and the inputs that samplers pick."""
+    labelled = groups.labelled
+    picked = [labelled.axes[node.outputs[0].name][1] for node in labelled.graph.gs.nodes if is_sampler(node)]
+    units = {int(c) for labels in picked for c in groups.component[labels]}
+    return first_convolutions(groups) | {g.name for g in groups.free if units.issuperset(g.components.tolist())}
 
 
 def convolutions(groups: ChannelGroups) -> frozenset[str]:

@@ -18,7 +18,7 @@ from ..errors import ReadError, UsageError
 from ..graph.files import write_text
 from ..graph.reading import check_regular
 from .budget import Budget
-from .plan_json import MalformedError, expect, layout, members, numbers, pair
+from .plan_json import MalformedError, expect, flag, layout, members, numbers, pair
 
 Array = np.ndarray
 FORMAT, VERSION = "onnx-prune plan", 1
@@ -54,6 +54,8 @@ class Plan:
     groups: all of the graph, in its order
     slices: the cut without any knowledge of groups, by the names that the constants have in the cut model; None where
         they were deleted from the file: they follow from the groups
+    sampled: whether the graph was given channel samplers first, whose channels are groups as well
+        (passes/rewrite/sample.py)
     """
 
     model: str
@@ -67,6 +69,7 @@ class Plan:
     params: tuple[int, int]
     groups: tuple[PlannedGroup, ...]
     slices: Slices | None
+    sampled: bool = False
 
     def __repr__(self) -> str:
         gone = sum(map(len, self.removed.values()))
@@ -92,6 +95,8 @@ class Plan:
             "params": self.params,
             "groups": [asdict(group) for group in self.groups],
         }
+        if self.sampled:
+            data["sampled"] = True
         if self.slices is not None:
             data["slices"] = self.slices
         return layout(data, blocks=("groups", "slices"))
@@ -250,7 +255,7 @@ def _check_group(group: ChannelGroup | None, planned: PlannedGroup) -> None:
 
 def _plan(data: object) -> Plan:
     keys = ["format", "version", "model", *(f.name for f in fields(Plan)[2:])]
-    data = members(data, keys, optional=["slices"])
+    data = members(data, keys, optional=["slices", "sampled"])
     model = members(data["model"], ["name", "graph_sha256"])
     groups = tuple(_planned_group(entry) for entry in expect(data["groups"], list, "groups"))
     if len({group.name for group in groups}) < len(groups):
@@ -267,6 +272,7 @@ def _plan(data: object) -> Plan:
         params=pair(data["params"], "params"),
         groups=groups,
         slices=_slices(data["slices"]) if "slices" in data else None,
+        sampled=flag(data.get("sampled", False), "sampled"),
     )
 
 

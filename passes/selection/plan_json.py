@@ -48,6 +48,13 @@ def expect(value: object, kind: type[Kind], key: str) -> Kind:
     return value
 
 
+def flag(value: object, key: str) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise MalformedError(f'"{key}" is {json.dumps(value)[:40]}')
+    return value
+
+
 def numbers(value: object, key: str) -> tuple[int, ...]:
     """A list of ints."""
     return tuple(expect(number, int, key) for number in expect(value, list, key))

@@ -14,7 +14,7 @@ import numpy as np
 from ..channels.groups import ChannelGroups
 from ..errors import UsageError
 from .allocate import Align
-from .layers import convolutions, first_convolutions, rectified, stage_starts
+from .layers import convolutions, first_convolutions, rectified, sampled_convolutions, stage_starts
 from .papers import LI, Shares
 
 Touches = Callable[[ChannelGroups], frozenset[str]]
@@ -29,6 +29,7 @@ class Preset:
     touches: groups -> names of those that may be cut; None for all
     spares: groups -> names of those that stay of them because they are sensitive, where nothing can be measured; None
         for none of them. Where there are data `most_sensitive` says it
+    sampled: whether the first layer of a branch gets a channel sampler of its own (passes/channels/sampler.py)
     shares: groups -> name -> share of its units that stays, for strategies that say it themselves; None: a budget does
     """
 
@@ -38,6 +39,7 @@ class Preset:
     align: Align = 1
     touches: Touches | None = None
     spares: Touches | None = None
+    sampled: bool = False
     shares: Shares | None = None
 
 
@@ -66,5 +68,6 @@ PRESETS: dict[str, Preset] = {
     "ccp": Preset("ccp:linear", "uniform", "none", touches=convolutions),
     "ccp-ac": Preset("ccp-ac:linear", "uniform", "none", touches=convolutions),
     "taylor": Preset("taylor:form=activation,flops=0.001", "global:protect=0", "none"),
+    "channel-pruning": Preset("channel-pruning", "uniform", "sequential", touches=sampled_convolutions, sampled=True),
     "nisp": Preset("nisp", "uniform", "none", touches=convolutions),
 }

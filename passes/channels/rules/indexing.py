@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...graph.values import slice_index
+from ..sampler import is_sampler
 from . import Rule, between_convolutions
 
 if TYPE_CHECKING:
@@ -75,6 +76,9 @@ def _gather(s: Sweep) -> None:
         taken = []
         if len(data[axis]) > 1:
             s.keep(data[axis][[int(indices)]], "selects one entry")
+    elif is_sampler(s.node):
+        s.keep(data[axis], "samples these channels")
+        taken = [s.fresh(len(indices))]
     elif indices.ndim == 1:
         taken = [data[axis][indices.astype(np.int64)]]
     else:
@@ -93,6 +97,9 @@ def _rewrite_gather(cut: Cut) -> None:
     """Constant indices count what is left."""
     axis = int(cut.node.attrs.get("axis", 0)) % len(cut.axes(0))
     labels, indices = cut.axes(0)[axis], cut.value(1)
+    if indices is not None and is_sampler(cut.node):
+        cut.set_input(1, indices[cut.kept(cut.output_axes(0)[axis])])
+        return
     if indices is None or not cut.touched(labels):
         return
     wrapped = np.where(indices < 0, indices + len(labels), indices)

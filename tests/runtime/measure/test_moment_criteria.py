@@ -23,7 +23,17 @@ from onnx_prune.runtime.data.open import open_data
 from onnx_prune.runtime.data.sources import Batch
 from onnx_prune.runtime.measure.calibrate import Calibration, calibrate, sample_rows
 
-ON_MOMENTS = ("apoz", "fluctuation", "lasso", "mean-activation", "nisp", "obs", "thinet", "thinet-omp")
+ON_MOMENTS = (
+    "apoz",
+    "channel-pruning",
+    "fluctuation",
+    "lasso",
+    "mean-activation",
+    "nisp",
+    "obs",
+    "thinet",
+    "thinet-omp",
+)
 
 
 @pytest.fixture(scope="module")
