@@ -8,13 +8,13 @@ from onnx import helper, numpy_helper
 
 from ..channels.blocks import Block, producers, residual_blocks, summed
 from ..channels.groups import ChannelGroups
-from ..channels.sampler import SAMPLER
+from ..graph.sampler import SAMPLER
 
 
 def with_samplers(groups: ChannelGroups) -> onnx.ModelProto:
     """The model with a sampler in front of the first convolution of each branch that has several; the same function.
 
-    See passes/channels/sampler.py.
+    See passes/graph/sampler.py.
     """
     labelled = groups.labelled
     model = onnx.ModelProto()

@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 
 from ..channels.blocks import producers, residual_blocks, summed
 from ..channels.groups import ChannelGroups
-from ..channels.sampler import is_sampler
+from ..graph.sampler import is_sampler
 
 Item = TypeVar("Item")
 _THINET_DEPTH = 10  # conv1_1 to conv4_3 of VGG-16: over 90 % of its multiply-accumulates

@@ -29,7 +29,7 @@ class Preset:
     touches: groups -> names of those that may be cut; None for all
     spares: groups -> names of those that stay of them because they are sensitive, where nothing can be measured; None
         for none of them. Where there are data `most_sensitive` says it
-    sampled: whether the first layer of a branch gets a channel sampler of its own (passes/channels/sampler.py)
+    sampled: whether the first layer of a branch gets a channel sampler of its own (passes/graph/sampler.py)
     shares: groups -> name -> share of its units that stays, for strategies that say it themselves; None: a budget does
     """
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...graph.sampler import is_sampler
 from ...graph.values import slice_index
-from ..sampler import is_sampler
 from . import Rule, between_convolutions
 
 if TYPE_CHECKING:
