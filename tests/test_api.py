@@ -71,6 +71,7 @@ FIELDS = {
         "params",
         "groups",
         "slices",
+        "sampled",
     ],
     "Preprocessing": ["mean", "std", "resize", "crop", "scale", "layout"],
     "Report": [
