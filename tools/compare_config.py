@@ -61,7 +61,7 @@ def read_config(path: Path, known: frozenset[str]) -> Config:
 
     Raises ReadError for what is no TOML file, UsageError for what it may not say.
     """
-    from ..passes.graph.toml import read_toml
+    from ..passes.toml import read_toml
 
     data = read_toml(path)
     recipe, methods = _recipe(path, data.pop("recipe", {})), data.pop("method", [])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 from ....passes.errors import UsageError
-from ....passes.graph.toml import read_toml
+from ....passes.toml import read_toml
 from .recipe import Recipe
 
 
