@@ -28,7 +28,7 @@ def proven(run: Run, removed: np.ndarray, model: onnx.ModelProto) -> Proof:
     Raises ProofError where it is not what it must be, UnseenError where nothing shows whether it is.
     """
     run.progress("proving")
-    proof = prove_cut(run.analysis.groups, removed, model, run.analysis.feeds, run.settings.device, _more(run))
+    proof = prove_cut(run.analysis.groups, removed, model, run.analysis.trial, run.settings.device, _more(run))
     for group, node in proof.unseen.items():
         raise UnseenError(
             f"nothing shows whether the cut of '{group}' is right: on no input that was tried does what goes into "
@@ -44,7 +44,7 @@ def _more(run: Run) -> Iterator[Mapping[str, np.ndarray]]:
     """A few of the samples, each in the size of one run."""
     if run.data is not None:
         for batch in itertools.islice(run.data, 1):
-            size = len(next(iter(run.analysis.feeds.values())))
+            size = len(next(iter(run.analysis.trial.values())))
             for start in range(0, min(batch.size, _SAMPLES * size), size):
                 yield {name: array[start : start + size] for name, array in batch.feeds.items()}
 

@@ -21,6 +21,7 @@ from ..runtime.data.random_feeds import Feeds
 from ..runtime.data.synthetic import reads_images, synthetic_data
 from ..runtime.progress import Stage
 from ..runtime.proof.source import check_read
+from ..runtime.reduced import lighter
 from ..runtime.soundness import check_opens, check_weights
 from .decide import untouched
 from .run import Run
@@ -84,7 +85,11 @@ def _analysed(
         _check_samplers(graph)
         analysis = analysed(with_samplers(analysis.groups))
     check_weights(analysis.groups)
-    check_read(analysis.groups, analysis.feeds, settings.device)
+    if example is None:
+        macs, facts = analysis.cost.macs(analysis.cost.units), analysis.groups.labelled.facts
+        trial = lighter(analysis.graph.source, facts, macs, analysis.feeds, settings.device)
+        analysis = replace(analysis, trial=trial)
+    check_read(analysis.groups, analysis.trial, settings.device)
     name = Path(model).name if isinstance(model, str | os.PathLike) else graph.source.graph.name
     return replace(analysis, name=name)
 

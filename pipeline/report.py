@@ -57,6 +57,7 @@ class Report:
         where none was asked for
     inputs: the sizes of the inputs that MACs and milliseconds are told for
     free: those of them of which the model leaves more than the batch open
+    proved_at: the smaller sizes that the proof and the latencies are of, where runs at full size are heavy
     metric: what score is, such as "top1"
     score: before and after, None where nothing was evaluated
     tries: models on the way to the smallest that keeps its score
@@ -82,6 +83,7 @@ class Report:
     refit: str | None = None
     inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     free: tuple[str, ...] = ()
+    proved_at: Mapping[str, tuple[int, ...]] | None = None
     metric: str | None = None
     score: tuple[float, float] | None = None
     tries: tuple[Try, ...] = ()

@@ -253,10 +253,11 @@ def _report(run: Run, plan: Plan, written: Written, proof: Proof | None) -> Resu
         samples=None if written.closeness is None else written.closeness.samples,
         refit=written.refit,
         inputs=analysis.sizes,
+        proved_at=None if analysis.tried == analysis.sizes else analysis.tried,
         free=analysis.free,
     )
     if proof is not None and written.shown is None:
-        written = replace(written, shown=shown(model, analysis.feeds, run.settings.device))
+        written = replace(written, shown=shown(model, analysis.trial, run.settings.device))
     return Result(model, plan, report, analysis.graph.external, run.original, written.shown)
 
 
@@ -266,7 +267,7 @@ def timed(run: Run, result: Result) -> Result:
         return result
     run.progress("measuring latency")
     models = [run.original, result.model]
-    before, after = compare(models, run.analysis.feeds, device=run.settings.device, threads=run.settings.threads)
+    before, after = compare(models, run.analysis.trial, device=run.settings.device, threads=run.settings.threads)
     report = replace(
         result.report,
         latency=(before.wall, after.wall),

@@ -29,13 +29,21 @@ _SHOWS_NOTHING = "reads or makes no finite numbers that vary, on any input that 
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """What was read of a model before anything is decided: its groups, its cost, and inputs on which it runs."""
+    """What was read of a model before anything is decided.
+
+    name: of the file, or of the graph
+    graph: what was read
+    groups, cost: its channels, and what they cost
+    feeds: input of the sizes that it was read for
+    trial: input on which it is proved and timed: the same, or smaller where that is heavy
+    """
 
     name: str
     graph: Graph
     groups: ChannelGroups
     cost: CostModel
     feeds: Mapping[str, np.ndarray]
+    trial: Mapping[str, np.ndarray]
 
     def __repr__(self) -> str:
         return f"Analysis({self.name!r}, {self.cost!r})"
@@ -44,6 +52,11 @@ class Analysis:
     def sizes(self) -> dict[str, tuple[int, ...]]:
         """The sizes of the inputs that it was read for."""
         return {name: tuple(array.shape) for name, array in self.feeds.items()}
+
+    @property
+    def tried(self) -> dict[str, tuple[int, ...]]:
+        """The sizes of the inputs that it is proved and timed on."""
+        return {name: tuple(array.shape) for name, array in self.trial.items()}
 
     @property
     def free(self) -> tuple[str, ...]:
@@ -96,7 +109,8 @@ def analyse(
     check_fits(labelled, feeds, device)
     groups = channel_groups(labelled)
     name = Path(model).name if isinstance(model, str | os.PathLike) else graph.source.graph.name
-    return Analysis(name, graph, groups, cost_model(groups), feeds)
+    cost = cost_model(groups)
+    return Analysis(name, graph, groups, cost, feeds, feeds)
 
 
 def with_pins(analysis: Analysis, blind: Mapping[str, str]) -> Analysis:

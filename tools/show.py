@@ -80,7 +80,7 @@ def _remarks(result: Result) -> Iterator[Text]:
         yield Text(f"same top class as the original on {report.same_class:.1%} of {report.samples} samples")
     elif report.distance is not None:
         yield Text(f"relative distance from the original's outputs {report.distance:.2g} on {report.samples} samples")
-    sizes = sizes_in_words(report.inputs, report.free)
+    sizes = smaller_sizes(report.proved_at) if report.proved_at else sizes_in_words(report.inputs, report.free)
     if sizes is not None:
         yield Text(sizes, style="dim")
     if report.refit not in (None, "kept"):
@@ -184,6 +184,12 @@ def _below_all(least: float, whole: float) -> str:
     digits_needed = 0 if stays >= 0.01 or not stays else int(np.ceil(-np.log10(stays))) - 2
     scale = 10.0**digits_needed
     return f"{np.floor(100 * (1 - stays) * scale) / scale:.{digits_needed}f}%"
+
+
+def smaller_sizes(proved_at: Mapping[str, tuple[int, ...]]) -> str:
+    """That the proof and the latency are of smaller inputs."""
+    sizes = ", ".join(f"{shortened(name)} {' x '.join(map(str, size))}" for name, size in proved_at.items())
+    return f"proved and timed on smaller inputs, since a run at full size is heavy: {sizes}"
 
 
 def sizes_in_words(inputs: Mapping[str, tuple[int, ...]], free: Sequence[str]) -> str | None:

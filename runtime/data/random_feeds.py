@@ -23,6 +23,7 @@ Feeds = dict[str, np.ndarray]
 # Sizes to try where a model leaves them free: what classifiers and detectors are trained on, then what small nets take.
 _EXTENTS = (64, 224, 256, 32, 16, 320, 384, 512, 640, 8, 1)
 _BATCHES = (1, 2)
+_HELD = 1 << 27  # elements of an input that are drawn; of a larger one the size alone is said
 _LENGTHS, _LONGEST = (4, 8, 16, 32, 64, 128, 256), 1024  # of a first axis that is no batch
 _BATCH_NAME = re.compile(r"n|b|bs|batch.*", re.IGNORECASE)
 _CHANNEL_NAME = re.compile(r"c|ch|channels?|num_channels", re.IGNORECASE)
@@ -195,6 +196,8 @@ def _random(value: onnx.ValueInfoProto, shape: tuple[int, ...], seed: int) -> np
             fix="export the model for a smaller input",
         )
     dtype = helper.tensor_dtype_to_np_dtype(kind)
+    if math.prod(shape) > _HELD:
+        return np.broadcast_to(np.zeros((), dtype), shape)
     rng = np.random.default_rng([seed, zlib.crc32(value.name.encode())])
     if dtype == np.uint8:
         return rng.integers(0, 256, shape, np.uint8)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..reduced import fitted
 from ..session import Device, Runnable, Session, open_session
 
 _LOW = 0.25  # the quantile that is told: what a run takes when little else runs
@@ -57,7 +58,7 @@ def compare(
     where it is None. Models are compared by processor time on one thread of a CPU, and wherever the machine is busy;
     never on a GPU, where a processor only waits.
     """
-    sessions = [open_session(model, device=device, threads=threads) for model in models]
+    sessions = [open_session(fitted(model, feeds), device=device, threads=threads) for model in models]
     _rounds(sessions, feeds, warmup)
     rounds = _rounds(sessions, feeds, seconds, _LEAST_ROUNDS)
     timings = [_timing(np.array(runs), threads) for runs in zip(*rounds, strict=True)]

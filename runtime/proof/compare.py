@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ...passes.errors import ReadError
 from ..session import Device, Runnable, open_session
 from .saturation import observed, tap, taps
 
@@ -142,12 +141,3 @@ def _array_error(a: np.ndarray, b: np.ndarray) -> float:
     if not finite.any():
         return 0.0
     return float(np.abs(a[finite] - b[finite]).max() / (np.abs(b[finite]).max() or 1.0))
-
-
-def runs_on(model: Runnable, feeds: Mapping[str, np.ndarray], *, device: Device = "auto") -> bool:
-    """Whether ONNX Runtime runs the model on this input."""
-    try:
-        open_session(model, device=device, optimise=False).run(feeds)
-    except ReadError:
-        return False
-    return True

@@ -74,23 +74,31 @@ class Difference:
         return np.where(self.error > 0, self.error / np.where(self.scale > 0, self.scale, 1), 0.0)
 
 
-def watched(labelled: LabelledGraph, removed: Array, models: Sequence[onnx.ModelProto]) -> list[Watched]:
+def watched(labelled: LabelledGraph, removed: Array, models: Sequence[onnx.ModelProto], feeds: Feeds) -> list[Watched]:
     """Tensors of floats and of quantised numbers that all models hold.
 
     Less those computed from sizes, which a cut changes until they are used.
     """
     held = set.intersection(*({o for node in m.graph.node for o in node.output} for m in models))
+    share = _share(labelled, feeds)
     quantised = {o for node in models[0].graph.node if _is_quantised(node) for o in node.output}
     found = []
     for name, axes in labelled.axes.items():
         kind = labelled.facts.dtypes.get(name) or TensorProto.FLOAT  # unknown of operators that ONNX does not know
         if kind in _CALM.keys() | _STEP and name in held and axes and not labelled.kinds.get(name, np.zeros(1)).any():
             channels = tuple(i for i, a in enumerate(axes) if (a >= 0).any())
-            steps, count = _steps([len(a) for a in axes], channels)
+            steps, count = _steps([len(a) for a in axes], channels) if share == 1 else ({}, 0)
+            count = count or int(share * np.prod([float(len(a)) for a in axes]))
             left = {i: kept(a, removed) for i, a in enumerate(axes)}
             cut = {i: stays for i, stays in left.items() if not stays.all()}
             found.append(Watched(name, kind, cut, channels, steps, 4 * count, kind in _CALM or name in quantised))
     return found
+
+
+def _share(labelled: LabelledGraph, feeds: Feeds) -> float:
+    """How much smaller the inputs are than those that the graph was labelled for: see reduced.py."""
+    sizes = [(array.shape, labelled.facts.shapes.get(name, array.shape)) for name, array in feeds.items()]
+    return min((np.prod(now, dtype=float) / max(np.prod(then, dtype=float), 1) for now, then in sizes), default=1.0)
 
 
 def _is_quantised(node: onnx.NodeProto) -> bool:

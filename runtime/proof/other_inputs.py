@@ -12,7 +12,7 @@ from ...passes.graph.shapes import input_shapes
 from ..data.inputs import model_inputs
 from ..data.synthetic import reads_images, synthetic_data
 from ..session import Device
-from .compare import runs_on
+from ..trial import runs_on
 from .inner import Feeds
 
 _SIZES = (0.5, 1.5, 2.0)  # times the free sizes; the first on which the model runs

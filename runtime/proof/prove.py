@@ -19,8 +19,10 @@ from ...passes.graph.model import Graph
 from ...passes.graph.scratch import scratch_folder
 from ...passes.graph.spill import SPILL_BYTES, weight_bytes
 from ...passes.rewrite.unsigned import with_unsigned_weights
+from ..reduced import fitted
 from ..session import Device
-from .compare import Proof, max_relative_error, own_error, runs_on
+from ..trial import runs_on
+from .compare import Proof, max_relative_error, own_error
 from .inner import Feeds, Watched, differences, rounding, watched, wrong
 from .other_inputs import further, other_size, redrawn, second_batch
 from .reach import Reach, reach
@@ -49,10 +51,11 @@ def prove_cut(
     ReadError where the original does not. Groups that nothing has shown are named in the proof: trust no cut of them.
     """
     labelled = groups.labelled
-    with written(silence(labelled, removed)) as twin:
+    with written(silence(labelled, removed)) as whole:
+        model, twin = fitted(model, feeds), fitted(whole, feeds)
         elsewhere = other_size(labelled.graph, twin, feeds, device)
         proof, runs = _prove(labelled, model, twin, [feeds, *second_batch(labelled.graph, feeds), *elsewhere], device)
-        tensors = watched(labelled, removed, [model, twin])
+        tensors = watched(labelled, removed, [model, twin], feeds)
         inside = _Inside(tensors, reach(groups, removed, tensors), device)
         return inside.prove(model, twin, runs, proof, more)
 
@@ -62,8 +65,9 @@ def prove_same(
 ) -> None:
     """Raise ProofError where a model that should be the reference itself, which runs on these feeds, is not."""
     nothing = np.zeros(groups.labelled.count, bool)
+    model, reference = fitted(model, feeds), fitted(reference, feeds)
     proof, runs = _prove(groups.labelled, model, reference, [feeds], device)
-    tensors = watched(groups.labelled, nothing, [model, reference])
+    tensors = watched(groups.labelled, nothing, [model, reference], feeds)
     _Inside(tensors, reach(groups, nothing, tensors), device).prove(model, reference, runs, proof, ())
 
 

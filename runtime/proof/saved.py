@@ -8,6 +8,7 @@ import onnx
 
 from ...passes.errors import ProofError, ReadError
 from ...passes.graph.same import different_nodes, different_weights
+from ..reduced import fitted
 from ..session import Device, Runnable, open_session
 from .compare import Shown, output_error
 from .inner import Feeds
@@ -17,7 +18,7 @@ _SAME = 1e-5  # relative, of one model that is run twice: threads may add up in 
 
 def shown(model: Runnable, feeds: Feeds, device: Device = "auto") -> Shown:
     """Run it once. Raises ReadError where it does not run."""
-    return Shown(feeds, open_session(model, device=device, optimise=False).run(feeds), device)
+    return Shown(feeds, open_session(fitted(model, feeds), device=device, optimise=False).run(feeds), device)
 
 
 def check_saved(file: Path, model: onnx.ModelProto, expected: Shown) -> None:

@@ -19,8 +19,9 @@ from ...passes.graph.mapped import is_external
 from ...passes.graph.model import Graph, constant_tensor
 from ...passes.graph.same import different_nodes, different_weights, loaded, same_tensor
 from ...passes.graph.spill import SPILL_BYTES, weight_bytes
+from ..reduced import fitted
 from ..session import Device
-from .compare import runs_on
+from ..trial import runs_on
 from .inner import Feeds
 from .prove import prove_same, written
 
@@ -41,7 +42,7 @@ def check_read(groups: ChannelGroups, feeds: Feeds, device: Device = "auto") -> 
         return
     if folder is not None:
         external_data_helper.load_external_data_for_model(given, str(folder))
-    if not runs_on(given, feeds, device=device):
+    if not runs_on(fitted(given, feeds), feeds, device=device):
         return
     try:
         with written(graph) as uncut:
