@@ -14,9 +14,8 @@ from pathlib import Path
 import onnx_prune
 import pytest
 from onnx_prune import Analysis, Budget, Plan, Report, Result, Settings, models
-from onnx_prune.runtime.torch.training.finetune import FineTuned
-from onnx_prune.runtime.torch.training.loop import Epoch
 from onnx_prune.runtime.torch.training.recipe import Recipe
+from onnx_prune.runtime.torch.training.run import Epoch, FineTuned
 
 OF_DATA = ["calibration", "samples", "preprocessing"]
 FUNCTIONS = {

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from ..pipeline.write import Result
     from ..runtime.data.preprocess import Preprocessing
     from ..runtime.session import Device
-    from ..runtime.torch.training.finetune import FineTuned, Keeping, Watch
-    from ..runtime.torch.training.loop import Epoch
+    from ..runtime.torch.training.run import Epoch, FineTuned, Keeping, Watch
 
 _RESUME = click.option("--resume", is_flag=True, help="Continue a run of the same output that was stopped or killed.")
 IN_TURNS = options(
@@ -110,7 +109,7 @@ def run_in_turns(
     """Prune and fine-tune as the flags say. The state is kept until `forget_run`."""
     from ..pipeline.training.in_turns import prune_and_finetune
     from ..pipeline.training.rounds import Schedule
-    from ..runtime.torch.training.finetune import Examples
+    from ..runtime.torch.training.run import Examples
 
     steps = given["steps"] or 1
     schedule = Schedule(given["schedule"] or ("steps" if steps > 1 else "once"), steps)
@@ -137,7 +136,7 @@ def forget_run(target: Path) -> None:
 
 def keeping(target: Path, *, resume: bool) -> Keeping:
     """Where a run that makes `target` keeps its state."""
-    from ..runtime.torch.training.finetune import Keeping
+    from ..runtime.torch.training.run import Keeping
 
     return Keeping(_state_of(target), resume=resume)
 
@@ -158,7 +157,7 @@ def save(tuned: FineTuned, target: Path, *, external: bool) -> None:
 @contextmanager
 def watched(target: Path) -> Generator[Watch]:
     """Progress on standard error: a line that changes, on a terminal, and one an epoch; what to do after a stop."""
-    from ..runtime.torch.training.finetune import Watch
+    from ..runtime.torch.training.run import Watch
 
     with progress_shown() as progress:
         try:

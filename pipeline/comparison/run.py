@@ -28,7 +28,7 @@ from .contenders import Contender, Terms
 from .rows import Row, Scores, Store
 
 if TYPE_CHECKING:
-    from ...runtime.torch.training.finetune import FineTuned
+    from ...runtime.torch.training.run import FineTuned
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ class _Making:
         )
 
     def _in_turns(self, before: Scores) -> Row:
-        from ...runtime.torch.training.finetune import Examples, Keeping, Watch
+        from ...runtime.torch.training.run import Examples, Keeping, Watch
 
         assert self.terms.train is not None, "a schedule needs data to train on"
         trained = prune_and_finetune(

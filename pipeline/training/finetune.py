@@ -15,9 +15,8 @@ from ...runtime.session import Device
 from ..arguments import checked
 
 if TYPE_CHECKING:
-    from ...runtime.torch.training.finetune import FineTuned
-    from ...runtime.torch.training.loop import Epoch
     from ...runtime.torch.training.recipe import Recipe
+    from ...runtime.torch.training.run import Epoch, FineTuned
 
 
 @checked
@@ -54,8 +53,8 @@ def finetune(  # noqa: PLR0913 - each argument is a flag of the command line
         UsageError: what is asked for makes no sense: torch is missing, or there are neither a teacher nor labels.
         AccuracyError: the training diverges.
     """
-    from ...runtime.torch.training.finetune import Examples, Keeping, Watch
     from ...runtime.torch.training.finetune import finetune as train_weights
+    from ...runtime.torch.training.run import Examples, Keeping, Watch
 
     return train_weights(
         load(model).source,

@@ -27,8 +27,9 @@ from .rounds import Round, Schedule, exact_widths, planned_rounds
 
 if TYPE_CHECKING:
     from ...runtime.session import Device
-    from ...runtime.torch.training.finetune import AfterEpoch, Examples, FineTuned, Keeping, Watch
+    from ...runtime.torch.training.finetune import AfterEpoch
     from ...runtime.torch.training.recipe import Recipe
+    from ...runtime.torch.training.run import Examples, FineTuned, Keeping, Watch
 
 _OF_APPLY = ("seed", "device", "inexact", "replace_head", "measure", "threads")  # settings that `apply` heeds
 
@@ -58,8 +59,8 @@ def prune_and_finetune(
     same channels, which is proven. Raises what `prune` and `finetune` raise.
     """
     from ...runtime.torch.training.checkpoint import run_key
-    from ...runtime.torch.training.finetune import Keeping, Watch
     from ...runtime.torch.training.recipe import Recipe
+    from ...runtime.torch.training.run import Keeping, Watch
 
     start = time.perf_counter()
     source, schedule, recipe = load(model), schedule or Schedule(), recipe or Recipe()

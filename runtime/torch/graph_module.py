@@ -21,7 +21,8 @@ from ...passes.graph.reading import read_model
 from ...passes.rewrite.batch_norm import stored_tensors
 from .dtypes import to_numpy
 from .operators import Context
-from .program import Program, compile_graph
+from .program import compile_graph
+from .steps import Program
 
 Edit = Callable[[Tensor], Tensor]
 _NONE: Mapping[str, Edit] = MappingProxyType({})

@@ -7,8 +7,7 @@ the tensor. What depends on constants alone is computed here and now.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import onnx
 import torch
@@ -17,6 +16,7 @@ from .dtypes import TORCH, to_torch
 from .host import GROWING, HOSTED, SIZES, host_function
 from .nodes import check_entries, constant_of, live_nodes
 from .operators import Context, Function, Operator, Site, find_operator
+from .steps import Program, Step, with_deaths
 from .weights import Weights, weights
 
 Form = Literal["tensor", "host", "operand"]
@@ -24,48 +24,6 @@ _BOOLEAN = frozenset(["And", "Equal", "Greater", "GreaterOrEqual", "Less", "Less
 _SMALL = 64  # elements up to which a constant counts as a part of shape arithmetic
 _READABLE = 1 << 12  # elements up to which a builder sees a constant's numbers
 _STILL = Context(training=False, batch_statistics=False, device=torch.device("cpu"))
-
-
-class Step(NamedTuple):
-    """One call: function(*values of the sources) fills the targets.
-
-    function: what is called
-    context: whether its first argument is the run's Context
-    sources: slots that it reads
-    targets: the slot that it fills, or several, -1 for results that nobody reads
-    dead: slots that no later step reads
-    """
-
-    function: Function
-    context: bool
-    sources: tuple[int, ...]
-    targets: int | tuple[int, ...]
-    dead: tuple[int, ...] = ()
-
-
-@dataclass
-class Program:
-    """What a run needs.
-
-    inputs, outputs: names, in the model's order
-    parameters: what is trained, by name
-    statistics: running means and variances, by name
-    constants: what belongs to the module as buffers
-    constant_slots: their slots
-    values: what every slot holds before a run
-    slots: ONNX name -> the slot of the tensor
-    steps: what is called, in order
-    """
-
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    parameters: dict[str, torch.Tensor]
-    statistics: dict[str, torch.Tensor]
-    constants: list[torch.Tensor] = field(default_factory=list)
-    constant_slots: list[int] = field(default_factory=list)
-    values: list[Any] = field(default_factory=list)
-    slots: dict[str, int] = field(default_factory=dict)
-    steps: list[Step] = field(default_factory=list)
 
 
 def compile_graph(model: onnx.ModelProto) -> Program:
@@ -235,7 +193,7 @@ class _Compiler:
             for name in filter(None, node.output):
                 self._convert(name)
         done.slots = {name: slot for (name, form), slot in self._slots.items() if form == "tensor" and name}
-        done.steps = _with_deaths(done.steps, [done.slots[name] for name in done.outputs])
+        done.steps = with_deaths(done.steps, [done.slots[name] for name in done.outputs])
 
     def _place(self, name: str) -> None:
         """A constant in the forms that are wanted: numbers lie in their slots, tensors become buffers."""
@@ -301,13 +259,3 @@ def _to_tensor(dtype: torch.dtype, *, numbers: bool) -> Function:
         return torch.tensor(value, dtype=dtype, device=context.device)
 
     return convert
-
-
-def _with_deaths(steps: list[Step], outputs: list[int]) -> list[Step]:
-    """Each step with the slots that it reads as the last one."""
-    seen, finished = set(outputs), []
-    for step in reversed(steps):
-        dead = tuple(dict.fromkeys(s for s in step.sources if s not in seen))
-        seen.update(dead)
-        finished.append(step._replace(dead=dead))
-    return finished[::-1]

@@ -7,8 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, replace
 
 import numpy as np
 import onnx
@@ -17,89 +16,20 @@ import torch
 from ....passes.errors import ProofError, UsageError
 from ....passes.rewrite.batch_norm import fold_batch_norms, normalisable
 from ...data.inputs import model_inputs
-from ...data.open import DataSource
-from ...data.preprocess import Preprocessing
 from ...data.sources import Batch
-from ...progress import Stage, silent
 from ...session import Device, open_session
 from ..graph_module import GraphModule
 from .batch_norm import insert_batch_norms
 from .checkpoint import Checkpoint, run_key
 from .data import Share, TrainingData, training_data
 from .distributed import Processes, joined
-from .loop import MEASURED, Epoch, Pair, Training
+from .loop import MEASURED, Pair, Training
 from .recipe import Recipe
+from .run import Epoch, Examples, FineTuned, Keeping, Watch
 
 AfterEpoch = Callable[[GraphModule, int], None]
 _AGREEMENT = 1e-4  # of the largest output: what the written model may differ from the trained module
 _COMPARED = 16  # samples to compare outputs on
-
-
-@dataclass(frozen=True, slots=True)
-class Examples:
-    """What is learned from.
-
-    train: data, see `runtime.data.open_data`
-    evaluation: data that decide which epoch stays
-    preprocessing: of images, the same for both
-    teacher: the model before pruning, of the same inputs and outputs; without it the labels alone teach
-    """
-
-    train: DataSource
-    evaluation: DataSource | None = None
-    preprocessing: Preprocessing | None = None
-    teacher: onnx.ModelProto | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Keeping:
-    """Where the run's state is kept.
-
-    folder: the place, None for nowhere
-    resume: go on from what is there
-    seconds: how often it is written, beside after every epoch
-    """
-
-    folder: Path | None = None
-    resume: bool = False
-    seconds: float = 300.0
-
-
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """Who is told.
-
-    stage: gets a line whenever something is done
-    epoch: gets each epoch that is finished
-    """
-
-    stage: Stage = silent
-    epoch: Callable[[Epoch], None] = lambda row: None
-
-
-@dataclass(frozen=True, slots=True)
-class FineTuned:
-    """The model with its new weights, and how it went.
-
-    model: the model
-    epochs: all of them, the first is the model before training
-    best: the epoch whose weights these are: the best on the evaluation data where there are some, else the last
-    agreement: largest difference between ONNX Runtime and the trained module, over the largest output
-    seconds: how long it took
-    first: whether this process, of several, is the one that writes
-    """
-
-    model: onnx.ModelProto
-    epochs: tuple[Epoch, ...]
-    best: int
-    agreement: float
-    seconds: float
-    first: bool = True
-
-    def as_dict(self) -> dict[str, object]:
-        """As JSON."""
-        rows = [asdict(epoch) for epoch in self.epochs]
-        return {"epochs": rows, "best": self.best, "agreement": self.agreement, "seconds": self.seconds}
 
 
 def finetune(

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,31 +23,12 @@ from .features import Recorder, common_features, feature_distance
 from .losses import Labels, Objective, make_objective
 from .optimiser import in_bfloat16, make_optimiser
 from .recipe import Recipe
+from .run import Epoch
 
 Weights = dict[str, Tensor]
 MEASURED = 1024  # samples that statistics of BatchNormalization are measured on
 _EVALUATED = 256  # samples a batch
 _TOLD_EVERY = 0.5  # seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """One epoch; number 0 is the model before it.
-
-    number: which one
-    loss: mean over the samples
-    right: share of the samples whose class was the highest output; without labels, the teacher's class
-    score: the same on the evaluation data; for outputs that are no classes, minus the loss
-    rate: the learning rate at its end
-    seconds: how long it took
-    """
-
-    number: int
-    loss: float | None
-    right: float | None
-    score: float | None
-    rate: float
-    seconds: float
 
 
 class Pair(NamedTuple):

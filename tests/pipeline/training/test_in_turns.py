@@ -17,8 +17,8 @@ from onnx_prune.runtime.data.inputs import model_inputs
 from onnx_prune.runtime.data.open import open_data
 from onnx_prune.runtime.measure.evaluate import accuracy
 from onnx_prune.runtime.torch.graph_module import GraphModule
-from onnx_prune.runtime.torch.training.finetune import Examples, Keeping, Watch
 from onnx_prune.runtime.torch.training.recipe import Recipe
+from onnx_prune.runtime.torch.training.run import Examples, Keeping, Watch
 from onnx_prune.runtime.torch.training.soften import softener
 
 TEST, CALIBRATION = (str(path) for path in models.digits_data())

@@ -16,8 +16,9 @@ import onnx
 import torch
 from onnx_prune import models
 from onnx_prune.models.builder import NetBuilder
-from onnx_prune.runtime.torch.training.finetune import Examples, Keeping, Watch, finetune
+from onnx_prune.runtime.torch.training.finetune import finetune
 from onnx_prune.runtime.torch.training.recipe import Recipe
+from onnx_prune.runtime.torch.training.run import Examples, Keeping, Watch
 
 TEST, CALIBRATION = (str(path) for path in models.digits_data())
 KILLS = 10

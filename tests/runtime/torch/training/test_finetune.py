@@ -13,8 +13,9 @@ from onnx_prune.passes.errors import AccuracyError, UsageError
 from onnx_prune.runtime.data.inputs import model_inputs
 from onnx_prune.runtime.data.open import open_data
 from onnx_prune.runtime.measure.evaluate import accuracy
-from onnx_prune.runtime.torch.training.finetune import Examples, Keeping, Watch, finetune
+from onnx_prune.runtime.torch.training.finetune import finetune
 from onnx_prune.runtime.torch.training.recipe import Recipe
+from onnx_prune.runtime.torch.training.run import Examples, Keeping, Watch
 
 TEST, CALIBRATION = (str(path) for path in models.digits_data())
 QUICK = Recipe(epochs=1, batch=100, rate=0.02)
