@@ -15,7 +15,7 @@ class OnnxPruneError(Exception):
     """Base of every error that the user can act on; `str()` is its three parts, a line each.
 
     what: the problem, in one line without a full stop; where: the place (a file, a node, a group); fix: what to do.
-    values: the numbers and names behind the words, for programs: `BudgetError("...", asked=0.5, possible=0.69)`.
+    values: the numbers and names in the words, for programs: `BudgetError("...", asked=0.5, possible=0.69)`.
     `exit_code` is what the command line ends with.
     """
 

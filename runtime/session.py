@@ -224,7 +224,7 @@ def _session_options(optimise: bool, threads: int | None, data_dir: str | Path |
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         # Packed weights are a second copy of all of them, for a few runs.
         options.add_session_config_entry("session.disable_prepacking", "1")
-        # With a reduction behind every tensor of DenseNet-121 (batch 8), peak 0.3 GiB; in the default order 1.3 GiB.
+        # With a reduction after every tensor of DenseNet-121 (batch 8), peak 0.3 GiB; in the default order 1.3 GiB.
         options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     if threads is not None:
         options.intra_op_num_threads = threads

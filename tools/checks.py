@@ -11,8 +11,8 @@ def check_outputs(inputs: Sequence[Path | str | None], *outputs: Path | None) ->
 
     The first output is the model: there must be room for one as large as the first input.
 
-    inputs: models, whose external weights count as well, data, folders of data; one that is not there, or is none, is
-    for its reader to report.
+    inputs: models, whose external weights count as well, data, folders of data; one that is not there, or is not a
+    file, is for its reader to report.
     """
     from ..passes.errors import UsageError
     from ..passes.graph.files import check_writable, target_file

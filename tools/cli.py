@@ -34,7 +34,7 @@ class _Commands(click.Group):
 
 
 def _refuse_mistyped(word: str, commands: Iterable[str]) -> None:
-    """Raise UsageError where a word is no file and looks like a command."""
+    """Raise UsageError where a word is not a file and looks like a command."""
     near = difflib.get_close_matches(word, commands, n=1)
     if near and not Path(word).suffix and not Path(word).exists():
         from ..passes.errors import UsageError

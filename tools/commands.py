@@ -142,9 +142,13 @@ def sensitivity(model: Path, as_json: bool, **options: Any) -> None:  # noqa: AN
 @click.command()
 @click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
-    "--seconds", type=click.FloatRange(min=0), default=5, show_default=True, help="To measure for, all models together."
+    "--seconds",
+    type=click.FloatRange(min=0),
+    default=5,
+    show_default=True,
+    help="How long to measure, all models together.",
 )
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of one operator.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of one operator.")
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Samples in one run.")
 @DEVICE
 @SIZES

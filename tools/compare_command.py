@@ -34,7 +34,9 @@ _BUDGETS = ("macs", "params", "size", "latency", "channels")
 @click.option("--allocation", help="How many channels go where, for all methods, whatever a preset says.")
 @click.option("--reconstruct", help="How what stays is refitted, for all methods, whatever a preset says.")
 @click.option("--calibration", help="Images or arrays, as for prune; labels help the criteria on gradients.")
-@click.option("--samples", type=click.IntRange(min=1), default=1024, show_default=True, help="Of these, at most.")
+@click.option(
+    "--samples", type=click.IntRange(min=1), default=1024, show_default=True, help="Calibration samples to use at most."
+)
 @click.option("--exclude", help="Regular expression of group names that stay whole.")
 @click.option("--finetune", "train", help="Training data: every cut model is fine-tuned by the same recipe.")
 @click.option("--evaluate", "evaluation", help="Labelled data that accuracy is measured on.")
@@ -131,7 +133,7 @@ def _terms(said: Mapping[str, Any], config: Config) -> Terms:
 
     for name, flag in (("model", "MODEL"), ("evaluation", "--evaluate")):
         if said[name] is None:
-            raise UsageError(f"{flag} is missing", where="compare", fix=f"give {flag}, or say it in --config FILE")
+            raise UsageError(f"{flag} is missing", where="compare", fix=f"give {flag}, or put it into --config FILE")
     budget = {name: said[name] for name in _BUDGETS if said[name]}
     settings = {name: said[name] for name in _SETTINGS if said[name] is not None}
     recipe = None

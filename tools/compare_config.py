@@ -12,7 +12,7 @@
     preset = "li"
     published = { before = 93.04, after = 93.06, cut = 27.6 }
 
-Paths are those of the file's folder; what is no path (synthetic, module:function) stays as it is.
+Paths are those of the file's folder; what is not a path (synthetic, module:function) stays as it is.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Config:
 def read_config(path: Path, known: frozenset[str]) -> Config:
     """What the file says; known: the flags that it may.
 
-    Raises ReadError for what is no TOML file, UsageError for what it may not say.
+    Raises ReadError for a file that is not TOML, UsageError for what it may not say.
     """
     from ..passes.toml import read_toml
 
@@ -113,5 +113,5 @@ def _refuse(path: Path, unknown: AbstractSet[str], known: frozenset[str]) -> Non
 
     if unknown:
         raise UsageError(
-            f"'{sorted(unknown)[0]}' is nothing that it may say", where=str(path), fix=f"say {', '.join(sorted(known))}"
+            f"'{sorted(unknown)[0]}' is not a key of this file", where=str(path), fix=f"use {', '.join(sorted(known))}"
         )

@@ -36,14 +36,18 @@ JSON = click.option(
     "--json", "as_json", is_flag=True, help="The result as JSON on standard output, nothing else there."
 )
 SEED = click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything that is drawn at random."
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed of everything that is drawn at random.",
 )
 SIZES = click.option(
     "--size-of",
     "sizes",
     multiple=True,
     metavar="NAME=N",
-    help="The value of a free dimension of the input, where none that is tried works.",
+    help="Size of a free dimension of an input, for models that run at none of the sizes that are tried.",
 )
 ALIGN = click.option(
     "--align",
@@ -63,7 +67,11 @@ OUTPUT = click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Default: MODEL's name with .pruned.onnx."
 )
 THREADS = click.option(
-    "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of one operator, for latency."
+    "--threads",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Threads of one operator while latency is measured.",
 )
 NO_LATENCY = click.option("--no-latency", is_flag=True, help="Do not measure latency before and after.")
 EVALUATION = options(
@@ -85,11 +93,13 @@ BUDGETS = options(
 
 
 IMAGES = options(
-    click.option("--mean", help="Of the channels, in units of 0..1: 0.485,0.456,0.406."),
-    click.option("--std", help="Of the channels, likewise."),
+    click.option("--mean", help="Mean of each channel, of pixels scaled to 0..1: 0.485,0.456,0.406."),
+    click.option("--std", help="Standard deviation of each channel, likewise."),
     click.option("--resize", help="Pixels of the shorter side, or HEIGHT,WIDTH."),
     click.option("--crop", help="The part in the middle: pixels, or HEIGHT,WIDTH. Default: what the model fixes."),
-    click.option("--scale", type=float, help="Factor of the pixels. Default: 1/255 for models that read floats."),
+    click.option(
+        "--scale", type=float, help="Factor that pixels are multiplied by. Default: 1/255 for models that read floats."
+    ),
     click.option("--layout", type=click.Choice(["NCHW", "NHWC"]), help="Default: what the model's input looks like."),
 )
 

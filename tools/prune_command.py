@@ -72,14 +72,18 @@ if TYPE_CHECKING:
     type=click.Choice(["macs", "params", "size", "latency"]),
     default="macs",
     show_default=True,
-    help="In what the model of --max-drop is smallest.",
+    help="What --max-drop makes smallest.",
 )
 @IMAGES
 @ALIGN
-@click.option("--replace-head", type=click.Choice(["gap"]), help="Pool and one linear layer for the last layers.")
+@click.option(
+    "--replace-head", type=click.Choice(["gap"]), help="Replace the last layers by pooling and one linear layer."
+)
 @click.option("--inexact", is_flag=True, help="Let LayerNorm, GroupNorm and the like lose channels as well.")
 @click.option("--exclude", help="Regular expression of group names that stay whole.")
-@click.option("--plan", "plan_file", type=click.Path(path_type=Path), help="Write what was removed as plan.json.")
+@click.option(
+    "--plan", "plan_file", type=click.Path(path_type=Path), help="Write what was removed to this file (plan.json)."
+)
 @SEED
 @DEVICE
 @SIZES

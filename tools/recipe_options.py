@@ -37,17 +37,17 @@ RECIPE = options(
     click.option(
         "--schedule-rate",
         type=click.Choice(["cosine", "constant", "steps"]),
-        help="How the rate goes on after the warm-up. Default: cosine to zero, or steps with --milestones.",
+        help="How the rate changes after the warm-up. Default: cosine to zero, or steps with --milestones.",
     ),
     click.option("--milestones", help="Epochs at which the rate falls to --gamma of itself: 160,240."),
-    click.option("--augment", help="Of crop,flip,cutout,mixup; none. Default: crop,flip for images."),
+    click.option("--augment", help="Any of crop,flip,cutout,mixup, or none. Default: crop,flip for images."),
     click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="Default: what pays here."),
     click.option("--frozen-batch-norm", is_flag=True, help="Put no BatchNormalization back for the training."),
     click.option(
         "--recipe",
         "recipe_file",
         type=click.Path(path_type=Path),
-        help="A TOML file with any of these (rate = 0.01); flags come before it.",
+        help="A TOML file with any of these (rate = 0.01); flags override it.",
     ),
 )
 

@@ -72,4 +72,4 @@ def numbers(text: str, flag: str, kind: type[Number]) -> tuple[Number, ...]:
     try:
         return tuple(kind(part) for part in text.split(","))
     except ValueError:
-        raise UsageError("these are no numbers", where=f"{flag} {text}", fix="for example 0.5,0.5,0.5") from None
+        raise UsageError("these are not numbers", where=f"{flag} {text}", fix="for example 0.5,0.5,0.5") from None

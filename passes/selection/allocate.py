@@ -178,7 +178,7 @@ def menus(units: Array, align: Align, *, coarse: bool = False) -> list[Array]:
         menu = [np.select([units >= n for n, _ in stair], [m for _, m in stair], units) for stair in stairs]
         return [*menu, np.where(units >= _SMALL, _SMALL, units), np.ones_like(units)]
     if not isinstance(align, int) or isinstance(align, bool) or not 1 <= align <= _WIDEST:
-        raise UsageError(f"channels cannot be aligned to {align}", where="--align", fix="say 1, 8, 16, 32 or auto")
+        raise UsageError(f"channels cannot be aligned to {align}", where="--align", fix="give 1, 8, 16, 32 or auto")
     return [np.full(len(units), align)]
 
 

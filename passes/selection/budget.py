@@ -71,7 +71,7 @@ class Budget:
     def amount(self) -> float:
         """A share where `is_share`, else a number, bytes or milliseconds. There is none with patterns."""
         value = getattr(self, self.kind)
-        assert not isinstance(value, Mapping), "shares by groups are no one amount"
+        assert not isinstance(value, Mapping), "shares by groups are not one amount"
         return float(value.removesuffix("ms")) if isinstance(value, str) else value
 
     @property
@@ -131,7 +131,9 @@ def _share(pattern: str, value: object) -> float:
     amount = _amount("channels", value)
     if not isinstance(amount, float):
         raise UsageError(
-            f"what groups keep is a share, not a number: {value}", where=f"--channels '{pattern}'", fix="say 40% or 0.4"
+            f"what groups keep is a share, not a number: {value}",
+            where=f"--channels '{pattern}'",
+            fix="give 40% or 0.4",
         )
     return amount
 
@@ -163,7 +165,7 @@ def _amount(kind: str, value: object) -> float | int | str:
 
 
 def _error(kind: str, value: object) -> UsageError:
-    return UsageError(f"{value!r} is not a budget", where=f"--{kind}", fix=f"say for example {_EXAMPLES[kind]}")
+    return UsageError(f"{value!r} is not a budget", where=f"--{kind}", fix=f"give for example {_EXAMPLES[kind]}")
 
 
 def as_budget(budget: Budget | float | str | None) -> Budget | None:

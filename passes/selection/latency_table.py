@@ -16,7 +16,7 @@ import numpy as np
 Array = np.ndarray
 
 _NARROW = 4  # channels that a convolution reads at once where there are fewer than a block
-_GAIN = 0.25  # of the mean cost of a unit: a width that saves less beside the next larger one is no step
+_GAIN = 0.25  # of the mean cost of a unit: a width that saves less beside the next larger one is not a step
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +214,7 @@ class LatencyTable:
 
 @dataclass(frozen=True, slots=True)
 class _Stack:
-    """The tables of n nodes behind one another, so that all are looked up at once.
+    """The tables of n nodes, one after another, so that all are looked up at once.
 
     base (2, n) and rows (2, n, groups): widths of the two sides. first (2, n): where a side's scale begins in low and
     share; offset, stride (n,): where a node's table begins in ms, and the length of its rows.

@@ -72,7 +72,7 @@ def stage_starts(groups: ChannelGroups) -> frozenset[str]:
 
 
 def rectified(groups: ChannelGroups) -> frozenset[str]:
-    """Groups that one layer makes and only ReLUs read, behind a BatchNormalization or not: zeros can be counted."""
+    """Groups that one layer makes and only ReLUs read, after a BatchNormalization or not: zeros can be counted."""
     nodes = groups.labelled.graph.gs.nodes
     free = {group.name for group in groups.free}
     single = {name: made[0] for name, made in producers(groups).items() if len(made) == 1 and name in free}

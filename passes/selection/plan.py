@@ -259,7 +259,7 @@ def _plan(data: object) -> Plan:
     model = members(data["model"], ["name", "graph_sha256"])
     groups = tuple(_planned_group(entry) for entry in expect(data["groups"], list, "groups"))
     if len({group.name for group in groups}) < len(groups):
-        raise MalformedError("a group stands there twice")
+        raise MalformedError("a group is listed twice")
     return Plan(
         model=expect(model["name"], str, "name"),
         graph_sha256=expect(model["graph_sha256"], str, "graph_sha256"),

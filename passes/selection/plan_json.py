@@ -42,7 +42,7 @@ def members(data: object, keys: Sequence[str], optional: Sequence[str] = ()) -> 
 
 
 def expect(value: object, kind: type[Kind], key: str) -> Kind:
-    """A value of that type; a bool is no int."""
+    """A value of that type; a bool is not an int."""
     if not isinstance(value, kind) or isinstance(value, bool):
         raise MalformedError(f'"{key}" is {json.dumps(value)[:40]}')
     return value
@@ -64,5 +64,5 @@ def pair(value: object, key: str) -> tuple[int, int]:
     """A list of two ints."""
     found = numbers(value, key)
     if len(found) != 2:
-        raise MalformedError(f'"{key}" is no pair')
+        raise MalformedError(f'"{key}" is not a pair')
     return found[0], found[1]

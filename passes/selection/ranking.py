@@ -76,7 +76,7 @@ class Evidence:
         if not self._tensors:
             self._tensors.update(self.groups.labelled.graph.gs.tensors())
         values = constant_values(self._tensors[key.constant])
-        assert values is not None, f"{key.constant} is no constant"
+        assert values is not None, f"{key.constant} is not a constant"
         return values
 
     @property

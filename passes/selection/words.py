@@ -1,4 +1,4 @@
-"""Passes by their command-line word, with their options behind it: the class `BnScale` is `bn-scale`.
+"""Passes by their command-line word, with their options after it: the class `BnScale` is `bn-scale`.
 
 `obs:ridge=0.01,swaps=20` is Obs(ridge=0.01, swaps=20); an option that is yes or no may stand alone, as in `l1:greedy`.
 """
@@ -28,7 +28,7 @@ def word(chosen: object) -> str:
 
 
 def choose(table: Mapping[str, type[Pass]], given: str | Pass, flag: str) -> Pass:
-    """The pass that a word names, with the options behind it; a pass is itself. Raises UsageError for what is none."""
+    """The pass that a word names, with the options after it; a pass is itself. Raises UsageError for any other."""
     if not isinstance(given, str):
         return given
     name, _, options = given.partition(":")
@@ -43,7 +43,7 @@ def _parsed(chosen: type, text: str, where: str) -> dict[str, Any]:
     for part in filter(None, text.split(",")):
         key, has_value, value = part.partition("=")
         if key not in kinds:
-            fix = f"choose from {', '.join(kinds)}" if kinds else "leave out what stands behind the colon"
+            fix = f"choose from {', '.join(kinds)}" if kinds else "leave out what follows the colon"
             raise UsageError(f"there is no option '{key}'", where=where, fix=fix)
         try:
             found[key] = _value(kinds[key], value if has_value else "yes")

@@ -84,7 +84,7 @@ class Terms:
 
 
 def contender(word: str) -> Contender:
-    """`ours`, a paper's preset, or a criterion with its options. Raises UsageError for what is none."""
+    """`ours`, a paper's preset, or a criterion with its options. Raises UsageError for any other word."""
     name = word.strip()
     if name == OURS:
         return Contender(name)
@@ -102,7 +102,7 @@ def contender(word: str) -> Contender:
 
 
 def contenders(words: Sequence[str]) -> tuple[Contender, ...]:
-    """One of each. Raises UsageError for a word that is none, one that is there twice, and for none at all."""
+    """One for each word. Raises UsageError for an unknown one, for one that is there twice, and where there is none."""
     found = tuple(contender(word) for word in words if word.strip())
     return checked(found)
 

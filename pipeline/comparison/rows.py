@@ -66,7 +66,7 @@ class Store:
         write_text(file, self.key)
 
     def row(self, key: str) -> Row | None:
-        """The finished row, if there is one. Raises ReadError for a file that is none."""
+        """The finished row, if there is one. Raises ReadError for a file that holds no row."""
         file = self.folder / f"{key}.json"
         if not file.exists():
             return None

@@ -114,7 +114,7 @@ class _Turns:
             )
         if file.exists() and file.read_text(encoding="utf-8") != self.key:
             raise UsageError(
-                "the unfinished run is another one: model, data or options differ",
+                "the unfinished run has another model, other data or other options",
                 where=str(folder),
                 fix="give the same as before, or remove that folder",
             )

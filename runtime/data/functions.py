@@ -25,7 +25,7 @@ def imported(text: str, what: str) -> Callable[..., Any]:
     """The function that module:function names; the module may lie in the working directory.
 
     what: which function it is, in words: "that yields data". Raises ReadError where it cannot be imported, with the
-    last line of the traceback where the module itself fails, UsageError where it is no function.
+    last line of the traceback where the module itself fails, UsageError where it is not a function.
     """
     module, name = text.split(":")
     try:
@@ -37,7 +37,7 @@ def imported(text: str, what: str) -> Callable[..., Any]:
         raise ReadError(
             f"the function {what} cannot be imported",
             where=f"{text}: {error}",
-            fix="check its name, and that the module lies here or where python finds it (PYTHONPATH)",
+            fix="check its name, and that the module lies here or where Python finds it (PYTHONPATH)",
         ) from error
     if not callable(function):
         raise UsageError(f"{name} is not a function", where=text, fix="name a function")
@@ -49,7 +49,9 @@ def failed(error: BaseException, where: str, what: str) -> ReadError:
     last = traceback.format_exception_only(error)[-1].strip()
     frames = traceback.extract_tb(error.__traceback__)
     at = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    return ReadError(f"the function {what} fails", where=f"{where}: {last}{at}", fix="call it in python to see")
+    return ReadError(
+        f"the function {what} fails", where=f"{where}: {last}{at}", fix="call it in Python to see the error"
+    )
 
 
 @contextmanager

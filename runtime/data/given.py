@@ -106,7 +106,7 @@ def _no_data(source: object) -> UsageError:
 
 
 def known_source(source: DataSource, inputs: Sequence[ModelInput]) -> Known:
-    """A path, arrays by input name, or a function that yields batches. Raises UsageError for what is no data."""
+    """A path, arrays by input name, or a function that yields batches. Raises UsageError for anything else."""
     source = repeatable(source)
     if source is None:
         raise _no_data(source)

@@ -44,7 +44,7 @@ class ModelInput:
 
 
 def model_inputs(model: onnx.ModelProto) -> tuple[ModelInput, ...]:
-    """Return the inputs that a caller must give. Raises UsageError where one is no numeric tensor."""
+    """Return the inputs that a caller must give. Raises UsageError where one is not a numeric tensor."""
     return tuple(_input(value) for value in required_inputs(model.graph))
 
 

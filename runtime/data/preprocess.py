@@ -70,7 +70,7 @@ class ImageReader:
     dtype: np.dtype
 
     def __call__(self, file: str | IO[bytes]) -> np.ndarray:
-        """Decode one image. Raises ReadError where it is none that pillow knows."""
+        """Decode one image. Raises ReadError for a format that pillow does not know."""
         from PIL import Image, UnidentifiedImageError
 
         try:

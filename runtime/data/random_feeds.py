@@ -24,7 +24,7 @@ Feeds = dict[str, np.ndarray]
 _EXTENTS = (64, 224, 256, 32, 16, 320, 384, 512, 640, 8, 1)
 _BATCHES = (1, 2)
 _HELD = 1 << 27  # elements of an input that are drawn; of a larger one the size alone is said
-_LENGTHS, _LONGEST = (4, 8, 16, 32, 64, 128, 256), 1024  # of a first axis that is no batch
+_LENGTHS, _LONGEST = (4, 8, 16, 32, 64, 128, 256), 1024  # of a first axis that is not a batch
 _BATCH_NAME = re.compile(r"n|b|bs|batch.*", re.IGNORECASE)
 _CHANNEL_NAME = re.compile(r"c|ch|channels?|num_channels", re.IGNORECASE)
 
@@ -121,7 +121,7 @@ def _distinct(model: onnx.ModelProto, seed: int, batch: int | None, sizes: Mappi
 
 
 def _leading_sizes(model: onnx.ModelProto) -> Iterator[int]:
-    """What a free first axis may have to be where it is no batch but frames or clips: what Reshapes ask, powers of 2.
+    """What a free first axis may have to be that is not a batch but frames or clips: what Reshapes ask, powers of 2.
 
     A target (k, l, ...) asks for k, or k * l, one of (-1, r) for r / (the elements of a frame).
     """

@@ -19,7 +19,7 @@ from .inputs import ModelInput, check_feeds
 from .preprocess import ImageReader
 from .random_feeds import Feeds
 
-# Of zipfile, on what is no archive, encrypted (RuntimeError), or compressed in a way that it does not know.
+# Of zipfile, on files that are no archives, or encrypted (RuntimeError), or compressed in a way that it does not know.
 ZIP_FAILURES = (zipfile.BadZipFile, zipfile.LargeZipFile, RuntimeError, NotImplementedError, zlib.error, KeyError)
 _NPY_FAILURES = (OSError, EOFError, ValueError, TypeError, OverflowError, MemoryError, SyntaxError, tokenize.TokenError)
 LABELS = ("label", "labels")  # keys of an .npz that hold the classes
@@ -99,7 +99,7 @@ _BROKEN = 10  # one image in so many may be unreadable
 
 
 def _image(file: str, opened: Callable[[str], IO[bytes]], reader: ImageReader, path: Path) -> np.ndarray:
-    """One image; raises ReadError for what is none, and for what cannot even be opened."""
+    """One image. Raises ReadError for a file that is not an image, or cannot be opened."""
     try:
         with opened(file) as stream:
             return reader(stream)

@@ -27,7 +27,7 @@ _PLACE_LIMIT = 16 << 30  # bytes of activations at a place; one with more is not
 class Frontier:
     """A place in the graph, the nodes in front of which are done, with what they leave for the others, batch by batch.
 
-    graph: whose nodes behind the place may still be changed. The place moves on where all that is alive there has the
+    graph: whose nodes after the place may still be changed. The place moves on where all that is alive there has the
     samples as its first axis and is small enough; else the next piece starts at the old place. A context, at whose end
     what is kept goes.
     """
@@ -89,7 +89,7 @@ class Frontier:
         self._settle(alive, made, moves=moves)
 
     def outputs(self, graph: Graph | None = None) -> Iterator[Feeds]:
-        """Batch by batch the outputs of the graph, or of another that differs from it behind the place alone."""
+        """Batch by batch the outputs of the graph, or of another that differs from it after the place alone."""
         names = [t.name for t in self.graph.gs.outputs]
         made = [name for name in names if not self._has(name)]
         for number, found in enumerate(self._run(made, graph)):
@@ -140,7 +140,7 @@ class Frontier:
         return {name: _info(name, array) for name, array in first.items()}
 
     def _piece(self, graph: Graph, outputs: list[str], taken: Sequence[str] = ()) -> onnx.ModelProto:
-        """The nodes of `graph` behind the place that the outputs and taken tensors need, as a model of its own."""
+        """The nodes of `graph` after the place that the outputs and taken tensors need, as a model of its own."""
         makers = {t.name: node for node in graph.gs.nodes for t in node.outputs}
         needed: set[int] = set()
         inputs: dict[str, None] = {}

@@ -45,7 +45,7 @@ def measure_sensitivity(
 ) -> Sensitivities:
     """Each group that has a ranking loses a share of its units (LEVELS), alone, and the outputs are compared.
 
-    Its consumers are refitted on the moments, where they are given. Only what comes behind the first of them is run.
+    Its consumers are refitted on the moments, where they are given. Only what comes after the first of them is run.
     """
     batches = list(data)
     frontier = Frontier(groups.labelled.graph, batches, device=device)
@@ -97,7 +97,7 @@ def scaled_by_network(rankings: Mapping[str, Ranking], measured: Sensitivities) 
 
 
 def _mapped(harm: Array, counts: list[int], values: list[float]) -> Array:
-    """The harm curve through the measured points (harm at a count, divergence), and on in proportion behind them."""
+    """The harm curve through the measured points (harm at a count, divergence), and on in proportion after them."""
     if not counts:
         return harm * 0 + np.inf
     x = np.concatenate([[0.0], harm[np.asarray(counts) - 1]])

@@ -82,9 +82,9 @@ def test_what_is_missing_is_said(run, files, arguments, said):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('modle = "a"', "'modle' is nothing"),
-        ('[[method]]\ncriterium = "l1"', "'criterium' is nothing"),
-        ("[[method]]\npublished = { accuracy = 3 }", "'accuracy' is nothing"),
+        ('modle = "a"', "'modle' is not a key"),
+        ('[[method]]\ncriterium = "l1"', "'criterium' is not a key"),
+        ("[[method]]\npublished = { accuracy = 3 }", "'accuracy' is not a key"),
         ("[recipe]\nepoch = 3", "a recipe has no 'epoch'"),
         ("model = ", "cannot be read as TOML"),
     ],

@@ -65,7 +65,9 @@ class GateLoss:
         outputs = [value for value in outputs if value.requires_grad]
         if not outputs:
             raise UsageError(
-                "no output of the model can be differentiated", where="--criterion", fix="take obs or another without"
+                "no output of the model can be differentiated",
+                where="--criterion",
+                fix="take obs, or another criterion without gradients",
             )
         classifiers = [rows for value in outputs if (rows := as_logits(value, count)) is not None]
         extra = [head.logits(seen[head.depth.tensor], count) for head in self.heads]

@@ -174,7 +174,7 @@ def test_what_cannot_go_is_refused_with_the_reason(plan, groups):
         (lambda d: d.update(version=2), "version 2"),
         (lambda d: d.pop("seed"), '"seed" is missing'),
         (lambda d: d.update(sede=1), '"sede" is unknown'),
-        (lambda d: d.update(macs=[1]), '"macs" is no pair'),
+        (lambda d: d.update(macs=[1]), '"macs" is not a pair'),
         (lambda d: d.update(seed=True), '"seed" is true'),
         (lambda d: d.update(budget={"macs": -1}), "not a budget"),
         (lambda d: d["groups"][0].update(removed=["a"]), '"removed" is "a"'),

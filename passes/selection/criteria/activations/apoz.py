@@ -48,7 +48,7 @@ class OfActivations(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Apoz(OfActivations):
-    """The share of a unit's activations that are not zero, behind the ReLU and in front of a pool; least first.
+    """The share of a unit's activations that are not zero, after the ReLU and before a pool; least first.
 
     Networks without ReLU have no zeros.
     """

@@ -40,7 +40,7 @@ class Nisp:
 
 
 def propagated(evidence: Evidence) -> Array:
-    """The score of every component of labels, float64; readers from last to first, so that each finds all behind it."""
+    """The score of every component of labels, float64; consumers from last to first, each after what follows."""
     moments = met(evidence.moments, "moments")
     labelled, component = evidence.groups.labelled, evidence.groups.component
     nodes = labelled.graph.gs.nodes

@@ -66,7 +66,7 @@ def projections(group: ChannelGroup, labelled: LabelledGraph) -> tuple[Key, ...]
     """Those of the produced weights that belong to 1x1 convolutions on the shortcut of a residual sum.
 
     Such a convolution feeds an Add, possibly through a BatchNormalization, whose other operand is computed from the
-    convolution's own input; the last 1x1 convolution of a bottleneck is none: its input lies within the branch.
+    convolution's own input; the last 1x1 convolution of a bottleneck is not one: its input lies within the branch.
     """
     produced = {key.constant: key for key in group.produced}
     position = {id(node): i for i, node in enumerate(labelled.graph.gs.nodes)}
