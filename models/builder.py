@@ -66,12 +66,16 @@ class NetBuilder:
         pad = kernel // 2 if padding is None else padding
         weight = self._he(f"{name}.weight", (channels, x.shape[0] // groups, kernel, kernel))
         y = Tensor(name, (channels, *_windows(x.shape[1:], kernel, stride, pad)))
-        return self._linear("Conv", x, y, weight, bias, norm, {**_window(kernel, stride, pad), "group": groups})
+        parameters = self._parameters(y, weight, norm, bias=bias)
+        self._node("Conv", [x.name, *parameters], y, {**_window(kernel, stride, pad), "group": groups})
+        return self._normalised(y, norm)
 
     def gemm(self, x: Tensor, name: str, channels: int, *, norm: str | None = None) -> Tensor:
         """Fully connected layer on (N, C), weight (channels, C); norm as in `conv`."""
         weight = self._he(f"{name}.weight", (channels, x.shape[0]))
-        return self._linear("Gemm", x, Tensor(name, (channels,)), weight, True, norm, {"transB": 1})
+        y = Tensor(name, (channels,))
+        self._node("Gemm", [x.name, *self._parameters(y, weight, norm)], y, {"transB": 1})
+        return self._normalised(y, norm)
 
     def conv_transpose(self, x: Tensor, name: str, channels: int, stride: int = 2) -> Tensor:
         """Transposed convolution without overlap (kernel = stride), weight (C, channels, stride, stride), and bias."""
@@ -159,17 +163,8 @@ class NetBuilder:
 
     # ---- parts
 
-    def _linear(
-        self,
-        op: str,
-        x: Tensor,
-        y: Tensor,
-        weight: Array,
-        bias: bool,
-        norm: str | None,
-        attributes: dict[str, Attribute],
-    ) -> Tensor:
-        """A Conv or Gemm, then its BatchNorm as a node of its own or folded in.
+    def _parameters(self, y: Tensor, weight: Array, norm: str | None, *, bias: bool = True) -> list[str]:
+        """Store the weight and bias of the layer that makes y, with the BatchNorm that follows folded in if asked for.
 
         Folding: W' = f W, b' = bias - f running_mean with f = scale / sqrt(running_var + epsilon), by rows.
         """
@@ -178,10 +173,11 @@ class NetBuilder:
             scale, offset, mean, variance = self._norm(norm, y.shape[0]).values()
             factor = scale / np.sqrt(variance + EPSILON)
             weight, shift = weight * factor.reshape(-1, *[1] * (weight.ndim - 1)), offset - factor * mean
-        inputs = [x.name, self._store(f"{y.name}.weight", weight)]
-        if shift is not None:
-            inputs.append(self._store(f"{y.name}.bias", shift))
-        self._node(op, inputs, y, attributes)
+        names = [self._store(f"{y.name}.weight", weight)]
+        return names if shift is None else [*names, self._store(f"{y.name}.bias", shift)]
+
+    def _normalised(self, y: Tensor, norm: str | None) -> Tensor:
+        """The layer's output after its BatchNorm, where that is a node of its own."""
         return y if norm is None or self._folded else self.batch_norm(y, norm)
 
     def _node(self, op: str, inputs: list[str], y: Tensor, attributes: dict[str, Attribute] | None = None) -> Tensor:

@@ -57,8 +57,9 @@ def renew_statistics(module: GraphModule, batches: Iterable[Sequence[Tensor]]) -
         return
     batch_norm, training, seen = module.batch_norm, module.training, 0
 
-    def cumulative(x: Tensor, mean: Tensor, var: Tensor, scale: Tensor, bias: Tensor, *how: float) -> Tensor:
-        return batch_norm(x, mean, var, scale, bias, True, 1 / seen, how[-1])
+    def cumulative(x: Tensor, mean: Tensor, var: Tensor, scale: Tensor, bias: Tensor, *settings: float) -> Tensor:
+        *_, epsilon = settings  # training and momentum are those of the mean over the batches
+        return batch_norm(x, mean, var, scale, bias, True, 1 / seen, epsilon)
 
     module.batch_norm = cumulative
     module.eval()
