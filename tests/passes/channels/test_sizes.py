@@ -1,0 +1,80 @@
+"""Sizes that are read as numbers: they keep their old value after a cut, or what they speak of stays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx_prune.passes.channels.apply_removal import apply_removal
+from onnx_prune.passes.channels.silence import silence
+from onnx_prune.passes.graph.export import to_model
+from onnx_prune.passes.graph.values import DYNAMIC, TAINTED
+
+# The channels' count divides the result, as where a mean is written out.
+DIVIDED = """
+    <ir_version: 8, opset_import: ["": 17]>
+    g (float[{batch}, 3, 4, 4] x) => (float[{batch}, 2, 4, 4] y)
+    <float[8, 3, 1, 1] w1, float[2, 8, 1, 1] w2, int64 index = {{{index}}}> {{
+      a = Conv (x, w1)
+      s = Shape (a)
+      n = Gather (s, index)
+      c = Cast <to = 1> (n)
+      z = Div (a, c)
+      y = Conv (z, w2)
+    }}
+    """
+# The same, but the number is mixed with the free batch.
+MIXED = """
+    <ir_version: 8, opset_import: ["": 17]>
+    g (float[N, 3, 4, 4] x) => (float[N, 2, 4, 4] y)
+    <float[8, 3, 1, 1] w1, float[2, 8, 1, 1] w2> {
+      a = Conv (x, w1)
+      n = Size (a)
+      c = Cast <to = 1> (n)
+      z = Div (a, c)
+      y = Conv (z, w2)
+    }
+    """
+
+
+def groups_of(graphs, index, batch=1):
+    return graphs.groups_of(graphs.parse(DIVIDED.format(index=index, batch=batch)))
+
+
+def test_each_size_is_told_by_what_it_depends_on(graphs):
+    labelled = groups_of(graphs, 1, batch="N").labelled
+    assert labelled.kinds["s"].tolist() == [DYNAMIC, TAINTED, DYNAMIC, DYNAMIC]
+    assert labelled.kinds["c"].tolist() == TAINTED
+    (axis,) = labelled.depends["s"]
+    assert axis is labelled.axes["a"][1]
+
+
+def test_a_count_of_channels_that_is_read_as_a_number_is_frozen(graphs):
+    groups = groups_of(graphs, 1)
+    node = next(i for i, n in enumerate(groups.labelled.graph.gs.nodes) if n.op == "Div")
+    assert list(groups.labelled.frozen) == [(node, 1)]
+    (group,) = (g for g in groups.free if g.units == 8)
+    removed = groups.removed_labels({group.name: [1, 4]})
+    cut, twin = to_model(apply_removal(groups.labelled, removed)), to_model(silence(groups.labelled, removed))
+    feeds = {"x": np.random.default_rng(0).standard_normal((1, 3, 4, 4)).astype(np.float32)}
+    assert graphs.difference(graphs.ort(cut, feeds), graphs.ort(twin, feeds)) < 2e-6
+
+
+def test_without_the_frozen_number_the_cut_divides_by_another(graphs):
+    groups = groups_of(graphs, 1)
+    (group,) = (g for g in groups.free if g.units == 8)
+    removed = groups.removed_labels({group.name: [1, 4]})
+    groups.labelled.frozen.clear()
+    cut, twin = to_model(apply_removal(groups.labelled, removed)), to_model(silence(groups.labelled, removed))
+    feeds = {"x": np.random.default_rng(0).standard_normal((1, 3, 4, 4)).astype(np.float32)}
+    assert graphs.difference(graphs.ort(cut, feeds), graphs.ort(twin, feeds)) > 1e-3
+
+
+@pytest.mark.parametrize(("index", "batch"), [(0, 1), (2, 1), (2, "N")])
+def test_sizes_of_batch_and_space_freeze_nothing(index, batch, graphs):
+    assert not groups_of(graphs, index, batch).labelled.frozen
+
+
+def test_a_number_that_mixes_channels_with_a_free_size_keeps_the_channels(graphs):
+    groups = graphs.groups_of(graphs.parse(MIXED))
+    assert not groups.free
+    assert any("reads its size, mixed with a free dimension" in (g.pinned or "") for g in groups.groups)
