@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .pipeline.prune import apply, inspect, prune, sensitivity
     from .pipeline.report import Report
     from .pipeline.settings import Settings
+    from .pipeline.sweep import sweep
     from .pipeline.training.finetune import finetune
     from .pipeline.write import Result
     from .runtime.analysis import Analysis
@@ -36,6 +37,7 @@ _HOMES = {
     "apply": "pipeline.prune",
     "evaluate": "pipeline.evaluate",
     "finetune": "pipeline.training.finetune",
+    "sweep": "pipeline.sweep",
     "Analysis": "runtime.analysis",
     "Result": "pipeline.write",
     "Settings": "pipeline.settings",
@@ -70,6 +72,7 @@ __all__ = [
     "inspect",
     "prune",
     "sensitivity",
+    "sweep",
 ]
 
 

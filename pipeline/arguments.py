@@ -86,6 +86,18 @@ _KINDS: Mapping[str, _Kind] = {
 }
 
 
+def check_kinds(**given: object) -> None:
+    """Raise UsageError for the first of these arguments that is not of its kind."""
+    for name, value in given.items():
+        if not _KINDS[name].fits(value):
+            raise _wrong(name, value, name)
+
+
+def _wrong(name: str, value: object, where: str) -> UsageError:
+    kind = _KINDS[name]
+    return UsageError(f"{_shown(value)} is not {kind.name}", where=where, fix=f"give {kind.give or kind.name}")
+
+
 def checked(function: Callable[Arguments, Value]) -> Callable[Arguments, Value]:
     """The function, which raises UsageError for an argument of a kind that it does not take.
 
@@ -99,11 +111,7 @@ def checked(function: Callable[Arguments, Value]) -> Callable[Arguments, Value]:
         for name, value in signature.bind(*args, **kwargs).arguments.items():
             optional = "None" in str(signature.parameters[name].annotation)
             if not (value is None and optional) and not _KINDS[name].fits(value):
-                raise UsageError(
-                    f"{_shown(value)} is not {_KINDS[name].name}",
-                    where=f"{function.__name__}({name}=...)",
-                    fix=f"give {_KINDS[name].give or _KINDS[name].name}",
-                )
+                raise _wrong(name, value, f"{function.__name__}({name}=...)")
         return function(*args, **kwargs)
 
     return call

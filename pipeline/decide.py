@@ -31,10 +31,9 @@ from ..runtime.select_on_pruned import select_on_pruned
 from .latency.quickest import quickest
 from .latency.within import within_latency
 from .measure import evidence_of, priced, sensitivities_of
+from .report import Curves, curves_of
 from .run import Run
 from .settings import Settings
-
-Planner = Callable[[Budget | None], Plan]
 
 
 def decide(run: Run, budget: Budget | None, moments: MomentsSet | None) -> Plan:
@@ -45,9 +44,19 @@ def decide(run: Run, budget: Budget | None, moments: MomentsSet | None) -> Plan:
 def planner(run: Run, moments: MomentsSet | None) -> Planner:
     """`decide` for any number of budgets: rankings, and what has to be measured for widths, are made once."""
     _preset_widths(run, None)  # whether the preset suits the model is known before the work
-    choice = _choice(run, moments)
+    return Planner(run, _choice(run, moments))
 
-    def plan(asked: Budget | None) -> Plan:
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Planner:
+    """Plans for any budget from one choice."""
+
+    run: Run
+    choice: _Choice
+
+    def __call__(self, asked: Budget | None) -> Plan:
+        """Which units of which groups go."""
+        run, choice = self.run, self.choice
         budget = _preset_widths(run, asked)
         wanted = budget or (None if run.strategy.allocation.ends else Budget())
         widths = partial(_widths, run, choice)
@@ -56,7 +65,12 @@ def planner(run: Run, moments: MomentsSet | None) -> Planner:
         place = Place(run.settings.device, run.settings.threads)
         return _planned(run, choice, within_latency(run.analysis, wanted, widths, place, run.progress), wanted)
 
-    return plan
+    @property
+    def curves(self) -> Curves:
+        """What it has measured so far to choose by."""
+        measured = self.choice.measured
+        merged = {name: values for found in measured for name, values in found.values.items()}
+        return curves_of(self.choice.rankings, Sensitivities(measured[0].kind, merged) if measured else None)
 
 
 def _preset_widths(run: Run, budget: Budget | None) -> Budget | None:
@@ -90,12 +104,14 @@ class _Choice:
     rankings: of every free group
     exclude: names of the groups that stay
     scaled: rankings -> those with the harms that the allocation goes by, which may have to be measured
+    measured: the sensitivities that were, so far
     """
 
     evidence: Evidence
     rankings: Mapping[str, Ranking]
     exclude: frozenset[str]
     scaled: Callable[[Mapping[str, Ranking]], Mapping[str, Ranking]]
+    measured: list[Sensitivities] = field(default_factory=list)
     _harms: dict[str, Ranking] = field(default_factory=dict)
 
     def harms(self, stays: frozenset[str]) -> Mapping[str, Ranking]:
@@ -114,10 +130,14 @@ def _choice(run: Run, moments: MomentsSet | None) -> _Choice:
         rankings = rank_groups(run.strategy.criterion, evidence)
         exclude = _excluded(run, rankings)
 
-    def scaled(some: Mapping[str, Ranking]) -> Mapping[str, Ranking]:
-        return scaled_by_network(some, sensitivities_of(run, some, moments))
+    measured: list[Sensitivities] = []
 
-    return _Choice(evidence, rankings, exclude, scaled if "sensitivity" in needs_of(run.strategy.allocation) else dict)
+    def scaled(some: Mapping[str, Ranking]) -> Mapping[str, Ranking]:
+        measured.append(sensitivities_of(run, some, moments))
+        return scaled_by_network(some, measured[-1])
+
+    by_network = "sensitivity" in needs_of(run.strategy.allocation)
+    return _Choice(evidence, rankings, exclude, scaled if by_network else dict, measured)
 
 
 def _planned(run: Run, choice: _Choice, kept: np.ndarray, budget: Budget | None) -> Plan:

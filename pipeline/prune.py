@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..passes.errors import UsageError
-from ..passes.graph.model import ModelLike, load
-from ..passes.rewrite.replace_head import find_head
+from ..passes.graph.model import ModelLike
 from ..passes.selection.allocate import Align
 from ..passes.selection.budget import Budget, as_budget
 from ..passes.selection.methods import Method
@@ -21,17 +20,14 @@ from ..runtime.measure.metric import Evaluation, MetricLike
 from ..runtime.measure.sensitivity import Sensitivities
 from ..runtime.progress import Stage, silent
 from ..runtime.session import Device
-from ..runtime.soundness import check_anything_free
+from .accuracy.goal import Goal
 from .arguments import checked
-from .decide import decide, planner, sensitivities
-from .goal import Goal, scored
+from .decide import sensitivities
+from .job import prepare, smallest_within, within_budget
 from .measure import moments_of
-from .proven import keeping_unseen
 from .read import read, read_alone
-from .run import Run
 from .settings import Settings, make_settings
-from .within_drop import Search
-from .write import Result, cut_model, draft, timed, write
+from .write import Result, write
 
 inspect = checked(analyse)
 
@@ -126,34 +122,10 @@ def prune(  # noqa: PLR0913 - each argument is a flag of the command line
         measure=measure,
         threads=threads,
     )
-    asked = make_settings(settings)
-    chosen = goal.opened(load(model).source, progress) if goal.wanted else None
-    run = read(model, asked, progress, sizes)
-    if run.settings.replace_head is not None:
-        find_head(run.analysis.groups.labelled)  # before the work
-    else:
-        check_anything_free(run.analysis.groups)
-    measured = moments_of(run)
-    allowed = None if chosen is None else goal.limit(chosen, run.original)
-
-    def attempt(run: Run) -> Result:
-        progress("choosing channels")
-        if allowed is None:
-            return write(run, decide(run, limit, measured), measured)
-        if limit is not None or max_drop is None:
-            result = cut_model(run, decide(run, limit, measured), measured)
-            return timed(run, scored(result, allowed, run.analysis.name))
-        search = Search(
-            planner(run, measured),
-            lambda plan: draft(run, plan, measured),
-            lambda plan: cut_model(run, plan, measured),
-            allowed,
-            smallest,
-            progress,
-        )
-        return timed(run, search.run(run.analysis.name))
-
-    return keeping_unseen(run, attempt)
+    job = prepare(model, settings, goal, sizes, progress)
+    if job.limit is not None and max_drop is not None and limit is None:
+        return smallest_within(job, job.limit, smallest)
+    return within_budget(job, limit)
 
 
 @checked

@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+
+from ..passes.selection.ranking import Ranking
 from ..runtime.figures import count, digits, shortened, size
 from ..runtime.html import table
 from ..runtime.measure.metric import metric_words, title
+from ..runtime.measure.sensitivity import Sensitivities
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,28 @@ class GroupRow:
     before: int
     after: int
     pinned: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """Curves of the groups that were ranked.
+
+    error: group -> the criterion's estimated harm after each removal, in the criterion's own unit
+    sensitivity: group -> {units that go: divergence of the outputs when it alone is cut}; empty where none was measured
+    kind: of the divergence, "kl" or "relative mse"; None where there is none
+    """
+
+    error: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    sensitivity: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    kind: str | None = None
+
+
+def curves_of(rankings: Mapping[str, Ranking], measured: Sensitivities | None) -> Curves:
+    """The curves of what was ranked and measured."""
+    error = {name: tuple(np.asarray(ranking.harm, float).tolist()) for name, ranking in rankings.items()}
+    if measured is None:
+        return Curves(error)
+    return Curves(error, {name: dict(values) for name, values in measured.values.items()}, measured.kind)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ from ..runtime.proof.compare import Proof, Shown
 from ..runtime.proof.saved import check_saved, shown
 from ..runtime.reconstruct import Refitted, refit_sequentially
 from .proven import proven
-from .report import GroupRow, Report
+from .report import Curves, GroupRow, Report
 from .run import Run
 
 _DRAFTED = 256  # samples that a draft is refitted on, at least
@@ -50,6 +50,8 @@ class Result:
     external: whether its weights go into a file beside it
     original: what it was made from
     shown: what it computes, which the saved file must compute as well
+    curves: what widths were chosen by
+    epochs: of the fine-tuning, `training.loop.Epoch` each
     """
 
     model: onnx.ModelProto
@@ -58,6 +60,8 @@ class Result:
     external: bool = False
     original: onnx.ModelProto | None = None
     shown: Shown | None = None
+    curves: Curves = field(default_factory=Curves)
+    epochs: tuple[object, ...] = ()
 
     def __repr__(self) -> str:
         return f"Result({self.report!r})"

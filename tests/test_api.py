@@ -28,6 +28,9 @@ FUNCTIONS = {
     "sensitivity": [
         "model", *OF_DATA, "criterion", "reconstruct", "exclude", "inexact", "seed", "device", "sizes", "progress",
     ],
+    "sweep": [
+        "model", "budgets", "evaluate", "evaluate_samples", "metric", "sizes", "progress", "**settings",
+    ],
     "apply": ["model", "plan", "replace_head", "inexact", "seed", "device", "measure", "threads", "progress"],
     "evaluate": ["model", "data", "reference", "samples", "preprocessing", "seed", "device"],
     "finetune": [
@@ -36,7 +39,7 @@ FUNCTIONS = {
     ],
 }  # fmt: skip
 FIELDS = {
-    "Result": ["model", "plan", "report", "external", "original"],
+    "Result": ["model", "plan", "report", "external", "original", "shown", "curves", "epochs"],
     "Analysis": ["name", "graph", "groups", "cost", "feeds"],
     "Settings": [
         "preset",
@@ -121,7 +124,7 @@ def test_a_function_is_called_with_these(name):
     assert shown == FUNCTIONS[name]
     free = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
     assert [p.name for p in free] == [
-        p for p in FUNCTIONS[name] if p in ("model", "plan", "data", "train")
+        p for p in FUNCTIONS[name] if p in ("model", "plan", "data", "train", "budgets")
     ]  # the rest is optional
 
 

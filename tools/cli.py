@@ -17,6 +17,7 @@ from .compare_command import compare
 from .finetune_command import finetune
 from .progress import OPTIONS, close_log, log
 from .prune_command import prune
+from .sweep_command import sweep
 
 BUG = 1
 
@@ -55,7 +56,7 @@ def cli() -> None:
     """
 
 
-for command in (*COMMANDS, compare, finetune, prune):
+for command in (*COMMANDS, compare, finetune, prune, sweep):
     for option in OPTIONS:
         option(command)
     cli.add_command(command)

@@ -12,22 +12,8 @@ from ..runtime.progress import silent
 from .checks import check_outputs
 from .endings import finish, target_of
 from .finetune_command import IN_TURNS, check_in_turns, forget_run, run_in_turns
-from .options import (
-    ALIGN,
-    BUDGETS,
-    DEVICE,
-    EVALUATION,
-    IMAGES,
-    JSON,
-    MODEL,
-    NO_LATENCY,
-    OUTPUT,
-    SEED,
-    SIZES,
-    THREADS,
-    free_sizes,
-    preprocessing,
-)
+from .flags.cut import CUT, STRATEGY, cut_settings
+from .options import BUDGETS, EVALUATION, JSON, MODEL, OUTPUT
 from .progress import progress_shown
 
 if TYPE_CHECKING:
@@ -40,27 +26,7 @@ if TYPE_CHECKING:
 @MODEL
 @OUTPUT
 @BUDGETS
-@click.option(
-    "--preset", help="The strategy of a paper (thinet, li, taylor, ccp, ...): sets the next three, what stays."
-)
-@click.option(
-    "--criterion",
-    help="Which channels go; options follow it: obs:swaps=20. Default: obs with data, else l2. l1, l2, fpgm, bn-scale "
-    "and random look at weights alone: with one of them and no --calibration nothing is refitted.",
-)
-@click.option("--allocation", help="How many go where. Default: sensitivity with data, else uniform.")
-@click.option("--reconstruct", help="How what stays is refitted. Default: sequential with data, else none.")
-@click.option(
-    "--calibration",
-    help="Folder or zip of images, .npz, .npy, or module:function; no labels are needed. synthetic: drawn images, the "
-    "default for models of images up to 1 G MACs, unless a criterion is named and all that is named looks at weights "
-    "alone; none: the weights decide alone.",
-)
-@click.option(
-    "--samples", type=click.IntRange(min=1), default=1024, show_default=True, help="Calibration samples to use."
-)
-@click.option("--moments", type=click.Path(path_type=Path), help="Use measured moments instead of data.")
-@click.option("--save-moments", type=click.Path(path_type=Path), help="Keep the measured moments (.npz).")
+@STRATEGY
 @EVALUATION
 @click.option(
     "--max-drop",
@@ -74,24 +40,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="What --max-drop makes smallest.",
 )
-@IMAGES
-@ALIGN
-@click.option(
-    "--replace-head", type=click.Choice(["gap"]), help="Replace the last layers by pooling and one linear layer."
-)
-@click.option("--inexact", is_flag=True, help="Let LayerNorm, GroupNorm and the like lose channels as well.")
-@click.option("--exclude", help="Regular expression of group names that stay whole.")
+@CUT
 @click.option(
     "--plan", "plan_file", type=click.Path(path_type=Path), help="Write what was removed to this file (plan.json)."
 )
-@SEED
-@DEVICE
-@SIZES
-@NO_LATENCY
-@THREADS
 @IN_TURNS
 @JSON
-def prune(model: Path, output: Path | None, as_json: bool, no_latency: bool, **options: Any) -> None:  # noqa: ANN401
+def prune(model: Path, output: Path | None, as_json: bool, **options: Any) -> None:  # noqa: ANN401
     """Prune MODEL: remove channels until the budget holds, prove the result, write it.
 
     With --calibration (images like those the model was trained on, no labels) channels are chosen by what the next
@@ -107,10 +62,7 @@ def prune(model: Path, output: Path | None, as_json: bool, no_latency: bool, **o
     check_outputs([model, *data], target, options["plan_file"], options["save_moments"])
     check_in_turns(options)
     budget = {k: options[k] for k in ("macs", "params", "size", "latency", "channels") if options[k]}
-    settings = {k: options[k] for k in _DATA_DRIVEN if options[k] is not None}
-    settings |= {name: options[name] for name in _PLAIN} | {"preprocessing": preprocessing(options)}
-    settings |= {"sizes": free_sizes(options["sizes"]), "measure": not no_latency}
-    job = _Job(model, target, Budget(**budget) if budget else None, settings, options)
+    job = _Job(model, target, Budget(**budget) if budget else None, cut_settings(options), options)
     try:
         result = job.fine_tuned() if options["train"] is not None else job.pruned()
     except AccuracyError as error:
@@ -141,7 +93,7 @@ class _Job:
     def fine_tuned(self) -> Result:
         """The accuracy is that of the trained model."""
         from ..passes.graph.model import load
-        from ..pipeline.goal import Goal, scored
+        from ..pipeline.accuracy.goal import Goal, scored
         from ..runtime.measure.metric import Evaluation
 
         chosen = {name: self.options[flag] for name, flag in _OF_ACCURACY.items()}
@@ -190,8 +142,6 @@ _NOT_REFITTED = (
     "the weights that stay were not refitted: accuracy is not protected\n"
     "  fix:   give --reconstruct sequential, or fine-tune the result"
 )
-_PLAIN = ("align", "exclude", "inexact", "replace_head", "seed", "device", "threads")
-_DATA_DRIVEN = ("preset", "criterion", "allocation", "reconstruct", "calibration", "samples", "moments", "save_moments")
 # Argument of `prune` -> its flag, where it is not for cuts before a training.
 _OF_ACCURACY = {
     "evaluate": "evaluation",

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..passes.selection.presets import most_sensitive
+from ..pipeline.sweep import budget_words
 from ..runtime.figures import count, digits, listed, shortened, shortened_inside
 from ..runtime.measure.latency import Timing, machine, ratio
 from ..runtime.measure.sensitivity import LEVELS
@@ -22,6 +23,7 @@ from ..runtime.soundness import why_nothing
 
 if TYPE_CHECKING:
     from ..passes.channels.groups import ChannelGroup
+    from ..pipeline.sweep import Sweep
     from ..pipeline.write import Result
     from ..runtime.analysis import Analysis
     from ..runtime.measure.sensitivity import Sensitivities
@@ -238,6 +240,21 @@ def print_score(found: dict[str, Any]) -> None:
     if len(found["outputs"]) > 1:
         for name, value in found["outputs"].items():
             click.echo(f"  {shortened(name)}: {digits(value)}")
+
+
+def print_sweep(found: Sweep, files: dict[int, str]) -> None:
+    """A row a budget; * marks the front."""
+    console = _console()
+    headings, rows = found.rows()
+    table = Table(show_edge=False, pad_edge=False)
+    for heading in (*headings, "file"):
+        table.add_column(heading, justify="left" if heading in ("budget", "file") else "right", overflow="fold")
+    for number, (row, point) in enumerate(zip(rows, found.points, strict=True)):
+        table.add_row(*map(Text, row), Text(files.get(number, "")), style="bold" if point.front else "")
+    console.print(table)
+    for point in found.points:
+        if point.missed is not None:
+            console.print(Text(f"{budget_words(point.budget)}: {point.missed}", style="dim"))
 
 
 def print_latencies(models: list[str], timings: list[Timing]) -> None:

@@ -85,7 +85,9 @@ def prune_and_finetune(
     run.check()
     trained = run.softly() if schedule.kind == "soft" else run.in_rounds(schedule)
     report = replace(trained.result.report, seconds=time.perf_counter() - start)
-    return replace(trained, result=replace(trained.result, external=source.external, report=report))
+    epochs = tuple(epoch for tuned in trained.rounds for epoch in tuned.epochs)
+    result = replace(trained.result, external=source.external, report=report, epochs=epochs)
+    return replace(trained, result=result)
 
 
 @dataclass(frozen=True, slots=True)

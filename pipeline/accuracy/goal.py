@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import onnx
 
-from ..passes.errors import AccuracyError, UsageError
-from ..runtime.measure.metric import Evaluation, Metric, MetricLike, make_metric, metric_words, title
-from ..runtime.progress import Stage
-from .report import Try
-from .write import Result
+from ...passes.errors import AccuracyError, UsageError
+from ...runtime.measure.metric import Evaluation, Metric, MetricLike, make_metric, metric_words, title
+from ...runtime.progress import Stage
+from ..report import Try
+from ..write import Result
 
 SMALLEST = ("macs", "params", "size", "latency")
 
@@ -27,6 +27,10 @@ class Limit:
     def holds(self, score: float) -> bool:
         """Whether a model of that score has lost no more; rounding errors of the difference do not count."""
         return self.before - score <= self.allowed + 1e-9
+
+    def measured(self, result: Result) -> Result:
+        """The result with its score."""
+        return with_score(result, self, self.metric.of(result.model))
 
     def missed(self, score: float, where: str, fix: str, **values: object) -> AccuracyError:
         """The error that says by how much it fell."""

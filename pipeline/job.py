@@ -1,0 +1,76 @@
+"""What a cut starts from: model and data read, measured once, and the accuracy of the original."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from ..passes.algebra.moments import MomentsSet
+from ..passes.graph.model import ModelLike, load
+from ..passes.rewrite.replace_head import find_head
+from ..passes.selection.budget import Budget
+from ..runtime.progress import Stage
+from ..runtime.soundness import check_anything_free
+from .accuracy.goal import Goal, Limit, scored
+from .accuracy.within_drop import Search
+from .decide import planner
+from .measure import moments_of
+from .proven import keeping_unseen
+from .read import read
+from .run import Run
+from .settings import Settings, make_settings
+from .write import Result, cut_model, draft, timed
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A run with its moments, and how accurate the original is; None where nothing is evaluated."""
+
+    run: Run
+    moments: MomentsSet | None
+    limit: Limit | None
+
+
+def prepare(model: ModelLike, settings: Settings, goal: Goal, sizes: Mapping[str, int] | None, progress: Stage) -> Job:
+    """Read and measure everything that no budget changes. What can fail is asked for first."""
+    asked = make_settings(settings)
+    metric = goal.opened(load(model).source, progress) if goal.wanted else None
+    run = read(model, asked, progress, sizes)
+    if run.settings.replace_head is not None:
+        find_head(run.analysis.groups.labelled)
+    else:
+        check_anything_free(run.analysis.groups)
+    moments = moments_of(run)
+    return Job(run, moments, None if metric is None else goal.limit(metric, run.original))
+
+
+def within_budget(job: Job, budget: Budget | None) -> Result:
+    """The model of a budget, half of the MACs by default. Raises AccuracyError where it loses more than may go."""
+
+    def attempt(run: Run) -> Result:
+        run.progress("choosing channels")
+        plans = planner(run, job.moments)
+        result = cut_model(run, plans(budget), job.moments)
+        checked = result if job.limit is None else scored(result, job.limit, run.analysis.name)
+        return replace(timed(run, checked), curves=plans.curves)
+
+    return keeping_unseen(job.run, attempt)
+
+
+def smallest_within(job: Job, limit: Limit, smallest: str) -> Result:
+    """The smallest model that loses no more than may go; see `within_drop.Search`."""
+
+    def attempt(run: Run) -> Result:
+        run.progress("choosing channels")
+        plans = planner(run, job.moments)
+        search = Search(
+            plans,
+            lambda plan: draft(run, plan, job.moments),
+            lambda plan: cut_model(run, plan, job.moments),
+            limit,
+            smallest,
+            run.progress,
+        )
+        return replace(timed(run, search.run(run.analysis.name)), curves=plans.curves)
+
+    return keeping_unseen(job.run, attempt)
