@@ -11,14 +11,14 @@ from ..passes.rewrite.replace_head import find_head
 from ..passes.selection.budget import Budget
 from ..runtime.progress import Stage
 from ..runtime.soundness import check_anything_free
-from .accuracy.goal import Goal, Limit, scored
-from .accuracy.within_drop import Search
 from .decide import planner
+from .goal import Goal, Limit, scored
 from .measure import moments_of
 from .proven import keeping_unseen
 from .read import read
 from .run import Run
 from .settings import Settings, make_settings
+from .within_drop import Search
 from .write import Result, cut_model, draft, timed
 
 

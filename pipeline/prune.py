@@ -20,9 +20,9 @@ from ..runtime.measure.metric import Evaluation, MetricLike
 from ..runtime.measure.sensitivity import Sensitivities
 from ..runtime.progress import Stage, silent
 from ..runtime.session import Device
-from .accuracy.goal import Goal
 from .arguments import checked
 from .decide import sensitivities
+from .goal import Goal
 from .job import prepare, smallest_within, within_budget
 from .measure import moments_of
 from .read import read, read_alone

@@ -14,9 +14,9 @@ from ..runtime.figures import count, digits
 from ..runtime.html import table
 from ..runtime.measure.metric import Evaluation, MetricLike, metric_words, title
 from ..runtime.progress import Stage, say, silent
-from .accuracy.goal import Goal
 from .arguments import check_kinds
 from .decide import planner
+from .goal import Goal
 from .job import Job, prepare
 from .proven import keeping_unseen
 from .report import Curves

@@ -40,7 +40,7 @@ FUNCTIONS = {
 }  # fmt: skip
 FIELDS = {
     "Result": ["model", "plan", "report", "external", "original", "shown", "curves", "epochs"],
-    "Analysis": ["name", "graph", "groups", "cost", "feeds"],
+    "Analysis": ["name", "graph", "groups", "cost", "feeds", "trial"],
     "Settings": [
         "preset",
         "criterion",

@@ -93,7 +93,7 @@ class _Job:
     def fine_tuned(self) -> Result:
         """The accuracy is that of the trained model."""
         from ..passes.graph.model import load
-        from ..pipeline.accuracy.goal import Goal, scored
+        from ..pipeline.goal import Goal, scored
         from ..runtime.measure.metric import Evaluation
 
         chosen = {name: self.options[flag] for name, flag in _OF_ACCURACY.items()}

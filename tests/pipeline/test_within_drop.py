@@ -9,8 +9,8 @@ import onnx_prune
 import onnx_prune.pipeline.measure
 import pytest
 from onnx_prune import AccuracyError, BudgetError, UsageError, models
-from onnx_prune.pipeline.accuracy.goal import Limit, as_drop
-from onnx_prune.pipeline.accuracy.within_drop import Search
+from onnx_prune.pipeline.goal import Limit, as_drop
+from onnx_prune.pipeline.within_drop import Search
 from onnx_prune.runtime.measure.metric import Metric
 
 TEST, CALIBRATION = (str(path) for path in models.digits_data())
@@ -61,7 +61,7 @@ def plain(monkeypatch):
         result.score, result.tries = score, tries
         return result
 
-    monkeypatch.setattr("onnx_prune.pipeline.accuracy.within_drop.with_score", with_score)
+    monkeypatch.setattr("onnx_prune.pipeline.within_drop.with_score", with_score)
 
 
 @pytest.mark.parametrize("allowed", [0.001, 0.01, 0.05, 0.25, 0.6])

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ...passes.errors import AccuracyError, BudgetError, UsageError
-from ...passes.selection.budget import Budget
-from ...passes.selection.plan import Plan
-from ...runtime.measure.metric import metric_words, title
-from ...runtime.progress import Stage, say
-from ..report import Try
-from ..write import Result
+from ..passes.errors import AccuracyError, BudgetError, UsageError
+from ..passes.selection.budget import Budget
+from ..passes.selection.plan import Plan
+from ..runtime.measure.metric import metric_words, title
+from ..runtime.progress import Stage, say
 from .goal import Limit, with_score
+from .report import Try
+from .write import Result
 
 _WORDS = {"macs": "MACs", "params": "parameters", "size": "bytes", "latency": "milliseconds"}
 # Shares of the original's: the first try, below what none is looked for, and how near two tries come.

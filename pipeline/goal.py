@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import onnx
 
-from ...passes.errors import AccuracyError, UsageError
-from ...runtime.measure.metric import Evaluation, Metric, MetricLike, make_metric, metric_words, title
-from ...runtime.progress import Stage
-from ..report import Try
-from ..write import Result
+from ..passes.errors import AccuracyError, UsageError
+from ..runtime.measure.metric import Evaluation, Metric, MetricLike, make_metric, metric_words, title
+from ..runtime.progress import Stage
+from .report import Try
+from .write import Result
 
 SMALLEST = ("macs", "params", "size", "latency")
 
