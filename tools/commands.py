@@ -101,12 +101,21 @@ def inspect(model: Path, device: str, sizes: tuple[str, ...], as_json: bool, mem
 @JSON
 def demo(output: Path | None, no_latency: bool, as_json: bool) -> None:
     """Prune the small trained model that comes with the package, and print its accuracy before and after."""
-    from .demo import run_demo
+    from ..models import digits_data, digits_model
+    from ..pipeline.prune import prune
 
     target = output or Path("digits.pruned.onnx")
     check_outputs([], target)
     with progress_shown() as progress:
-        result = run_demo(progress, measure=not no_latency)
+        test, calibration = map(str, digits_data())
+        result = prune(
+            digits_model(),
+            budget=0.5,
+            calibration=calibration,
+            evaluate=test,
+            progress=progress,
+            measure=not no_latency,
+        )
     finish(result, target, None, as_json)
 
 

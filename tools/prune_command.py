@@ -10,9 +10,9 @@ import click
 
 from ..runtime.progress import silent
 from .checks import check_outputs
+from .cut_options import CUT, STRATEGY, cut_settings
 from .endings import finish, target_of
 from .finetune_command import IN_TURNS, check_in_turns, forget_run, run_in_turns
-from .flags.cut import CUT, STRATEGY, cut_settings
 from .options import BUDGETS, EVALUATION, JSON, MODEL, OUTPUT
 from .progress import progress_shown
 

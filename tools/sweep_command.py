@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .checks import check_outputs
+from .cut_options import CUT, STRATEGY, cut_settings
 from .endings import print_json, target_of
-from .flags.cut import CUT, STRATEGY, cut_settings
 from .options import EVALUATION, JSON, MODEL, options
 from .progress import log, progress_shown, voice
 

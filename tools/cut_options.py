@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..options import ALIGN, DEVICE, IMAGES, NO_LATENCY, SEED, SIZES, THREADS, free_sizes, options, preprocessing
+from .options import ALIGN, DEVICE, IMAGES, NO_LATENCY, SEED, SIZES, THREADS, free_sizes, options, preprocessing
 
 STRATEGY = options(
     click.option(

@@ -1,1 +1,0 @@
-"""Flags, and what is made of them."""
