@@ -31,7 +31,7 @@ def moments_of(run: Run) -> MomentsSet | None:
     moments = calibrate(
         run.analysis.groups.labelled,
         data,
-        how=Calibration(
+        settings=Calibration(
             seed=settings.seed, device=settings.device, activations="activations" in needs_of(run.strategy.criterion)
         ),
         progress=counted(run.progress, "calibrating", "samples", of=data.samples),

@@ -20,7 +20,7 @@ from .measure.calibrate import Calibration, iterate_rows
 
 
 def fit_head(
-    original: LabelledGraph, model: onnx.ModelProto, data: Iterable[Batch] | None, how: Calibration
+    original: LabelledGraph, model: onnx.ModelProto, data: Iterable[Batch] | None, settings: Calibration
 ) -> tuple[onnx.ModelProto, Analysis]:
     """The model with global average pooling and one linear layer for its fully connected ones, and what it is now.
 
@@ -28,25 +28,25 @@ def fit_head(
     logits on the model's pooled maps, its ridge chosen on every other batch; without, `linear_start`. Raises UsageError
     where there is no such head.
     """
-    analysis = analyse(model, device=how.device)
+    analysis = analyse(model, device=settings.device)
     head = find_head(analysis.groups.labelled)
     channels = analysis.groups.labelled.facts.shapes[head.maps][1]
     graph, name = replace_head(analysis.graph, head, linear_start(head, channels))
     if data is not None:
-        _fit(original, graph, name, data, how)
+        _fit(original, graph, name, data, settings)
     changed = to_model(graph)
-    return changed, analyse(changed, device=how.device)
+    return changed, analyse(changed, device=settings.device)
 
 
-def _fit(original: LabelledGraph, graph: Graph, name: str, data: Iterable[Batch], how: Calibration) -> None:
+def _fit(original: LabelledGraph, graph: Graph, name: str, data: Iterable[Batch], settings: Calibration) -> None:
     """Refit the layer that makes `name` in place."""
     old = find_head(original)
     targets = find_taps(original).outputs({old.layers[-1]: old.logits})
-    labelled = analyse(to_model(graph), device=how.device).groups.labelled
+    labelled = analyse(to_model(graph), device=settings.device).groups.labelled
     taps = find_taps(labelled).only([name])
     rows = zip(
-        iterate_rows(labelled.graph.source, taps, data, how),
-        iterate_rows(original.graph.source, targets, data, how),
+        iterate_rows(labelled.graph.source, taps, data, settings),
+        iterate_rows(original.graph.source, targets, data, settings),
         strict=True,
     )
     pairs = [(X, Y) for (X,), (Y,) in rows]

@@ -62,27 +62,27 @@ def refit_sequentially(
     removed: Array,
     cut: Graph,
     data: Iterable[Batch],
-    how: Calibration | None = None,
+    settings: Calibration | None = None,
     progress: Count = silent,
 ) -> Refitted:
     """Refit the consumers of `cut` in place, in the order of the graph.
 
     labelled: the original; removed: one bool a label, what was cut; data: run through both networks side by side, in
-    segments from one consumer to the next, so that each node runs about once. how.positions: patches a sample of a
+    segments from one consumer to the next, so that each node runs about once. settings.positions: patches a sample of a
     layer, fewer where its rows would be too many.
     """
-    how = how or Calibration()
+    settings = settings or Calibration()
     taps = find_taps(labelled)
     fits, left = find_fits(labelled, removed, cut, taps)
     batches = list(data) if fits else []
     found = Refitted(left=left)
     with (
-        Frontier(labelled.graph, batches, device=how.device, threads=how.threads) as original,
-        Frontier(cut, batches, device=how.device, threads=how.threads) as now,
+        Frontier(labelled.graph, batches, device=settings.device, threads=settings.threads) as original,
+        Frontier(cut, batches, device=settings.device, threads=settings.threads) as now,
     ):
         del batches
         for number, fit in enumerate(fits):
-            _Layer(fit, taps, labelled.facts.dtypes, how).refit(fits[number:], original, now, found)
+            _Layer(fit, taps, labelled.facts.dtypes, settings).refit(fits[number:], original, now, found)
             progress(number + 1, len(fits))
     return found
 
@@ -176,7 +176,7 @@ class _Layer:
     fit: Fit
     taps: Taps
     dtypes: dict[str, int]
-    how: Calibration
+    settings: Calibration
 
     def refit(self, left: Sequence[Fit], original: Frontier, now: Frontier, found: Refitted) -> None:
         """Fit it and write it into the graph of `now`; left: it and what comes after it."""
@@ -200,14 +200,14 @@ class _Layer:
     def _rows(self, left: Sequence[Fit], original: Frontier, now: Frontier) -> tuple[Rows, Array]:
         """Inputs in the cut network, wanted outputs of the original, and of what sample each row is."""
         fit, taps = self.fit, self.taps
-        how = replace(self.how, positions=self._positions(now.samples))
+        settings = replace(self.settings, positions=self._positions(now.samples))
         targets, inputs = [], []
         for use, path in zip(fit.consumer.uses, fit.paths, strict=True):
             targets += taps.at_output(use, [path.tensor], self.dtypes)
             inputs += [*taps.only([use]), *taps.at_output(use, [name for name, _ in path.summands], self.dtypes)]
-        wanted = original.rows(_end(original, left), Taps(tuple(targets), taps.sizes), how)
+        wanted = original.rows(_end(original, left), Taps(tuple(targets), taps.sizes), settings)
         given = now.rows(
-            min(now.number(use) for one in left for use in one.consumer.uses), Taps(tuple(inputs), taps.sizes), how
+            min(now.number(use) for one in left for use in one.consumer.uses), Taps(tuple(inputs), taps.sizes), settings
         )
         parts: list[Rows] = []
         samples: list[Array] = []
@@ -243,7 +243,9 @@ class _Layer:
             self.fit.outputs
         )
         most = _BYTES // (4 * width * max(samples, 1) * len(self.fit.paths))
-        return self.how.positions if self.how.positions is None else max(min(self.how.positions, most), 1)
+        return (
+            self.settings.positions if self.settings.positions is None else max(min(self.settings.positions, most), 1)
+        )
 
 
 def _end(original: Frontier, left: Sequence[Fit]) -> int:

@@ -35,7 +35,7 @@ def select_on_pruned(
     groups: ChannelGroups,
     kept: Mapping[str, int],
     data: Iterable[Batch],
-    how: Calibration | None = None,
+    settings: Calibration | None = None,
     progress: Count = silent,
 ) -> dict[str, tuple[int, ...]]:
     """The removed units, ascending, of each group when it keeps so many: those that the LASSO silences.
@@ -43,7 +43,7 @@ def select_on_pruned(
     kept: of the groups that are to be cut; a group that no layer reads with weights of its own is left out. The data
     are read twice for every layer behind the first cut, through the original and through the network so far.
     """
-    run = _Run(groups, find_taps(groups.labelled), list(data), how or Calibration(), groups.labelled.graph.copy())
+    run = _Run(groups, find_taps(groups.labelled), list(data), settings or Calibration(), groups.labelled.graph.copy())
     tapped = {name for tap in run.taps for name in tap.consumers if tap.groups == 1}
     consumers = [consumer for consumer in affine_consumers(groups.labelled) if consumer.name in tapped]
     waiting = {group.name: group for group in groups.free if group.name in kept}
@@ -64,7 +64,7 @@ class _Run:
     groups: ChannelGroups
     taps: Taps
     data: list[Batch]
-    how: Calibration
+    settings: Calibration
     work: Graph
     removed: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
@@ -97,9 +97,9 @@ class _Run:
         target, shortcut = _residual(self.work, consumer.name)
         own = self.taps.only([consumer.name])
         beside = () if shortcut is None else self.taps.outputs({consumer.name: shortcut})
-        now = iterate_rows(to_model(self.work), Taps((*own, *beside), own.sizes), self.data, self.how)
+        now = iterate_rows(to_model(self.work), Taps((*own, *beside), own.sizes), self.data, self.settings)
         source = self.groups.labelled.graph.source
-        wanted = iterate_rows(source, self.taps.outputs({consumer.name: target}), self.data, self.how)
+        wanted = iterate_rows(source, self.taps.outputs({consumer.name: target}), self.data, self.settings)
         columns = np.repeat(alive, consumer.W.shape[2])
         sums = NormalEquations(int(columns.sum()), len(consumer.W))
         for rows, (Y,) in zip(now, wanted, strict=True):

@@ -47,7 +47,7 @@ def calibrate(
     labelled: LabelledGraph,
     data: Iterable[Batch],
     taps: Taps | None = None,
-    how: Calibration | None = None,
+    settings: Calibration | None = None,
     progress: Count = silent,
 ) -> MomentsSet:
     """Moments of all consumers that `taps` read (by default every one of channels), in one pass over the data.
@@ -56,14 +56,14 @@ def calibrate(
     of that again), and one batch, however many images there are. progress is told how many images are done.
     Raises UsageError where the data do not fit, ReadError where the model does not run or gives what is not finite.
     """
-    how = how or Calibration()
+    settings = settings or Calibration()
     taps = find_taps(labelled) if taps is None else taps
     model = labelled.graph.source
-    sites = chain(*activations_read(labelled).values()) if how.activations else ()
+    sites = chain(*activations_read(labelled).values()) if settings.activations else ()
     instruments = instrument(taps, labelled.graph.opset, sites)
-    sums = _Sums(instruments, how)
+    sums = _Sums(instruments, settings)
     images = 0
-    for count, patches, found in _run(model, instruments, data, how):
+    for count, patches, found in _run(model, instruments, data, settings):
         sums.add(patches, found, count)
         images += count
         progress(images, None)
@@ -73,7 +73,7 @@ def calibrate(
 
 
 def iterate_rows(
-    model: onnx.ModelProto, taps: Taps, data: Iterable[Batch], how: Calibration | None = None
+    model: onnx.ModelProto, taps: Taps, data: Iterable[Batch], settings: Calibration | None = None
 ) -> Iterator[tuple[Array, ...]]:
     """Batch by batch and tap by tap the sampled patches, (images * positions, C * k) float32, channel-major.
 
@@ -82,17 +82,17 @@ def iterate_rows(
     `iterate_rows(original, taps.outputs({...}), ...)` its targets Y. The taps of the original serve the pruned model,
     whose tensors keep their names.
     """
-    how = how or Calibration()
+    settings = settings or Calibration()
     instruments = instrument(taps, _opset(model))
-    for _, patches, _ in _run(model, instruments, data, how):
+    for _, patches, _ in _run(model, instruments, data, settings):
         yield tuple(to_rows(p) for p in patches)
 
 
 def sample_rows(
-    model: onnx.ModelProto, taps: Taps, data: Iterable[Batch], how: Calibration | None = None
+    model: onnx.ModelProto, taps: Taps, data: Iterable[Batch], settings: Calibration | None = None
 ) -> tuple[Array, ...]:
     """`iterate_rows` of all batches together: tap by tap (rows, C * k) float32. Memory: all of them."""
-    return tuple(np.concatenate(parts) for parts in zip(*iterate_rows(model, taps, data, how), strict=True))
+    return tuple(np.concatenate(parts) for parts in zip(*iterate_rows(model, taps, data, settings), strict=True))
 
 
 def to_rows(patches: Array) -> Array:
@@ -105,11 +105,13 @@ def _opset(model: onnx.ModelProto) -> int:
 
 
 def _run(
-    model: onnx.ModelProto, instruments: Instrument, data: Iterable[Batch], how: Calibration
+    model: onnx.ModelProto, instruments: Instrument, data: Iterable[Batch], settings: Calibration
 ) -> Iterator[tuple[int, list[Array], Mapping[str, Array]]]:
     """Batch by batch the number of images, tap by tap the patches (images, positions, k, C), and all outputs."""
-    session: Session = open_session(model, device=how.device, threads=how.threads, additions=instruments.additions)
-    positions = Positions(how.seed, how.positions)
+    session: Session = open_session(
+        model, device=settings.device, threads=settings.threads, additions=instruments.additions
+    )
+    positions = Positions(settings.seed, settings.positions)
     outputs = [value.name for value in instruments.additions.graph.output]
     for batch in data:
         count = _images(batch.feeds, instruments.taps)
@@ -133,9 +135,9 @@ def _images(feeds: Feeds, taps: Taps) -> int:
 class _Sums:
     """What is kept of the batches."""
 
-    def __init__(self, instruments: Instrument, how: Calibration) -> None:
-        self._instruments, self._limit = instruments, how.limit
-        self._products = Products(how.device, how.threads)
+    def __init__(self, instruments: Instrument, settings: Calibration) -> None:
+        self._instruments, self._limit = instruments, settings.limit
+        self._products = Products(settings.device, settings.threads)
         self._accumulators: list[list[Accumulator]] = []
         self._means: dict[str, Array] = {}
         self._images = 0

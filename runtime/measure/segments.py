@@ -55,7 +55,7 @@ class Frontier:
     def samples(self) -> int:
         return sum(self.counts)
 
-    def rows(self, end: int, taps: Taps, how: Calibration) -> Iterator[tuple[Array, ...]]:
+    def rows(self, end: int, taps: Taps, settings: Calibration) -> Iterator[tuple[Array, ...]]:
         """Tap by tap the sampled patches, and move the place in front of node `end`.
 
         The patches may be those of tensors behind it.
@@ -65,7 +65,7 @@ class Frontier:
         added = instrument(taps, self.graph.opset)
         model = self._piece(self.graph, made, [tap.tensor for tap in taps])
         session = open_session(model, additions=added.additions, **self._where)
-        positions = Positions(how.seed, how.positions)
+        positions = Positions(settings.seed, settings.positions)
         outputs = [value.name for value in added.additions.graph.output]
         moves = True
         for number, count in enumerate(self.counts):

@@ -102,7 +102,7 @@ def test_repeated_channels_go_without_any_loss(plain, images, kind):
     lost = np.abs(run(to_model(cut), images) - run(plain, images)).max()
     if kind == "full":
         refit_once(
-            groups.labelled, removed, cut, calibrate(groups.labelled, data, how=Calibration(positions=99)), "full"
+            groups.labelled, removed, cut, calibrate(groups.labelled, data, settings=Calibration(positions=99)), "full"
         )
     else:
         refit_sequentially(groups.labelled, removed, cut, data, Calibration(positions=99))
@@ -115,12 +115,12 @@ def test_segments_show_what_the_whole_cut_network_computes(plain, images):
     removed = groups.removed_labels({g.name: range(g.units // 2) for g in groups.free})
     cut = apply_removal(groups.labelled, removed)
     data = open_data(images, model_inputs(plain), batch=16)
-    taps, how = find_taps(groups.labelled), Calibration(positions=4)
+    taps, settings = find_taps(groups.labelled), Calibration(positions=4)
     frontier = Frontier(cut, data)
     for name in ("c", "t", "m"):
         own = taps.only([name])
-        piecewise = [rows[0] for rows in frontier.rows(frontier.number(name), own, how)]
-        whole = [rows[0] for rows in iterate_rows(to_model(cut), own, data, how)]
+        piecewise = [rows[0] for rows in frontier.rows(frontier.number(name), own, settings)]
+        whole = [rows[0] for rows in iterate_rows(to_model(cut), own, data, settings)]
         for a, b in zip(piecewise, whole, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 

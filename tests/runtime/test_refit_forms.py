@@ -49,7 +49,7 @@ def pruned(model, feeds, units):
     """The model without half of every group of so many units, by obs: not refitted, and refitted."""
     groups = groups_of(model)
     batches = [Batch({k: v[i : i + 16] for k, v in feeds.items()}, None) for i in range(0, 64, 16)]
-    moments = calibrate(groups.labelled, batches, how=HOW)
+    moments = calibrate(groups.labelled, batches, settings=HOW)
     rankings = rank_groups(make_criterion("obs"), Evidence(groups, moments=moments))
     cut = {g.name: rankings[g.name].order[: g.units // 2] for g in groups.free if g.units == units}
     removed = groups.removed_labels(cut)
@@ -167,7 +167,7 @@ def test_a_weight_that_two_inputs_share_is_ranked_and_refitted_on_both(bias):
 def test_a_layer_that_two_inputs_share_counts_the_moments_of_both():
     model, feeds = siamese(), {"x1": mixed(8), "x2": 3 * mixed(8, seed=5)}
     groups = groups_of(model)
-    moments = calibrate(groups.labelled, [Batch(feeds, None)], how=HOW)
+    moments = calibrate(groups.labelled, [Batch(feeds, None)], settings=HOW)
     both = moments.pooled(("d1", "d2"))
     one, other = moments["d1"], moments["d2"]
     assert both.rows == one.rows + other.rows

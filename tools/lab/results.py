@@ -153,7 +153,7 @@ class Experiment:
     @cached_property
     def moments(self) -> MomentsSet:
         how = Calibration(seed=self.seed, activations=True)
-        return calibrate(self.analysis.groups.labelled, self.data, how=how)
+        return calibrate(self.analysis.groups.labelled, self.data, settings=how)
 
     @cached_property
     def streams(self) -> str:

@@ -42,7 +42,7 @@ def case():
     graph = load(model)
     groups = channel_groups(label_channels(graph, tensor_facts(graph, {"x": (1, 3, 6, 6)})))
     data = [Batch({"x": rng.standard_normal((40, 3, 6, 6)).astype(np.float32)}, None)]
-    moments = calibrate(groups.labelled, data, how=Calibration(positions=4))
+    moments = calibrate(groups.labelled, data, settings=Calibration(positions=4))
     weights = {t.name: numpy_helper.to_array(t).astype(np.float64) for t in model.graph.initializer}
     x = data[0].feeds["x"].astype(np.float64)
     windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (2, 3))  # (n, 3, 4, 4, 3, 3)

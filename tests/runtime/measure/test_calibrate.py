@@ -156,6 +156,6 @@ def test_a_gpu_measures_the_same_moments():
     graph = load(digits_model())
     labelled = label_channels(graph, tensor_facts(graph))
     data = list(open_data(digits_data()[1], model_inputs(graph.source), samples=100))
-    cpu, gpu = (calibrate(labelled, data, how=Calibration(device=d)) for d in ("cpu", "cuda"))
+    cpu, gpu = (calibrate(labelled, data, settings=Calibration(device=d)) for d in ("cpu", "cuda"))
     for name in cpu:
         assert gpu[name].second == pytest.approx(cpu[name].second, abs=1e-3 * np.abs(cpu[name].second).max())

@@ -43,7 +43,7 @@ def digits():
     groups = channel_groups(label_channels(graph, tensor_facts(graph)))
     data = open_data(str(digits_data()[1]), model_inputs(model), samples=128, batch=64)
     how = Calibration(activations=True)
-    return groups, data, how, calibrate(groups.labelled, data, how=how)
+    return groups, data, how, calibrate(groups.labelled, data, settings=how)
 
 
 @pytest.mark.parametrize("word", ON_MOMENTS)
@@ -149,7 +149,7 @@ def test_activations_are_those_behind_the_relu_not_behind_the_pool(word):
     graph = load(model)
     groups = channel_groups(label_channels(graph, tensor_facts(graph, {"x": (1, 3, 8, 8)})))
     data = [Batch({"x": rng.standard_normal((5, 3, 8, 8)).astype(np.float32)}, None) for _ in range(2)]
-    moments = calibrate(groups.labelled, data, how=Calibration(activations=True))
+    moments = calibrate(groups.labelled, data, settings=Calibration(activations=True))
     tensors = ("ra", "rc", "rd", "pa", "pc", "pd")
     shown = values_of(model, tensors, data)
     for group, behind_relu, behind_pool in zip(groups.free, tensors[:3], tensors[3:], strict=True):
