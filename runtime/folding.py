@@ -19,4 +19,4 @@ def fold_weights(graph: Graph, *, device: Device = "auto") -> Graph:
         values = open_session(computation(graph.source, names), device=device, optimise=False).run({})
     except ReadError:
         return graph
-    return replace(load(with_values(graph.source, values)), external=graph.external, given=graph.given)
+    return replace(load(with_values(graph.source, values)), external=graph.external, origin=graph.origin)

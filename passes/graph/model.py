@@ -31,13 +31,13 @@ class Graph:
     gs: its nodes and tensors
     source: the ModelProto that it came from, for what gs drops; never changed
     external: whether the source kept its weights in a file beside it
-    given: what it was read from, as it was given
+    origin: what it was read from
     """
 
     gs: gs.Graph
     source: onnx.ModelProto
     external: bool = False
-    given: ModelSource | None = None
+    origin: ModelSource | None = None
 
     def __repr__(self) -> str:
         return f"Graph({self.source.graph.name!r}, {len(self.gs.nodes)} nodes)"
@@ -48,7 +48,7 @@ class Graph:
 
     def copy(self) -> Graph:
         """A graph whose nodes and tensors can be changed; the values of the weights are shared, not copied."""
-        return Graph(self.gs.copy(), self.source, self.external, self.given)
+        return Graph(self.gs.copy(), self.source, self.external, self.origin)
 
     def names(self) -> Names:
         """The names of tensors that are taken: by the graph, the bodies in it, and weights that nobody reads."""

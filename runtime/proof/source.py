@@ -57,7 +57,7 @@ def check_read(groups: ChannelGroups, feeds: Feeds, device: Device = "auto") -> 
 
 def _as_given(graph: Graph) -> tuple[onnx.ModelProto | None, Path | None]:
     """The model, read once more by ONNX alone, and the folder of its external weights where it has some."""
-    given = graph.given
+    given = graph.origin
     if given is None or isinstance(given, onnx.ModelProto):
         return given, None
     if isinstance(given, bytes):

@@ -20,11 +20,11 @@ def read_recipe(path: Path) -> dict[str, Any]:
     return recipe_values(path, read_toml(path))
 
 
-def recipe_values(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+def recipe_values(path: Path, entries: Mapping[str, Any]) -> dict[str, Any]:
     """Checked values of a recipe that stand in that file. Raises UsageError."""
     hints = get_type_hints(Recipe)
     kinds = {field.name: hints[field.name] for field in fields(Recipe)}
-    return {(name := key.replace("-", "_")): _value(path, name, value, kinds) for key, value in given.items()}
+    return {(name := key.replace("-", "_")): _value(path, name, value, kinds) for key, value in entries.items()}
 
 
 def _value(path: Path, name: str, value: object, kinds: dict[str, Any]) -> object:
