@@ -56,7 +56,7 @@ _KINDS: Mapping[str, _Kind] = {
     **dict.fromkeys(("calibration", "data", "train", "evaluate", "evaluation"), _DATA),
     **dict.fromkeys(("preset", "reconstruct", "exclude", "replace_head", "smallest", "device"), _WORD),
     **dict.fromkeys(("moments", "save_moments", "folder"), _PATH),
-    **dict.fromkeys(("inexact", "measure", "resume"), _FLAG),
+    **dict.fromkeys(("inexact", "keep_blocks", "measure", "resume"), _FLAG),
     **dict.fromkeys(("samples", "evaluate_samples", "threads"), _whole(1)),
     **dict.fromkeys(("sizes", "example"), _BY_NAME),
     "seed": _whole(0),

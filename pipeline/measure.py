@@ -65,7 +65,10 @@ def _gradients(run: Run) -> Mapping[str, np.ndarray] | None:
 
 
 def sensitivities_of(run: Run, rankings: Mapping[str, Ranking], moments: MomentsSet | None) -> Sensitivities:
-    """How far the outputs move when one of these groups alone is cut, refitted where there are moments."""
+    """How far the outputs move when one of these groups alone is cut, refitted where there are moments.
+
+    Those that may go entirely are also measured so, unless blocks are kept.
+    """
     assert run.data is not None, "make_strategy has looked"
     macs = run.analysis.cost.macs(run.analysis.cost.units)
     images = int(np.clip(_SENSITIVITY_MACS // max(macs, 1), *_SENSITIVITY_IMAGES))
@@ -75,13 +78,22 @@ def sensitivities_of(run: Run, rankings: Mapping[str, Ranking], moments: Moments
         moments,
         run.data.first(images),
         device=run.settings.device,
+        whole=() if run.settings.keep_blocks else _may_go(run),
         progress=counted(run.progress, "measuring sensitivity", "groups"),
     )
 
 
+def _may_go(run: Run) -> list[str]:
+    return [name for name, reason in run.analysis.cost.vanishing.reasons.items() if reason is None]
+
+
 def priced(run: Run, budget: Budget | None) -> Method:
-    """The run's allocation, with the costs of a unit of each group in the unit of the budget where it needs them."""
+    """The run's allocation, with the costs of a unit of each group in the unit of the budget where it needs them.
+
+    One that weighs harm against costs may let groups go entirely, unless blocks are kept.
+    """
     method = run.strategy.allocation
     if "costs" not in needs_of(method):
         return method
-    return replace(method, costs=savings(run.analysis.cost, "macs" if budget is None else budget.kind))  # type: ignore[type-var]
+    costs = savings(run.analysis.cost, "macs" if budget is None else budget.kind)
+    return replace(method, costs=costs, whole=not run.settings.keep_blocks)  # type: ignore[type-var]

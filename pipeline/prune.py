@@ -48,6 +48,7 @@ def prune(  # noqa: PLR0913 - each argument is a flag of the command line
     save_moments: str | os.PathLike[str] | None = None,
     align: Align = "auto",
     exclude: str | None = None,
+    keep_blocks: bool = False,
     replace_head: str | None = None,
     inexact: bool = False,
     seed: int = 0,
@@ -79,6 +80,7 @@ def prune(  # noqa: PLR0913 - each argument is a flag of the command line
         save_moments: where the measured moments are kept (.npz).
         align: kept counts are multiples of it; "auto": of what the hardware likes.
         exclude: a regular expression of the names of groups that stay whole.
+        keep_blocks: whether every group keeps a unit; else blocks and branches may go entirely, where that costs least.
         replace_head: "gap": global average pooling and one linear layer in the place of the last layers.
         inexact: whether LayerNorm and the like lose channels as well.
         seed: of everything that is drawn.
@@ -115,6 +117,7 @@ def prune(  # noqa: PLR0913 - each argument is a flag of the command line
         save_moments=save_moments,
         align=align,
         exclude=exclude,
+        keep_blocks=keep_blocks,
         replace_head=replace_head,
         inexact=inexact,
         seed=seed,

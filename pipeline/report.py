@@ -87,6 +87,7 @@ class Report:
     metric: what score is, such as "top1"
     score: before and after, None where nothing was evaluated
     tries: models on the way to the smallest that keeps its score
+    gone: names of the groups that went entirely: blocks and branches, with all that served them alone
     """
 
     model: str
@@ -113,6 +114,7 @@ class Report:
     metric: str | None = None
     score: tuple[float, float] | None = None
     tries: tuple[Try, ...] = ()
+    gone: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         pairs = f"macs={self.macs}, params={self.params}, size={self.size}, latency={self.latency}"

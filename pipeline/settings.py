@@ -48,6 +48,7 @@ class Settings:
     save_moments: where measured moments are kept
     align: kept counts are multiples of it; "auto": of what the hardware likes (`allocate.menus`)
     exclude: a regular expression of the names of groups that stay
+    keep_blocks: whether every group keeps a unit, so that no block or branch goes entirely
     replace_head: "gap" swaps fully connected layers at the end for global average pooling and one linear layer
     inexact: whether LayerNorm and the like lose channels
     seed: of all that is drawn
@@ -67,6 +68,7 @@ class Settings:
     save_moments: str | os.PathLike[str] | None = None
     align: Align = "auto"
     exclude: str | None = None
+    keep_blocks: bool = False
     replace_head: str | None = None
     inexact: bool = False
     seed: int = 0

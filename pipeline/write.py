@@ -15,14 +15,16 @@ from threadpoolctl import threadpool_limits
 from ..passes.algebra.moments import MomentsSet
 from ..passes.channels.apply_removal import apply_removal
 from ..passes.channels.groups import ChannelGroups
+from ..passes.channels.vanish.take_out import settled_cut
 from ..passes.errors import ProofError
 from ..passes.graph.export import infer_shapes, to_model
 from ..passes.graph.files import save_model
 from ..passes.graph.model import Graph
 from ..passes.graph.spill import file_bytes
-from ..passes.rewrite.one_shot import refit_once
+from ..passes.rewrite.one_shot import mean_outputs, refit_once
 from ..passes.rewrite.refit_scope import outside_refit
 from ..passes.rewrite.sample import without_idle_samplers
+from ..passes.rewrite.simplify import simplified
 from ..passes.selection.plan import Plan, recounted, removed_from_plan
 from ..runtime.fit_head import fit_head
 from ..runtime.measure.calibrate import Calibration
@@ -30,6 +32,7 @@ from ..runtime.measure.closeness import Closeness, closeness
 from ..runtime.measure.latency import Timing, compare, machine, ratio
 from ..runtime.progress import counted
 from ..runtime.proof.compare import Proof, Shown
+from ..runtime.proof.prove import prove_same
 from ..runtime.proof.saved import check_saved, shown
 from ..runtime.reconstruct import Refitted, refit_sequentially
 from .proven import proven
@@ -83,6 +86,7 @@ class Written:
     """A model on its way, with what it costs.
 
     refit: "kept", what of it was not, or why nothing was; None where none was asked for; closeness: to the original
+    graph: of which it is the model, where that was refitted
     """
 
     model: onnx.ModelProto
@@ -91,6 +95,7 @@ class Written:
     refit: str | None = None
     closeness: Closeness | None = None
     shown: Shown | None = None
+    graph: Graph | None = None
 
 
 def write(run: Run, plan: Plan, moments: MomentsSet | None = None) -> Result:
@@ -120,7 +125,7 @@ def _assembled(run: Run, plan: Plan, moments: MomentsSet | None, *, prove: bool)
     fitted = refitted(run, removed, cut, bare, moments, counted.reconstruct)
     if fitted.refit is not None and not fitted.refit.startswith(KEPT):
         counted = replace(counted, reconstruct="none")
-    return _report(run, counted, _replace_head(run, fitted), proof)
+    return _report(run, counted, _replace_head(run, _without_remains(run, removed, fitted)), proof)
 
 
 def refitted(
@@ -133,13 +138,15 @@ def refitted(
     if kind == "none":
         return judged(run, bare, None)
     with threadpool_limits(1):
+        means = {} if moments is None else mean_outputs(run.analysis.groups.labelled, removed, moments)
+        cut = apply_removal(run.analysis.groups.labelled, removed, means) if means else cut
         if kind == "sequential":
             found = _on_data(run, removed, cut)
         else:
             assert moments is not None, "make_strategy has looked"
             run.progress("refitting")
             found = Refitted(refit_once(run.analysis.groups.labelled, removed, cut, moments, kind))
-    if not found.layers:
+    if not found.layers and not means:
         return replace(judged(run, bare, None), refit=f"nothing was refitted: {_why_nothing(run, removed, found)}")
     model = to_model(cut)
     different = list(outside_refit(run.analysis.groups.labelled, cut, bare.model, model))
@@ -149,14 +156,31 @@ def refitted(
             where=f"{run.analysis.name}: {', '.join(different[:3])}",
             fix="nothing was written; this is a bug of onnx-prune: please report it with the graph",
         )
-    fitted = Written(model, bare.macs, bare.params + added_elements(bare.model, model), _in_words(found))
+    fitted = Written(model, bare.macs, bare.params + added_elements(bare.model, model), _in_words(found), graph=cut)
     return judged(run, bare, fitted)
 
 
+def _without_remains(run: Run, removed: np.ndarray, written: Written) -> Written:
+    """The model with as little as can be of branches that went. Raises ProofError where it computes something else."""
+    groups = run.analysis.groups
+    if settled_cut(groups.labelled, removed) is None:
+        return written
+    graph = written.graph or apply_removal(groups.labelled, removed)
+    lean = simplified(graph)
+    if lean is graph:
+        return written
+    model = to_model(lean)
+    prove_same(groups, model, written.model, run.analysis.feeds, run.settings.device)
+    return replace(written, model=model, params=written.params + added_elements(written.model, model))
+
+
 def added_elements(before: onnx.ModelProto, after: onnx.ModelProto) -> int:
-    """How many parameters a refit has added: biases of layers that had none."""
-    names = {tensor.name for tensor in before.graph.initializer}
-    return sum(math.prod(tensor.dims) for tensor in after.graph.initializer if tensor.name not in names)
+    """How many more parameters the second has: biases of layers that had none, less what could be left out."""
+
+    def elements(model: onnx.ModelProto) -> int:
+        return sum(math.prod(tensor.dims) for tensor in model.graph.initializer)
+
+    return elements(after) - elements(before)
 
 
 def judged(run: Run, bare: Written, fitted: Written | None) -> Written:
@@ -256,6 +280,7 @@ def _report(run: Run, plan: Plan, written: Written, proof: Proof | None) -> Resu
         distance=None if written.closeness is None else written.closeness.distance,
         samples=None if written.closeness is None else written.closeness.samples,
         refit=written.refit,
+        gone=tuple(group.name for group in plan.groups if group.units == len(group.removed)),
         inputs=analysis.sizes,
         proved_at=None if analysis.tried == analysis.sizes else analysis.tried,
         free=analysis.free,

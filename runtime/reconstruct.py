@@ -94,8 +94,9 @@ def find_fits(labelled: LabelledGraph, removed: Array, cut: Graph, taps: Taps) -
     """
     tapped = {name for tap in taps for name in tap.consumers if tap.groups == 1}
     changed = _changed(labelled, removed)
+    there = tapped.intersection(tensor.name for node in cut.gs.nodes for tensor in node.outputs)
     consumers = [
-        c for c in affine_consumers(labelled) if tapped.issuperset(c.uses) and any(use in changed for use in c.uses)
+        c for c in affine_consumers(labelled) if there.issuperset(c.uses) and any(use in changed for use in c.uses)
     ]
     before, needs = _upstream(labelled, consumers)
     circular = [c for n, c in enumerate(consumers) if needs[n] >> n & 1]

@@ -21,7 +21,7 @@ OF_DATA = ["calibration", "samples", "preprocessing"]
 FUNCTIONS = {
     "prune": [
         "model", "budget", "preset", "criterion", "allocation", "reconstruct", *OF_DATA, "moments", "save_moments",
-        "align", "exclude", "replace_head", "inexact", "seed", "device", "measure", "threads", "sizes",
+        "align", "exclude", "keep_blocks", "replace_head", "inexact", "seed", "device", "measure", "threads", "sizes",
         "evaluate", "evaluate_samples", "metric", "max_drop", "smallest", "progress",
     ],
     "inspect": ["model", "device", "seed", "sizes", "example", "inexact"],
@@ -53,6 +53,7 @@ FIELDS = {
         "save_moments",
         "align",
         "exclude",
+        "keep_blocks",
         "replace_head",
         "inexact",
         "seed",
@@ -100,6 +101,7 @@ FIELDS = {
         "metric",
         "score",
         "tries",
+        "gone",
     ],
 }
 ERRORS = {

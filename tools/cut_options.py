@@ -41,13 +41,16 @@ CUT = options(
     ),
     click.option("--inexact", is_flag=True, help="Let LayerNorm, GroupNorm and the like lose channels as well."),
     click.option("--exclude", help="Regular expression of group names that stay whole."),
+    click.option(
+        "--keep-blocks", is_flag=True, help="Let no block or branch go entirely: every group keeps a channel."
+    ),
     SEED,
     DEVICE,
     SIZES,
     NO_LATENCY,
     THREADS,
 )
-_PLAIN = ("align", "exclude", "inexact", "replace_head", "seed", "device", "threads")
+_PLAIN = ("align", "exclude", "keep_blocks", "inexact", "replace_head", "seed", "device", "threads")
 _DATA_DRIVEN = ("preset", "criterion", "allocation", "reconstruct", "calibration", "samples", "moments", "save_moments")
 
 

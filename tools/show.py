@@ -23,6 +23,7 @@ from ..runtime.soundness import why_nothing
 
 if TYPE_CHECKING:
     from ..passes.channels.groups import ChannelGroup
+    from ..pipeline.report import Report
     from ..pipeline.sweep import Sweep
     from ..pipeline.write import Result
     from ..runtime.analysis import Analysis
@@ -76,8 +77,7 @@ def _remarks(result: Result) -> Iterator[Text]:
     )
     if report.compared is not None and report.inner is not None:
         yield Text(f"{report.compared[0]} of {report.compared[1]} cut tensors compared, worst {report.inner:.0e}")
-    if report.macs[0] == report.macs[1] and not any(row.after < row.before for row in report.groups):
-        yield Text("nothing was cut: the model is already below the budget", style="yellow")
+    yield from _of_the_cut(report)
     if report.same_class is not None:
         yield Text(f"same top class as the original on {report.same_class:.1%} of {report.samples} samples")
     elif report.distance is not None:
@@ -96,6 +96,14 @@ def _remarks(result: Result) -> Iterator[Text]:
         yield Text("the head was replaced by pooling and one linear layer: not a cut, and not proved; fine-tune it")
 
 
+def _of_the_cut(report: Report) -> Iterator[Text]:
+    """What the table of groups does not say."""
+    if report.macs[0] == report.macs[1] and not any(row.after < row.before for row in report.groups):
+        yield Text("nothing was cut: the model is already below the budget", style="yellow")
+    if report.gone:
+        yield Text(f"gone entirely, with all that served them alone: {listed(list(report.gone))}")
+
+
 def _summary(result: Result) -> Table:
     table = Table(show_edge=False, pad_edge=False)
     for heading, justify in (("", "left"), ("before", "right"), ("after", "right"), ("kept", "right")):
@@ -107,7 +115,7 @@ def _summary(result: Result) -> Table:
 
 def inspection_dict(analysis: Analysis) -> dict[str, Any]:
     """What `inspect --json` prints."""
-    cost = analysis.cost
+    cost, entirely = analysis.cost, analysis.cost.vanishing.reasons
     return {
         "model": analysis.name,
         "opset": analysis.graph.opset,
@@ -119,6 +127,8 @@ def inspection_dict(analysis: Analysis) -> dict[str, Any]:
                 "name": g.name,
                 "units": g.units,
                 "pinned": g.pinned,
+                "may_go": not g.pinned and entirely[g.name] is None,
+                "keeps_one": entirely.get(g.name),
                 "members": [
                     {"constant": name, "axis": axis, "slices_per_unit": int(index.shape[1]), "role": _role(g, key)}
                     for key, index in g.slices.items()
@@ -153,22 +163,24 @@ def print_inspection(analysis: Analysis, *, members: bool) -> None:
         ("group", "left"),
         ("units", "right"),
         ("MACs a unit", "right"),
+        ("entirely", "left"),
         ("pinned because", "left"),
     ):
         table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    entirely = cost.vanishing.reasons
     for index, g in enumerate(analysis.groups.groups):
+        goes = "may go" if not g.pinned and entirely[g.name] is None else ""
         saved = "" if g.pinned else analysis.saving(index)
-        table.add_row(
-            Text(shortened(g.name)), str(g.units), saved, Text(shortened_inside(g.pinned or ""), style="yellow")
-        )
+        pinned = Text(shortened_inside(g.pinned or ""), style="yellow")
+        table.add_row(Text(shortened(g.name)), str(g.units), saved, goes, pinned)
         if members:
             for (name, _, axis), places in g.slices.items():
                 role = _role(g, next(k for k in g.slices if k[0] == name and k[2] == axis))
                 times = f" x{places.shape[1]}" if places.shape[1] > 1 else ""
-                table.add_row(Text(f"  {shortened(name)} axis {axis}: {role}{times}", style="dim"), "", "", "")
+                table.add_row(Text(f"  {shortened(name)} axis {axis}: {role}{times}", style="dim"), "", "", "", "")
     console.print(table)
     free = analysis.groups.free
-    least = cost.macs(np.where(cost.free, 1, cost.units))
+    least = cost.macs(np.where(cost.vanishing.may_go, 0, np.where(cost.free, 1, cost.units)))
     if any(group.units > 1 for group in free):
         console.print(
             f"{len(free)} of {len(analysis.groups.groups)} groups can be pruned; "
@@ -176,6 +188,8 @@ def print_inspection(analysis: Analysis, *, members: bool) -> None:
         )
     else:
         console.print(Text(f"nothing in this graph can be removed: {why_nothing(analysis.groups)}"))
+    if cost.vanishing.may_go.any():
+        console.print(f"{int(cost.vanishing.may_go.sum())} of them may go entirely, with all that serves them alone")
     for reason, times in Counter(g.pinned for g in analysis.groups.groups if g.pinned).most_common():
         console.print(Text(f"  {times} pinned: {shortened_inside(reason)}", style="dim"))
 
@@ -214,14 +228,14 @@ def sensitivity_dict(analysis: Analysis, found: Sensitivities) -> dict[str, Any]
 def print_sensitivity(analysis: Analysis, found: Sensitivities) -> None:
     """A row a group, in the order of the graph; the most sensitive ones stand out."""
     console, groups = _console(), analysis.groups.free
-    middle = {g.name: values[len(values) // 2] for g in groups if (values := list(found.values[g.name].values()))}
+    middle = {g.name: v[(len(v) - 1) // 2] for g in groups if (v := list(found.values[g.name].values()))}
     sensitive = most_sensitive(middle) if middle else frozenset()
     console.print(Text.assemble((analysis.name, "bold"), f": {_KINDS[found.kind]}"))
     table = Table(show_edge=False, pad_edge=False)
-    for heading in ("group", "units", *(f"{level:.0%} gone" for level in LEVELS)):
+    for heading in ("group", "units", *(f"{level:.0%} gone" for level in (*LEVELS, 1))):
         table.add_column(heading, justify="left" if heading == "group" else "right", overflow="fold")
     for g in groups:
-        values = [found.values[g.name].get(int(level * g.units)) for level in LEVELS]
+        values = [found.values[g.name].get(int(level * g.units)) for level in (*LEVELS, 1)]
         cells = ["" if value is None else f"{value:.2e}" for value in values]
         table.add_row(Text(shortened(g.name)), str(g.units), *cells, style="yellow" if g.name in sensitive else "")
     console.print(table)

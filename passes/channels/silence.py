@@ -71,17 +71,20 @@ class _Twin(NodeView):
         node.inputs[mask.input] = self._put("Mul", node.inputs[mask.input], (~zeros).astype(dtype).reshape(shape), node)
 
     def narrow(self) -> None:
-        """Let the node see the kept channels only; in the place of the others its results repeat the first."""
+        """Let the node see the kept channels only; in the place of the others its results repeat the first.
+
+        An axis that keeps none is left alone: nobody reads what comes of it.
+        """
         node = self._nodes[self.index]
         for position, tensor in enumerate(node.inputs):
             for axis, labels in enumerate(self.axes(position) if tensor.name else ()):
                 left = np.flatnonzero(kept(labels, self.removed))
-                if len(left) < len(labels):
+                if 0 < len(left) < len(labels):
                     node.inputs[position] = self._put("Gather", node.inputs[position], left, node, axis=axis)
         for position in range(len(node.outputs)):
             for axis, labels in enumerate(self.output_axes(position)):
                 left = kept(labels, self.removed)
-                if not left.all():
+                if left.any() and not left.all():
                     self._spread(node, position, np.where(left, np.cumsum(left) - 1, 0), axis)
 
     def _put(self, op: str, tensor: gs.Tensor, operand: Array, before: gs.Node, **attrs: int) -> gs.Tensor:

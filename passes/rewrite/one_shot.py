@@ -38,10 +38,11 @@ def refit_once(labelled: LabelledGraph, removed: Array, cut: Graph, moments: Mom
     ("channel" without a bias, as in ThiNet) or "full" (least_squares).
     """
     done = 0
+    there = {tensor.name for node in cut.gs.nodes for tensor in node.outputs}
     for consumer in affine_consumers(labelled):
         inputs = np.flatnonzero(kept(consumer.inputs, removed))
         found = moments.pooled(consumer.uses)
-        if len(inputs) == len(consumer.inputs) or found is None:
+        if len(inputs) == len(consumer.inputs) or found is None or not there.issuperset(consumer.uses):
             continue
         refit = _refit(consumer, inputs, found, kind)
         if refit is not None:
@@ -49,6 +50,21 @@ def refit_once(labelled: LabelledGraph, removed: Array, cut: Graph, moments: Mom
             write_refit(cut, consumer, Refit(refit.weight[outputs], refit.bias[outputs]))
             done += 1
     return done
+
+
+def mean_outputs(labelled: LabelledGraph, removed: Array, moments: MomentsSet) -> dict[str, Array]:
+    """What each consumer that reads nothing more gave on average, by its output: b + W mu, (outputs,) float64.
+
+    Of all constants it is nearest to what the consumer computed; `apply_removal` takes it.
+    """
+    nothing, means = np.zeros(0, np.int64), {}
+    for consumer in affine_consumers(labelled):
+        if not kept(consumer.inputs, removed).any():
+            for use in consumer.uses:
+                found = moments.pooled((use,))
+                if found is not None:
+                    means[use] = refit_bias(consumer.W, consumer.b, found.mean, nothing).bias
+    return means
 
 
 def _refit(consumer: AffineConsumer, kept: Array, moments: Moments, kind: str) -> Refit | None:

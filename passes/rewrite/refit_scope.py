@@ -25,6 +25,7 @@ def outside_refit(
     touched = _touched(refitted.graph, consumers)
     refittable = {name for node in touched.values() for name in node.input}
     refittable -= {name for node in refitted.graph.node if id(node) not in touched for name in node.input}
+    refittable |= _standing(cut, refitted.graph)
     before = {tuple(node.output): node for node in proved.graph.node}
     changed = set(different_weights(proved.graph, refitted.graph))
     for node in refitted.graph.node:
@@ -42,6 +43,12 @@ def outside_refit(
         values = constant_values(cut.gs.tensors()[name])
         if values is None or not same_values(values, tensor_array(held[name])):
             yield name
+
+
+def _standing(cut: Graph, graph: onnx.GraphProto) -> set[str]:
+    """Weights in the places of tensors that nodes of the original made: what stands for branches that went."""
+    made = {name for node in cut.source.graph.node if node.op_type != "Constant" for name in node.output}
+    return made.intersection(tensor.name for tensor in graph.initializer)
 
 
 def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, TensorProto]]:

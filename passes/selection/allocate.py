@@ -20,7 +20,7 @@ from ..errors import BudgetError, UsageError
 from ..needs import needs_of
 from .budget import Budget
 from .latency_table import LatencyTable
-from .methods import Frame, Growth, Method, Uniform
+from .methods import Error, Frame, Growth, Method, Uniform
 from .milliseconds import quickest_within, within_milliseconds
 from .ranking import Criterion, Evidence, Ranking, Refining
 
@@ -49,9 +49,9 @@ def allocate(
     itself stops at the budget, if it comes as far, and needs none. With shares by pattern as the budget the method has
     no say: each group that a pattern matches keeps floor(share * units). align: a group that is cut keeps a multiple of
     it, a group of fewer units stays whole; "auto": see `menus`. exclude: a regular expression that matches
-    the whole names of groups that stay whole, or these names. Pinned groups stay, and every group keeps a unit. A
-    budget of channels counts the units of the groups that may be cut; one of latency asks the table. With a table any
-    budget is met by what costs least harm for each millisecond.
+    the whole names of groups that stay whole, or these names. Pinned groups stay, and every group keeps a unit, unless
+    the method lets some go entirely (`Error.whole`). A budget of channels counts the units of the groups that may be
+    cut; one of latency asks the table. With a table any budget is met by what costs least harm for each millisecond.
 
     Raises BudgetError where the budget is out of reach (with `asked` and `possible`), UsageError for a pattern that
     matches nothing.
@@ -63,11 +63,14 @@ def allocate(
         return frame.aligned(_by_pattern(frame, budget.shares))
     steps = menus(cost.units, exact if method.ends else align, coarse=isinstance(method, Uniform))
     frames = [_frame(cost, method.protect, multiple, exclude) for multiple in steps]
+    goes = _may_go(cost, exclude) if isinstance(method, Error) and method.whole else None
+    frames = [replace(frame, goes=goes) for frame in frames]
     if table is not None:
         assert budget is not None, "a table serves a budget"
-        kept = _by_time(cost, rankings, budget, method, menus(cost.units, exact)[0], exclude, table)
+        exactly = replace(_by_time_frame(cost, budget, method, menus(cost.units, exact)[0], exclude), goes=goes)
+        kept = _by_time(cost, rankings, budget, method, exactly, table)
         if kept is not None:
-            return kept
+            return cost.vanishing.completed(kept)
     if method.ends:
         least = frames[0].aligned(method.growth(frames[0], rankings).widths(0))
         if budget is None:
@@ -77,7 +80,15 @@ def allocate(
             return least
         frames = [replace(frames[0], least=least)]
     assert budget is not None, "only a method that ends by itself needs no budget"
-    return _nearest(cost, rankings, budget, method, frames, table)
+    return cost.vanishing.completed(_nearest(cost, rankings, budget, method, frames, table))
+
+
+def _by_time_frame(
+    cost: CostModel, budget: Budget, method: Method, multiple: Array, exclude: str | Collection[str] | None
+) -> Frame:
+    """Where time is weighed against nothing but evenness, no group falls below a share."""
+    even = isinstance(method, Uniform) and budget.kind != "latency"
+    return _frame(cost, max(method.protect, _EVEN if even else 0.0), multiple, exclude)
 
 
 def _by_time(
@@ -85,15 +96,12 @@ def _by_time(
     rankings: Mapping[str, Ranking],
     budget: Budget,
     method: Method,
-    multiple: Array,
-    exclude: str | Collection[str] | None,
+    frame: Frame,
     table: LatencyTable,
 ) -> Array | None:
     """By harm for each millisecond; None where the method says no harms, or nothing within its bounds fits."""
     if budget.kind == "latency":
-        frame = _frame(cost, method.protect, multiple, exclude)
         return within_milliseconds(table, frame, rankings, budget.limit(table.milliseconds(table.units)), method)
-    frame = _frame(cost, max(method.protect, _EVEN if isinstance(method, Uniform) else 0.0), multiple, exclude)
     measure = _measure(cost, frame, budget.kind, table)
     limit = budget.limit(measure(frame.units))
     return quickest_within(table, frame, rankings, lambda kept: measure(kept) <= limit, method)
@@ -119,7 +127,7 @@ def _nearest(
     for frame in frames:
         if (best is not None and frame is frames[-1]) or (whole == 0 and budget.is_share and budget.amount < 1):
             break
-        if measure(frame.least) > limit:
+        if measure(frame.fewest) > limit:
             continue
         if whole <= limit:
             return frame.units
@@ -158,7 +166,7 @@ def select(
                 known = replace(evidence, removed=groups.removed_labels(removed))
                 ranking = criterion.rank(group, known)
             gone = ranking.order[: group.units - count]
-            if isinstance(criterion, Refining):
+            if count and isinstance(criterion, Refining):
                 gone = criterion.refine(group, evidence, gone)
             removed[group.name] = tuple(sorted(gone.tolist()))
     return removed
@@ -206,6 +214,13 @@ def _frame(cost: CostModel, protect: float, multiple: Array, exclude: str | Coll
     return Frame(names, cost.units, np.where(stays, cost.units, np.minimum(least, cost.units)), multiple)
 
 
+def _may_go(cost: CostModel, exclude: str | Collection[str] | None) -> Array:
+    """One bool a group: those that may keep nothing, and take no group with them that has to stay."""
+    names = [group.name for group in cost.groups.groups]
+    stays = np.isin(names, list(excluded(cost.groups, exclude))) & cost.free
+    return cost.vanishing.sparing(cost.vanishing.may_go & ~stays, frozenset(np.flatnonzero(stays).tolist()))
+
+
 def _matches(pattern: str, names: tuple[str, ...], option: str) -> Array:
     try:
         found = np.array([re.fullmatch(pattern, name) is not None for name in names], bool)
@@ -234,7 +249,7 @@ def _by_pattern(frame: Frame, shares: Mapping[str, float]) -> Array:
 
 def _measure(cost: CostModel, frame: Frame, kind: str, table: LatencyTable | None) -> Measure:
     if kind == "channels":
-        counted = frame.least < frame.units
+        counted = frame.fewest < frame.units
         return lambda kept: int(kept[counted].sum())
     if kind == "latency":
         assert table is not None, "a latency is measured before it is allocated"
@@ -261,8 +276,8 @@ def _grown(frame: Frame, kept: Array, turns: Sequence[int], measure: Measure, li
         grown = False
         for group in turns:
             wider = kept.copy()
-            wider[group] = min(kept[group] + frame.align[group], frame.units[group])
-            if frame.least[group] < wider[group] > kept[group] and measure(wider) <= limit:
+            wider[group] = min(max(kept[group] + frame.align[group], frame.least[group]), frame.units[group])
+            if wider[group] > kept[group] and measure(wider) <= limit:
                 kept, grown = wider, True
         grown = grown and measure(kept) < enough
     return kept
@@ -270,7 +285,7 @@ def _grown(frame: Frame, kept: Array, turns: Sequence[int], measure: Measure, li
 
 def _out_of_reach(cost: CostModel, frame: Frame, budget: Budget, measure: Measure) -> BudgetError:
     """Says what can be reached, rounded so that asking for it succeeds."""
-    whole, least = measure(frame.units), measure(frame.least)
+    whole, least = measure(frame.units), measure(frame.fewest)
     share = least / whole if whole else 1.0
     possible = math.ceil(1000 * share) / 10
     asked = 100 * budget.amount if budget.is_share else 100 * budget.amount / whole

@@ -58,19 +58,27 @@ class Frame:
 
     names: of all groups
     units: (groups,) int64, how many each has
-    least: (groups,) int64, the fewest each may keep
+    least: (groups,) int64, the fewest each may keep, but for 0
     align: (groups,) int64; a group that is cut keeps a multiple of its number
+    goes: (groups,) bool, those that may keep 0 as well; None where there are none
     """
 
     names: tuple[str, ...]
     units: Array
     least: Array
     align: Array
+    goes: Array | None = None
+
+    @property
+    def fewest(self) -> Array:
+        """The fewest units that each may keep."""
+        return self.least if self.goes is None else np.where(self.goes, 0, self.least)
 
     def aligned(self, widths: Array) -> Array:
-        """The largest allowed widths up to `widths`: whole, or a multiple of align; never below the least."""
+        """The largest allowed widths up to `widths`: whole, or a multiple of align; never below the fewest."""
         down = np.floor((widths + _EPSILON) / self.align).astype(np.int64) * self.align
-        return np.where(widths + _EPSILON >= self.units, self.units, np.maximum(down, self.least))
+        cut = np.where(down < self.least, self.fewest, down)
+        return np.where(widths + _EPSILON >= self.units, self.units, cut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,19 +148,21 @@ class Error:
     harm is replaced by its lower convex hull.
 
     costs: of one unit of each group, in the unit of the budget (see tradeoff.savings), all alike where it is left out
-    protect: the share of every group that stays
+    protect: the share that stays of every group that does not go entirely
+    whole: whether those do that may
     """
 
     protect: float = 0.05
     costs: Array | None = None
+    whole: bool = False
     ends: ClassVar[bool] = False
     needs: ClassVar[frozenset[Need]] = frozenset({"costs"})
 
     def growth(self, frame: Frame, rankings: Mapping[str, Ranking]) -> Growth:
         """Needs the ranking of every group that may be cut."""
         parts = []
-        for number in np.flatnonzero(frame.least < frame.units).tolist():
-            gone = int(frame.units[number]) - int(frame.least[number])
+        for number in np.flatnonzero(frame.fewest < frame.units).tolist():
+            gone = int(frame.units[number]) - int(frame.fewest[number])
             cost = 1.0 if self.costs is None else max(float(self.costs[number]), 1e-12)
             slopes = convex_slopes(rankings[frame.names[number]].harm[:gone]) / cost
             parts.append(np.stack([slopes, np.arange(gone), np.full(gone, number)]))
@@ -213,7 +223,7 @@ class _GivenBack:
         return len(self.back)
 
     def widths(self, step: int) -> Array:
-        return self.frame.least + np.bincount(self.back[:step], minlength=len(self.frame.units)).astype(np.float64)
+        return self.frame.fewest + np.bincount(self.back[:step], minlength=len(self.frame.units)).astype(np.float64)
 
     def turns(self, step: int) -> Array:
         groups, first = np.unique(self.back[step:], return_index=True)

@@ -62,10 +62,12 @@ def _widened(kept: Array, menus: Sequence[Menu], fits: Callable[[Array], bool]) 
 
 def _menus(table: LatencyTable, frame: Frame, rankings: Mapping[str, Ranking], method: Method) -> list[Menu] | None:
     menus = []
-    for group in np.flatnonzero(frame.least < frame.units).tolist():
+    for group in np.flatnonzero(frame.fewest < frame.units).tolist():
         units, align = int(frame.units[group]), int(frame.align[group])
         widths = table.steps(group) if align == 1 else np.unique([*range(align, units, align), units])
         widths = widths[widths >= frame.least[group]]
+        if frame.fewest[group] == 0:
+            widths = np.array([0, *widths])
         harm = _harm(method, frame, rankings, group, table)
         if harm is None:
             return None

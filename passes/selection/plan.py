@@ -14,6 +14,7 @@ from ..channels.constants import cut_names, gone
 from ..channels.cost import CostModel
 from ..channels.groups import ChannelGroup, ChannelGroups
 from ..channels.labels import LabelledGraph
+from ..channels.vanish.take_out import settled_cut
 from ..errors import ReadError, UsageError
 from ..graph.files import write_text
 from ..graph.reading import check_regular
@@ -188,7 +189,7 @@ def removed_slices(labelled: LabelledGraph, removed: Array) -> Slices:
 def removed_from_plan(groups: ChannelGroups, plan: Plan) -> Array:
     """The removed labels (one bool a label) of a plan. Groups that it does not mention stay whole.
 
-    Raises UsageError where the plan is of another graph, removes what is not there, is pinned or is all of a group, or
+    Raises UsageError where the plan is of another graph, removes what is not there, is pinned or has to keep a unit, or
     where its slices are not those of its groups.
     """
     _check_graph(groups, plan)
@@ -196,6 +197,7 @@ def removed_from_plan(groups: ChannelGroups, plan: Plan) -> Array:
     for planned in plan.groups:
         _check_group(by_name.get(planned.name), planned)
     removed = groups.removed_labels(plan.removed)
+    _check_whole(groups, plan, removed)
     if plan.slices is not None:
         expected = removed_slices(groups.labelled, removed)
         wrong = [n for n in {**expected, **plan.slices} if expected.get(n) != plan.slices.get(n)]
@@ -242,14 +244,24 @@ def _check_group(group: ChannelGroup | None, planned: PlannedGroup) -> None:
         problem = f"it is pinned: {group.pinned}"
     elif not 0 <= min(planned.removed) <= max(planned.removed) < group.units:
         problem = f"its units are 0 to {group.units - 1}"
-    elif len(planned.removed) == group.units:
-        problem = "at least one unit has to stay"
     if problem is not None:
         listed = ", ".join(map(str, planned.removed[:8])) + (", ..." if len(planned.removed) > 8 else "")
         raise UsageError(
             f"the plan removes what cannot go: {problem}",
             where=f"group '{planned.name}', removed: {listed}",
             fix='correct "removed" in the plan',
+        )
+
+
+def _check_whole(groups: ChannelGroups, plan: Plan, removed: Array) -> None:
+    """Groups that go entirely leave something that the graph can take in."""
+    settled = settled_cut(groups.labelled, removed)
+    if settled is not None and settled.problem is not None:
+        whole = [group.name for group in plan.groups if len(group.removed) == group.units]
+        raise UsageError(
+            f"the plan removes what cannot go: {settled.problem}",
+            where=f"all units of {', '.join(whole[:5])}{', ...' if len(whole) > 5 else ''}",
+            fix="let one unit stay (onnx-prune inspect says which groups may go entirely)",
         )
 
 

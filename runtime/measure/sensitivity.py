@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ...passes.algebra.least_squares import Refit, refit_full
+from ...passes.algebra.least_squares import Refit, refit_bias, refit_full
 from ...passes.algebra.moments import MomentsSet
 from ...passes.channels.affine import AffineConsumer, affine_consumers, write_refit
 from ...passes.channels.groups import ChannelGroups
+from ...passes.channels.node_view import NodeView
+from ...passes.channels.silence import silence
 from ...passes.graph.model import Graph
 from ...passes.selection.ranking import Ranking
 from ..data.sources import Batch
@@ -41,24 +43,25 @@ def measure_sensitivity(
     data: Iterable[Batch],
     *,
     device: Device = "auto",
+    whole: Collection[str] = (),
     progress: Count = silent,
 ) -> Sensitivities:
     """Each group that has a ranking loses a share of its units (LEVELS), alone, and the outputs are compared.
 
     Its consumers are refitted on the moments, where they are given. Only what comes after the first of them is run.
+    whole: names of the groups that lose all their units as well.
     """
     batches = list(data)
     frontier = Frontier(groups.labelled.graph, batches, device=device)
     reference = list(outputs(groups.labelled.graph.source, batches, device=device))
-    consumers = _consumers(groups)
+    consumers, first = _consumers(groups), _first_readers(groups)
     values: dict[str, dict[int, float]] = {name: {} for name in rankings}
     kind = ""
-    first = {name: read[0].consumer.node if read else -1 for name, read in consumers.items()}
     for number, name in enumerate(sorted(rankings, key=lambda name: first[name]), 1):
         group, order = groups[name], rankings[name].order
-        if consumers[name]:
-            frontier.advance(frontier.number(consumers[name][0].name))
-        for count in level_counts(group.units):
+        if first[name] >= 0:
+            frontier.advance(first[name])
+        for count in level_counts(group.units, whole=name in whole):
             graph = silenced_and_refitted(groups, consumers[name], group.components[order[:count]], moments)
             found = compare_outputs(reference, frontier.outputs(graph), frontier.counts)
             values[name][count], kind = found.value, found.kind
@@ -77,9 +80,22 @@ def _consumers(groups: ChannelGroups) -> dict[str, list[AffineConsumer]]:
     return consumers
 
 
-def level_counts(units: int) -> list[int]:
-    """How many of so many units go at each level, where that is neither none nor all."""
-    return sorted({int(level * units) for level in LEVELS} - {0, units})
+def _first_readers(groups: ChannelGroups) -> dict[str, int]:
+    """The first node that a removal from each group touches behind what makes it; -1 where that is not known."""
+    labelled = groups.labelled
+    owner = {component: group.name for group in groups.free for component in group.components.tolist()}
+    read = [(consumer.node, consumer.labels) for consumer in labelled.consumers] + labelled.coupled
+    read += [(mask.node, NodeView(labelled, mask.node).axes(mask.input)[mask.axis]) for mask in labelled.masks]
+    first: dict[str, int] = {}
+    for node, array in sorted(read, key=lambda pair: pair[0]):
+        for component in np.unique(groups.component[array[array >= 0]]).tolist():
+            first.setdefault(owner.get(component, ""), node)
+    return {group.name: first.get(group.name, -1) for group in groups.groups}
+
+
+def level_counts(units: int, *, whole: bool = False) -> list[int]:
+    """How many of so many units go at each level, where that is not none; all only where `whole`."""
+    return sorted({*(int(level * units) for level in LEVELS), units} - {0, -1 if whole else units})
 
 
 def scaled_by_network(rankings: Mapping[str, Ranking], measured: Sensitivities) -> dict[str, Ranking]:
@@ -113,10 +129,10 @@ def _mapped(harm: Array, counts: list[int], values: list[float]) -> Array:
 def silenced_and_refitted(
     groups: ChannelGroups, consumers: Sequence[AffineConsumer], components: Array, moments: MomentsSet | None
 ) -> Graph:
-    """The original graph in which these consumers do without these units: weights zero, the others refitted."""
-    graph = groups.labelled.graph.copy()
+    """The original graph in which nobody reads these units: weights zero, and what stays of the consumers refitted."""
     gone = np.zeros(int(groups.component.max()) + 1, bool)
     gone[components] = True
+    graph = silence(groups.labelled, gone[groups.component])
     for consumer in consumers:
         cut = (consumer.inputs >= 0) & gone[groups.component[np.maximum(consumer.inputs, 0)]]
         if cut.any():
@@ -129,8 +145,10 @@ def silenced_and_refitted(
 
 
 def _refit(consumer: AffineConsumer, kept: Array, moments: MomentsSet | None) -> Refit:
-    if moments is not None and len(kept):
-        found = moments.pooled(consumer.uses)
-        if found is not None and found.second is not None:
+    found = None if moments is None else moments.pooled(consumer.uses)
+    if found is not None:
+        if not len(kept):
+            return refit_bias(consumer.W, consumer.b, found.mean, kept)
+        if found.second is not None:
             return refit_full(consumer.W, consumer.b, found.second, found.mean, kept)
     return Refit(consumer.W[:, kept], consumer.b)

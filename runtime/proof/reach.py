@@ -1,7 +1,8 @@
 """Whether the proof saw each cut group: what is left of it went into a node, and what the node made was compared.
 
 A group ends in the nodes that sum over its channels. Its cut is shown by one of them where a kept channel of it that
-the node reads holds finite numbers that vary, and so does a tensor that the node makes. Where a node shows nothing on
+the node reads holds finite numbers that vary, and so does a tensor that the node makes. A group that went entirely ends
+where something is read in its place: the first nodes behind it that are left. Where a node shows nothing on
 any input, as behind a logarithm of negative numbers, a wrong cut in front of it would look like a right one.
 """
 
@@ -22,7 +23,12 @@ Array = np.ndarray
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """A node that sums over channels of a group: its name, the tensors with them that it reads, and what it makes."""
+    """Where a group ends.
+
+    node: its name, in words
+    read: the tensors with kept channels of the group that it reads; none where the group went entirely
+    made: what it makes
+    """
 
     node: str
     read: frozenset[str]
@@ -76,7 +82,8 @@ class Reach:
         return result
 
     def _seen(self, number: int, end: _End) -> bool:
-        return any(number in self._shown.get(name, ()) for name in end.read) and bool(end.made & self._varied)
+        read = not end.read or any(number in self._shown.get(name, ()) for name in end.read)
+        return read and bool(end.made & self._varied)
 
     def missing(self) -> set[str]:
         """The tensors that would have to be seen."""
@@ -94,6 +101,7 @@ def reach(groups: ChannelGroups, removed: Array, tensors: Iterable[Watched]) -> 
     comparable = {tensor.name for tensor in tensors if tensor.evidence}
     cut = set(np.unique(owner[removed]).tolist()) - {-1}
     ends: dict[int, list[_End]] = {number: [] for number in sorted(cut)}
+    whole = cut - set(np.unique(owner[~removed]).tolist())
     consumed: dict[int, set[int]] = {}
     for consumer in groups.labelled.consumers:
         consumed.setdefault(consumer.node, set()).update(carried.of_axis(consumer.labels))
@@ -106,12 +114,32 @@ def reach(groups: ChannelGroups, removed: Array, tensors: Iterable[Watched]) -> 
         ending = (going - set().union(*(carried.of(name) for name in outputs))) | (consumed.get(index, set()) & going)
         made = frozenset(comparable.intersection(outputs))
         for number in ending & cut if made else ():
-            read = frozenset(name for name, inside in inputs.items() if number in inside)
+            read = frozenset(name for name, inside in inputs.items() if number in inside and number not in whole)
             ends[number].append(_End(f"{node.op} '{node.name or outputs[0]}'", read, made))
+    for number in [number for number in whole if not ends[number]]:
+        ends[number] = _behind(
+            groups, [name for name in groups.labelled.axes if number in carried.of(name)], comparable
+        )
     for number in [number for number, found in ends.items() if not found]:
-        bearing = frozenset(name for name in comparable if number in carried.of(name))
-        ends[number] = [_End("no node", bearing, bearing)]
+        shown = frozenset(name for name in comparable if number in carried.of(name))
+        ends[number] = [_End("no node", shown, shown)]
     return Reach(groups, removed, owner, ends)
+
+
+def _behind(groups: ChannelGroups, bearing: list[str], comparable: set[str]) -> list[_End]:
+    """The first nodes behind these tensors whose results can be compared."""
+    tensors = groups.labelled.graph.gs.tensors()
+    waiting, passed, ends = bearing, set(bearing), []
+    while waiting:
+        for node in tensors[waiting.pop()].outputs:
+            made = frozenset(comparable.intersection(t.name for t in node.outputs))
+            if made:
+                ends.append(_End(f"{node.op} '{node.name or node.outputs[0].name}'", frozenset(), made))
+                continue
+            names = {t.name for t in node.outputs if t.name} - passed
+            waiting += sorted(names)
+            passed |= names
+    return ends
 
 
 class _Carried:

@@ -45,7 +45,7 @@ def test_automatic_alignment_is_by_the_width_of_the_group(run):
     assert all(g["after"] % 4 == 0 for g in cut)
 
 
-def test_sensitivity_shows_every_free_group_at_three_levels(run, files):
+def test_sensitivity_shows_every_free_group_at_three_levels_and_without_it_where_it_may_go(run, files):
     given = ["sensitivity", "digits.onnx", "--calibration", DATA[1], "--samples", "64"]
     code, out, _ = run(*given)
     assert code == 0
@@ -54,8 +54,11 @@ def test_sensitivity_shows_every_free_group_at_three_levels(run, files):
     found = json.loads(run(*given, "--json")[1])
     plain = json.loads(run(*given, "--json", "--criterion", "l1", "--reconstruct", "none")[1])
     assert [g["name"] for g in found["groups"]][:2] == ["conv1", "layer1.0.conv1"]
+    may_go = {g["name"] for g in json.loads(run("inspect", "digits.onnx", "--json")[1])["groups"] if g["may_go"]}
+    assert may_go >= {"layer1.0.conv1", "layer1.1.conv1"}
     for group, worse in zip(found["groups"], plain["groups"], strict=True):
-        assert list(group["divergence"]) == [str(group["units"] * n // 4) for n in (1, 2, 3)]
+        levels = (1, 2, 3, 4) if group["name"] in may_go else (1, 2, 3)
+        assert list(group["divergence"]) == [str(group["units"] * n // 4) for n in levels]
         values = list(group["divergence"].values())
         assert 0 < values[0] < values[2] < worse["divergence"][str(group["units"] * 3 // 4)]
     assert files() == ["digits.onnx"]

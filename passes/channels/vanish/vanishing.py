@@ -55,6 +55,17 @@ class Vanishing:
         result[list(more)] = 0
         return result
 
+    def sparing(self, may: Array, stays: Some) -> Array:
+        """Of the groups that may go (one bool each) those that can go together without taking these with them."""
+        if not stays:
+            return may
+        chosen: Some = frozenset()
+        for number in np.flatnonzero(may).tolist():
+            nodes = self.settled(chosen | {number}).gone
+            if not any(self._free_readers[group] <= nodes for group in stays):
+                chosen |= {number}
+        return np.isin(np.arange(len(may)), list(chosen))
+
     @cached_property
     def wiring(self) -> Wiring:
         return Wiring(self.groups.labelled)
