@@ -98,6 +98,7 @@ FIELDS = {
         "refit",
         "inputs",
         "free",
+        "proved_at",
         "metric",
         "score",
         "tries",
