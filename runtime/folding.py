@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from ..passes.errors import ReadError
 from ..passes.graph.folding import computation, computed_weights, with_values
+from ..passes.graph.inference import inferred
 from ..passes.graph.model import Graph, load
+from ..passes.graph.shapes import static_shape
+from ..passes.graph.spill import without_weights
 from .session import Device, open_session
+
+_MOST = 1 << 28  # elements of a tensor: larger weights are not computed from smaller ones
 
 
 def fold_weights(graph: Graph, *, device: Device = "auto") -> Graph:
@@ -15,8 +21,12 @@ def fold_weights(graph: Graph, *, device: Device = "auto") -> Graph:
     names = computed_weights(graph.source.graph)
     if not names:
         return graph
+    asked = computation(graph.source, names)
+    shapes = [static_shape(value.type) for value in inferred(without_weights(asked), data_prop=True).graph.value_info]
+    if any(math.prod(shape) > _MOST for shape in shapes if shape):
+        return graph
     try:
-        values = open_session(computation(graph.source, names), device=device, optimise=False).run({})
+        values = open_session(asked, device=device, optimise=False).run({})
     except ReadError:
         return graph
     return replace(load(with_values(graph.source, values)), external=graph.external, origin=graph.origin)

@@ -25,6 +25,7 @@ from ..passes.errors import ReadError, UsageError
 from ..passes.graph.mapped import is_mapped
 from ..passes.graph.scratch import scratch_folder
 from ..passes.graph.spill import SPILL_BYTES, beside_folder, spill, weight_bytes
+from .memory import bounded_memory
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -37,6 +38,7 @@ Device = Literal["auto", "cpu", "cuda"]
 
 LONGEST_RUN, _GOODBYE = 300.0, 10.0  # seconds: of the first run of a session; that a run is waited for when it is ended
 RECORDED = "optimised.onnx"
+_NO_MEMORY = re.compile("allocate memory|bad_alloc|bad allocation")
 _FATAL, _WARNING = 4, 2  # severities of ONNX Runtime's log: silent, and its default
 
 
@@ -71,11 +73,18 @@ class Session:
             run = self._run_values if self._bfloat16 else self._session.run
             if self._ran:
                 return dict(zip(names, run(names, dict(feeds), self._options), strict=True))
-            found = _watched(lambda: run(names, dict(feeds), self._options), self._options, self._name)
+            with bounded_memory() if self.device == "cpu" else contextlib.nullcontext():
+                found = _watched(lambda: run(names, dict(feeds), self._options), self._options, self._name)
             self._ran = True
             return dict(zip(names, found, strict=True))
-        except _failures() as error:
+        except (MemoryError, *_failures()) as error:
             shapes = ", ".join(f"{name} {value.dtype}{list(value.shape)}" for name, value in feeds.items())
+            if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+                raise ReadError(
+                    "one run of the model takes more memory than there is",
+                    where=f"{self._name}, on {shapes or 'no input'}: {_first_words(error) or 'MemoryError'}",
+                    fix="prune it for a smaller input (--size-of), or on a machine with more memory",
+                ) from error
             raise ReadError(
                 f"ONNX Runtime cannot run the model: {_first_words(error)}",
                 where=f"{self._name}, on {shapes or 'no input'}",

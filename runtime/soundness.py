@@ -12,7 +12,9 @@ from ..passes.channels.groups import ChannelGroups
 from ..passes.channels.labels import LabelledGraph
 from ..passes.errors import BudgetError, ReadError
 from ..passes.graph.inference import with_all_domains
+from ..passes.graph.loops import check_loops
 from ..passes.graph.model import Graph, constant_values
+from ..passes.graph.shapes import check_bounds, static_shape
 from ..passes.graph.spill import without_weights
 from .session import Device, open_session
 
@@ -24,6 +26,7 @@ def check_nodes(graph: Graph, device: Device = "auto") -> None:
 
     Operators that ONNX does not know are passed over: what they ask for is not known.
     """
+    check_loops(graph.source.graph)
     wrong = _wrong_node(graph.source)
     if wrong is None:
         return
@@ -50,9 +53,10 @@ def _wrong_node(model: onnx.ModelProto) -> str | None:
         except onnx.checker.ValidationError as error:
             return " ".join(str(error).split())[:300]
     try:
-        onnx.shape_inference.infer_shapes(with_all_domains(without_weights(model)), strict_mode=True)
+        found = onnx.shape_inference.infer_shapes(with_all_domains(without_weights(model)), strict_mode=True)
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError) as error:
         return " ".join(str(error).split())[:300]
+    check_bounds(model.graph.name, {v.name: s for v in found.graph.value_info if (s := static_shape(v.type))})
     return None
 
 

@@ -60,7 +60,7 @@ def tensor_facts(
     types: dict[str, onnx.TypeProto] = {}
     for value in [*found.graph.input, *found.graph.value_info, *found.graph.output]:
         types[value.name] = value.type
-        shape = _static(value.type)
+        shape = static_shape(value.type)
         if shape is not None:
             shapes[value.name] = shape
     for name, shape in (shown or {}).items():
@@ -76,19 +76,19 @@ def tensor_facts(
         sweep.declared = {v.name: v.type for v in [*graph.source.graph.value_info, *graph.source.graph.output]}
     for node, proto in zip(graph.gs.nodes, graph.source.graph.node, strict=True):
         sweep.visit(node, proto)
-    _check_bounds(graph, shapes)
+    check_bounds(graph.source.graph.name, shapes)
     unknown = tuple(o.name for n in graph.gs.nodes for o in n.outputs if o.name and o.name not in shapes)
     dtypes = {n: t.tensor_type.elem_type for n, t in types.items() if t.HasField("tensor_type")}
     return Facts(shapes, values, unknown, dynamic, dtypes)
 
 
-def _check_bounds(graph: Graph, shapes: Mapping[str, Shape]) -> None:
+def check_bounds(model: str, shapes: Mapping[str, Shape]) -> None:
     """Raise ReadError for a tensor that nothing could hold, before anything runs."""
     for name, shape in shapes.items():
         if math.prod(shape) > MOST_ELEMENTS or max(shape, default=0) > MOST_ENTRIES:
             raise ReadError(
                 f"the model asks for a tensor of {math.prod(shape):.3g} elements",
-                where=f"{graph.source.graph.name}: '{name}' has the shape {list(shape)}",
+                where=f"{model}: '{name}' has the shape {list(shape)}",
                 fix="prune a model of smaller inputs, or correct the sizes that it is given (--size-of)",
             )
 
@@ -125,7 +125,7 @@ def _concrete(graph: Graph, sizes: Mapping[str, Shape]) -> tuple[bool, onnx.Mode
     return dynamic, model
 
 
-def _static(type_proto: onnx.TypeProto) -> Shape | None:
+def static_shape(type_proto: onnx.TypeProto) -> Shape | None:
     if not type_proto.HasField("tensor_type") or not type_proto.tensor_type.HasField("shape"):
         return None
     dims = type_proto.tensor_type.shape.dim
@@ -161,7 +161,7 @@ class _Sweep:
     def _believe(self, node: gs.Node) -> None:
         for tensor in node.outputs:
             if tensor.name not in self.shapes and tensor.name in self.declared:
-                shape = _static(self.declared[tensor.name])
+                shape = static_shape(self.declared[tensor.name])
                 if shape is not None:
                     self.shapes[tensor.name], self.types[tensor.name] = shape, self.declared[tensor.name]
 
@@ -238,6 +238,6 @@ class _Sweep:
             return
         for name, type_proto in found.items():
             self.types[name] = type_proto
-            shape = _static(type_proto)
+            shape = static_shape(type_proto)
             if shape is not None:
                 self.shapes[name] = shape

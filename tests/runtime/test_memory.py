@@ -1,0 +1,42 @@
+"""A run that wants more memory than there is fails as one that cannot be read, and the limit is gone afterwards."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from onnx import parser
+from onnx_prune.passes.errors import ReadError
+from onnx_prune.runtime import memory
+from onnx_prune.runtime.session import open_session
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what is available")
+
+
+@linux
+def test_a_run_that_is_too_large_for_the_machine_ends_with_an_error(monkeypatch):
+    import resource
+
+    monkeypatch.setattr(memory, "_available", lambda: 1 << 20)
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    model = parser.parse_model("""
+    <ir_version: 8, opset_import: ["" : 17]>
+    g (int64[1] n) => (float s) { z = ConstantOfShape (n)  s = ReduceSum <keepdims = 0> (z) }""")
+    session = open_session(model)
+    with pytest.raises(ReadError, match="more memory than there is"):
+        session.run({"n": np.array([1 << 31])})
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+    assert session.run({"n": np.array([1 << 10])})["s"] == 0
+
+
+@linux
+def test_what_is_available_is_read_from_the_system():
+    assert 1 << 20 < memory._available() < 1 << 50
+    assert memory._taken() > 1 << 20
+
+
+def test_where_the_system_says_nothing_there_is_no_limit(monkeypatch):
+    monkeypatch.setattr(memory, "_available", lambda: 0)
+    with memory.bounded_memory():
+        np.ones(1 << 20)
