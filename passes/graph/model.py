@@ -16,10 +16,12 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from onnx import TensorProto, numpy_helper
+from onnx_graphsurgeon.util.exception import OnnxGraphSurgeonException
 
+from ..errors import ReadError
 from .mapped import tensor_array
 from .names import Names, tensor_names
-from .reading import ModelSource, read_model
+from .reading import CHECK, ModelSource, read_model
 
 _LARGE_BYTES = 1 << 20  # computed when read; smaller ones are kept, which is quicker
 
@@ -85,8 +87,12 @@ def load(source: ModelLike) -> Graph:
         import onnx.inliner
 
         model = onnx.inliner.inline_local_functions(model)
-    with quiet():
-        graph = gs.import_onnx(model)
+    try:
+        with quiet():
+            graph = gs.import_onnx(model)
+    except OnnxGraphSurgeonException as error:
+        name = model.graph.name or "the model"
+        raise ReadError("the model cannot be read as a graph", where=f"{name}: {error}", fix=CHECK) from error
     return Graph(graph, model, external, source)
 
 

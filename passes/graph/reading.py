@@ -16,9 +16,9 @@ from .mapped import entries, is_external, is_mapped, locate, stored_bytes, tenso
 from .tidy import tidied
 
 OLDEST_OPSET, _LAST_OPSET = 7, 2**31 - 1
-_CHECK = "onnx.checker.check_model says what else is wrong with the file"
+CHECK = "onnx.checker.check_model says what else is wrong with the file"
 
-_TYPES = frozenset(TensorProto.DataType.values())
+_TYPES = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED}
 # Weights beside a model stay there above this: to read 64 MiB takes less than to open a file again and again.
 MAPPED_BYTES = 64 << 20
 
@@ -34,7 +34,7 @@ def read_model(source: ModelSource, *, mapped: bool = False) -> tuple[onnx.Model
     where = str(source) if isinstance(source, str | os.PathLike) else a_kind(source)
     model = _parse(source, where)
     if not model.graph.output:
-        raise ReadError("this is not an ONNX model, or it has no outputs", where=where, fix=_CHECK)
+        raise ReadError("this is not an ONNX model, or it has no outputs", where=where, fix=CHECK)
     _check_text(model.graph, where)
     _check_opset(model, where)
     _check_sizes(_tensors(model.graph), where)
@@ -74,7 +74,7 @@ def _parse(source: ModelSource, where: str) -> onnx.ModelProto:
     except IsADirectoryError:
         raise ReadError("this is a folder, not a model file", where=where, fix="name the .onnx file in it") from None
     except Exception as error:  # protobuf's DecodeError has no public base that onnx re-exports
-        raise ReadError(f"the file cannot be read as ONNX ({type(error).__name__})", where=where, fix=_CHECK) from error
+        raise ReadError(f"the file cannot be read as ONNX ({type(error).__name__})", where=where, fix=CHECK) from error
 
 
 def check_regular(path: str | os.PathLike[str]) -> None:
@@ -98,15 +98,15 @@ def _check_text(graph: onnx.GraphProto, where: str) -> None:
         texts += [node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute)]
     broken = next((text for text in texts if not isinstance(text, str)), None)
     if broken is not None:
-        raise ReadError("a name in the model is not text (UTF-8)", where=f"{where}: {broken!r}"[:200], fix=_CHECK)
+        raise ReadError("a name in the model is not text (UTF-8)", where=f"{where}: {broken!r}"[:200], fix=CHECK)
 
 
 def _check_opset(model: onnx.ModelProto, where: str) -> None:
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), None)
     if opset is None and any(node.domain in ("", "ai.onnx") for node in model.graph.node):
-        raise ReadError("the model does not say its opset", where=where, fix=_CHECK)
+        raise ReadError("the model does not say its opset", where=where, fix=CHECK)
     if any(not 0 <= o.version <= _LAST_OPSET for o in model.opset_import):
-        raise ReadError("the model names an opset that cannot be", where=where, fix=_CHECK)
+        raise ReadError("the model names an opset that cannot be", where=where, fix=CHECK)
     if opset is not None and opset < OLDEST_OPSET:
         raise ReadError(
             f"opset {opset} is too old: {OLDEST_OPSET} is the oldest that can be read",
@@ -119,21 +119,21 @@ def _check_names(graph: onnx.GraphProto, where: str) -> None:
     """Each name is made once, and before it is read."""
     for name, count in Counter(value.name for value in graph.input).items():
         if count > 1:
-            raise ReadError(f"the model declares the input '{name}' twice", where=where, fix=_CHECK)
+            raise ReadError(f"the model declares the input '{name}' twice", where=where, fix=CHECK)
     known = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
     known |= {tensor.values.name for tensor in graph.sparse_initializer}
     for node in graph.node:
         here = f"{where}: {node.op_type} '{node.name or next(iter(node.output), '')}'"
         for name in node.input:
             if name and name not in known:
-                raise ReadError(f"the model reads '{name}', which nothing before it makes", where=here, fix=_CHECK)
+                raise ReadError(f"the model reads '{name}', which nothing before it makes", where=here, fix=CHECK)
         for name in filter(None, node.output):
             if name in known:
-                raise ReadError(f"the model makes '{name}' twice", where=here, fix=_CHECK)
+                raise ReadError(f"the model makes '{name}' twice", where=here, fix=CHECK)
             known.add(name)
     for value in graph.output:
         if value.name not in known:
-            raise ReadError(f"nothing makes the graph output '{value.name}'", where=where, fix=_CHECK)
+            raise ReadError(f"nothing makes the graph output '{value.name}'", where=where, fix=CHECK)
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
@@ -154,10 +154,10 @@ def _check_sizes(tensors: Iterable[TensorProto], where: str) -> None:
     """Stored bytes are as many as type and shape say."""
     for tensor in tensors:
         if any(n < 0 for n in tensor.dims):
-            raise ReadError(f"'{tensor.name}' has a negative size: {list(tensor.dims)}", where=where, fix=_CHECK)
+            raise ReadError(f"'{tensor.name}' has a negative size: {list(tensor.dims)}", where=where, fix=CHECK)
         if tensor.data_type not in _TYPES:
             raise ReadError(
-                f"'{tensor.name}' has type {tensor.data_type}, which ONNX does not have", where=where, fix=_CHECK
+                f"'{tensor.name}' has type {tensor.data_type}, which ONNX does not have", where=where, fix=CHECK
             )
         if tensor.HasField("raw_data") and not is_external(tensor):
             held, needed = len(tensor.raw_data), stored_bytes(tensor)
@@ -165,7 +165,7 @@ def _check_sizes(tensors: Iterable[TensorProto], where: str) -> None:
                 raise ReadError(
                     f"'{tensor.name}' holds {held} bytes, where its type and shape take {needed}",
                     where=where,
-                    fix=_CHECK,
+                    fix=CHECK,
                 )
         elif not is_external(tensor) and tensor.data_type != TensorProto.UNDEFINED:
             _check_values(tensor, where)
@@ -179,7 +179,7 @@ def _check_values(tensor: TensorProto, where: str) -> None:
         raise ReadError(
             f"'{tensor.name}' does not hold as many values as its shape {list(tensor.dims)} says",
             where=f"{where}: {error}",
-            fix=_CHECK,
+            fix=CHECK,
         ) from error
 
 

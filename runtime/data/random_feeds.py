@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from ...passes.errors import ReadError
 from ...passes.graph.shapes import MOST_ELEMENTS
 from ..session import Device, Runnable, Session, open_session
+from .needed_sizes import known_numbers, needed_sizes
 
 Feeds = dict[str, np.ndarray]
 
@@ -36,21 +37,25 @@ def sample_feeds(
     batch: int | None = None,
     sizes: Mapping[str, int] | None = None,
     extent: int = 224,
+    number: int = 0,
 ) -> Feeds:
     """Return random input for every input that a caller must give, of the declared type and size.
 
-    Free sizes: what `sizes` says of their name; else `batch` (1 by default) for the leading one; else what the first
-    convolution wants, for channels; else `extent`. One name has one size everywhere. A size that the model fixes stays.
+    Free sizes: what `sizes` says of their name; else what the weights that read them want (see needed_sizes.py); else
+    `batch` (1 by default) for the leading one; else `extent`. One name has one size everywhere. A size that the model
+    fixes stays. number: which of the numbers that the graph knows, such as sample rates, a scalar is.
     Floats are standard normal, uint8 covers its range, other integers are 0 or 1 (they may be indices), each input
     drawn from (seed, its name). Raises ReadError where an input has no shape or no such type.
     """
     sizes = dict(sizes or {})
     graph = _load(model).graph
-    channels = _conv_channels(graph)
-    return {
-        value.name: _random(value, _shape(value, channels.get(value.name), batch or 1, extent, sizes), seed)
-        for value in required_inputs(graph)
-    }
+    needed, numbers = needed_sizes(graph), known_numbers(graph)
+    feeds = {}
+    for value in required_inputs(graph):
+        drawn = _random(value, _shape(value, needed.get(value.name, {}), batch or 1, extent, sizes), seed)
+        known = numbers.get(value.name, ())
+        feeds[value.name] = np.full_like(drawn, known[number % len(known)]) if known else drawn
+    return feeds
 
 
 def runnable_feeds(
@@ -112,9 +117,10 @@ def _distinct(model: onnx.ModelProto, seed: int, batch: int | None, sizes: Mappi
     """Feeds for every pair of a batch and an extent, those with sizes seen before left out."""
     seen = set()
     batches = (batch,) if batch is not None else dict.fromkeys((*_BATCHES, *_leading_sizes(model)))
-    for batch_size, extent in itertools.product(batches, _EXTENTS):
-        feeds = sample_feeds(model, seed=seed, batch=batch_size, sizes=sizes, extent=extent)
-        shapes = tuple(array.shape for array in feeds.values())
+    count = max((len(known) for known in known_numbers(model.graph).values()), default=1)
+    for batch_size, extent, number in itertools.product(batches, _EXTENTS, range(count)):
+        feeds = sample_feeds(model, seed=seed, batch=batch_size, sizes=sizes, extent=extent, number=number)
+        shapes = (number, *(array.shape for array in feeds.values()))
         if shapes not in seen:
             seen.add(shapes)
             yield feeds
@@ -140,19 +146,8 @@ def _leading_sizes(model: onnx.ModelProto) -> Iterator[int]:
         yield from _LENGTHS
 
 
-def _conv_channels(graph: onnx.GraphProto) -> dict[str, int]:
-    """Input name -> the channels that a convolution reading it directly expects."""
-    weights = {tensor.name: tensor.dims for tensor in graph.initializer}
-    channels = {}
-    for node in graph.node:
-        if node.op_type == "Conv" and node.input[1] in weights:
-            groups = next((a.i for a in node.attribute if a.name == "group"), 1)
-            channels[node.input[0]] = weights[node.input[1]][1] * groups
-    return channels
-
-
 def _shape(
-    value: onnx.ValueInfoProto, channels: int | None, batch: int, extent: int, sizes: dict[str, int]
+    value: onnx.ValueInfoProto, needed: Mapping[int, int], batch: int, extent: int, sizes: dict[str, int]
 ) -> tuple[int, ...]:
     """Resolve the free sizes of one input; a name that is met for the first time enters `sizes`."""
     if not value.type.tensor_type.HasField("shape"):
@@ -169,10 +164,12 @@ def _shape(
             size = dim.dim_value
         elif name in sizes:
             size = sizes[name]
+        elif axis in needed:
+            size = needed[axis] or batch
         elif (axis == 0 and len(dims) > 1) or _BATCH_NAME.fullmatch(name):
             size = batch
-        elif axis == 1 and len(dims) > 2 and (channels or _CHANNEL_NAME.fullmatch(name)):
-            size = channels or 3
+        elif axis == 1 and len(dims) > 2 and _CHANNEL_NAME.fullmatch(name):
+            size = 3
         else:
             size = extent
         if name:

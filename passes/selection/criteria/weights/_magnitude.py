@@ -14,6 +14,7 @@ from ....needs import Need
 from ...ranking import Evidence, Ranking
 
 Array = np.ndarray
+_LARGE = 1e15  # its square overflows in float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class Magnitude:
         values = evidence.present(key) if self.greedy else evidence.weight(key)
         values = values.astype(np.promote_types(values.dtype, np.float32), copy=False)  # half and int8 overflow
         others = tuple(axis for axis in range(values.ndim) if axis != key.axis)
+        if values.size and np.abs(values).max() > _LARGE:
+            values = values.astype(np.float64)
         total = (np.abs(values) ** self.power).sum(axis=others, dtype=np.float64)
         return total[group.slices[key]].sum(axis=1) ** (1 / self.power)
 
