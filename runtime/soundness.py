@@ -11,8 +11,8 @@ import onnx
 from ..passes.channels.groups import ChannelGroups
 from ..passes.channels.labels import LabelledGraph
 from ..passes.errors import BudgetError, ReadError
+from ..passes.graph.bodies import check_loops
 from ..passes.graph.inference import with_all_domains
-from ..passes.graph.loops import check_loops
 from ..passes.graph.model import Graph, constant_values
 from ..passes.graph.shapes import check_bounds, static_shape
 from ..passes.graph.spill import without_weights
