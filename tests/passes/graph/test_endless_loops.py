@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 from onnx_prune.passes.errors import ReadError
-from onnx_prune.passes.graph.loops import MOST_ROUNDS, check_loops
+from onnx_prune.passes.graph.bodies import MOST_ROUNDS, check_loops
 
 node, value = helper.make_node, helper.make_tensor_value_info
 
