@@ -66,6 +66,41 @@ def _multi_head(s: Sweep) -> None:
     _finish(s, heads, deep, wide, len(queries[1]) * len(keys[1]))
 
 
+def _projecting(s: Sweep) -> None:
+    """Attention in ONNX Runtime's form, with its projections in one weight (I, q + k + v): heads and inputs can go."""
+    if any(s.has(i) for i in (4, 6)) or s.node.attrs.get("do_rotary") or any(t.name for t in s.node.outputs[1:]):
+        s.opaque("Attention with a cache or rotation has no rule")
+        return
+    if not s.is_moved_constant(1):
+        s.opaque("Attention with a computed weight has no rule")
+        return
+    (batch, length, _), columns = s.axes(0), s.axes(1)[1]
+    for axis in (batch, length):
+        s.keep(axis, "runs over this axis")
+    s.contract((0, 2), (1, 0))
+    s.produces(columns)
+    sizes = s.node.attrs.get("qkv_hidden_sizes") or [len(columns) // 3] * 3
+    queries, keys, values = np.split(columns, np.cumsum(sizes)[:2])
+    count = int(s.node.attrs["num_heads"])
+    heads, deep, wide = (s.fresh(n) if n > 1 else s.fixed(1) for n in (count, sizes[0] // count, sizes[2] // count))
+    for part, inner in ((queries, deep), (keys, deep), (values, wide)):
+        s.split(part.reshape(count, -1), (heads, inner))
+    s.labelled.consumed.append(queries)  # a query is silent if its weights and its bias are
+    if s.has(2):
+        (bias,) = s.axes(2)
+        s.tie(bias, columns)
+        s.labelled.consumed.append(bias[: len(queries)])
+    for position in (3, 5):
+        for number, axis in enumerate(s.axes(position) if s.has(position) else ()):
+            if position == 5 and number == 1 and len(axis) == count:
+                s.tie(axis, heads)
+            else:
+                s.keep(axis, "runs over this axis")
+    s.set(0, (batch, length, _joined(s, heads, wide)))
+    s.macs(len(length), (s.axes(0)[2], columns))
+    _finish(s, heads, deep, wide, len(length) ** 2)
+
+
 def _joined(s: Sweep, heads: Array, wide: Array, shared: int = 1) -> Array:
     """Labels of an axis of heads and their entries."""
     out = s.fresh(len(heads) * shared * len(wide))
@@ -114,6 +149,15 @@ def _rewrite(cut: Cut) -> None:
         attributes["scale"] = 1 / float(np.sqrt(len(deep)))
 
 
+def _rewrite_projecting(cut: Cut) -> None:
+    """The number of heads, the scale, and how many columns are queries, keys and values."""
+    _rewrite(cut)
+    heads, deep = cut.note
+    values = cut.size(cut.output_axes()[2])
+    inner = cut.size(heads) * cut.size(deep)
+    cut.node.attrs["qkv_hidden_sizes"] = [inner, inner, values]
+
+
 def _sample(sizes: tuple[int, int, int, int], body: str, weights: str = "") -> str:
     queries, keys, values, out = sizes
     return f"""
@@ -140,6 +184,15 @@ a = Attention (qt, kt, vt, m)
 t = Transpose <perm = [0, 2, 1, 3]> (a)
 z = Reshape (t, back)
 """
+_SELF = """
+    <ir_version: 10, opset_import: ["": 17, "com.microsoft": 1]>
+    g (float[2, 5, 4] x) => (float[2, 5, 3] y)
+    <float[4, 7] wi, float[7, 27] w, float[27] b, float[9, 3] wo{weights}> {{
+      h = MatMul (x, wi)
+      z = com.microsoft.Attention <{attributes}> (h, w, b{inputs})
+      y = MatMul (z, wo)
+    }}
+    """
 RULES = (
     Rule(
         "Attention",
@@ -173,6 +226,22 @@ RULES = (
                 "z = com.microsoft.MultiHeadAttention <num_heads = 3, scale = 0.3> (q, k, v, , , m)",
                 ", float[1, 1, 5, 5] m",
             ),
+        },
+        domain="com.microsoft",
+    ),
+    Rule(
+        "Attention",
+        _projecting,
+        _rewrite_projecting,
+        samples={
+            "with its projections": _SELF.format(attributes="num_heads = 3", inputs="", weights=""),
+            "values of another size and a mask": _SELF.format(
+                attributes="num_heads = 3, qkv_hidden_sizes = [6, 6, 9]",
+                inputs=", , , m",
+                weights=", float[1, 3, 5, 5] m",
+            )
+            .replace("[7, 27]", "[7, 21]")
+            .replace("[27]", "[21]"),
         },
         domain="com.microsoft",
     ),

@@ -30,6 +30,8 @@ FLOAT32_ONLY = (
     "QLinearMatMul: two in a row",
     "MultiHeadAttention: one bias for all three",
     "MultiHeadAttention: a mask and a scale",
+    "Attention: with its projections",
+    "Attention: values of another size and a mask",
     "FusedConv: activation, groups and a sum",
     "FusedMatMul: transposed weight",
     "FusedMatMul: two activations",
