@@ -51,7 +51,7 @@ IN_TURNS = options(
 @SEED
 @DEVICE
 @JSON
-def finetune(model: Path, teacher: Path | None, output: Path | None, as_json: bool, **given: Any) -> None:  # noqa: ANN401
+def finetune(model: Path, teacher: Path | None, output: Path | None, as_json: bool, **options: Any) -> None:  # noqa: ANN401
     """Train the weights of MODEL further, such as a pruned one with the original as --teacher.
 
     The same graph comes back with other values. A run that is stopped or killed is continued with --resume; its state
@@ -61,38 +61,38 @@ def finetune(model: Path, teacher: Path | None, output: Path | None, as_json: bo
     from ..pipeline.training.finetune import finetune as run
 
     target = output or model.with_name(f"{model.stem}.tuned.onnx")
-    check_outputs([model, teacher, given["train"], given["evaluation"]], target)
+    check_outputs([model, teacher, options["train"], options["evaluation"]], target)
     student = load(model)
-    images = preprocessing(given)
+    images = preprocessing(options)
     with watched(target) as watch:
         tuned = run(
             student,
-            given["train"],
+            options["train"],
             teacher=teacher,
-            evaluation=given["evaluation"],
-            recipe=make_recipe(given),
+            evaluation=options["evaluation"],
+            recipe=make_recipe(options),
             preprocessing=images,
             folder=_state_of(target),
-            resume=given["resume"],
-            device=given["device"],
+            resume=options["resume"],
+            device=options["device"],
             progress=watch.stage,
             watch=watch.epoch,
         )
     if not tuned.first:
         return
-    accuracy = _top1(student.source, tuned, given["evaluation"], images, given["device"])
+    accuracy = _top1(student.source, tuned, options["evaluation"], images, options["device"])
     save(tuned, target, external=student.external)
     shown = {**tuned.as_dict(), "accuracy": accuracy, "output": str(target)}
     print_json(shown) if as_json else _print(tuned, accuracy, target)
 
 
-def check_in_turns(given: dict[str, Any]) -> None:
+def check_in_turns(options: dict[str, Any]) -> None:
     """Raise UsageError where flags of the training are given without it, or more processes than cuts can share."""
     from ..passes.errors import UsageError
 
-    if given["train"] is None:
+    if options["train"] is None:
         for name in (*NAMES, "schedule", "steps", "resume"):
-            if given[name]:
+            if options[name]:
                 flag = name.removesuffix("_file").replace("_", "-")
                 raise UsageError(
                     f"--{flag} is for fine-tuning", where="the main command", fix="give --finetune DATA as well"
@@ -104,24 +104,24 @@ def check_in_turns(given: dict[str, Any]) -> None:
 
 
 def run_in_turns(
-    model: Path, target: Path, budget: Budget | None, given: dict[str, Any], settings: dict[str, Any]
+    model: Path, target: Path, budget: Budget | None, options: dict[str, Any], settings: dict[str, Any]
 ) -> Result:
     """Prune and fine-tune as the flags say. The state is kept until `forget_run`."""
     from ..pipeline.training.in_turns import prune_and_finetune
     from ..pipeline.training.rounds import Schedule
     from ..runtime.torch.training.run import Examples
 
-    steps = given["steps"] or 1
-    schedule = Schedule(given["schedule"] or ("steps" if steps > 1 else "once"), steps)
-    lessons = Examples(given["train"], given["evaluation"], preprocessing(given))
+    steps = options["steps"] or 1
+    schedule = Schedule(options["schedule"] or ("steps" if steps > 1 else "once"), steps)
+    lessons = Examples(options["train"], options["evaluation"], preprocessing(options))
     with watched(target) as watch:
         return prune_and_finetune(
             model,
             lessons,
-            make_recipe(given),
+            make_recipe(options),
             schedule=schedule,
             budget=budget,
-            keeping=keeping(target, resume=given["resume"]),
+            keeping=keeping(target, resume=options["resume"]),
             watch=watch,
             **settings,
         ).result

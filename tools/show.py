@@ -216,26 +216,26 @@ def sizes_in_words(inputs: Mapping[str, tuple[int, ...]], free: Sequence[str]) -
     return f"MACs and latency are for inputs of this size: {sizes} (another: --size-of)"
 
 
-def sensitivity_dict(analysis: Analysis, found: Sensitivities) -> dict[str, Any]:
+def sensitivity_dict(analysis: Analysis, sensitivities: Sensitivities) -> dict[str, Any]:
     """What `sensitivity --json` prints: of each group the divergence by the number of units that go."""
     groups = [
-        {"name": g.name, "units": g.units, "divergence": {str(n): v for n, v in found.values[g.name].items()}}
+        {"name": g.name, "units": g.units, "divergence": {str(n): v for n, v in sensitivities.values[g.name].items()}}
         for g in analysis.groups.free
     ]
-    return {"model": analysis.name, "kind": found.kind, "groups": groups}
+    return {"model": analysis.name, "kind": sensitivities.kind, "groups": groups}
 
 
-def print_sensitivity(analysis: Analysis, found: Sensitivities) -> None:
+def print_sensitivity(analysis: Analysis, sensitivities: Sensitivities) -> None:
     """A row a group, in the order of the graph; the most sensitive ones stand out."""
     console, groups = _console(), analysis.groups.free
-    middle = {g.name: v[(len(v) - 1) // 2] for g in groups if (v := list(found.values[g.name].values()))}
+    middle = {g.name: v[(len(v) - 1) // 2] for g in groups if (v := list(sensitivities.values[g.name].values()))}
     sensitive = most_sensitive(middle) if middle else frozenset()
-    console.print(Text.assemble((analysis.name, "bold"), f": {_KINDS[found.kind]}"))
+    console.print(Text.assemble((analysis.name, "bold"), f": {_KINDS[sensitivities.kind]}"))
     table = Table(show_edge=False, pad_edge=False)
     for heading in ("group", "units", *(f"{level:.0%} gone" for level in (*LEVELS, 1))):
         table.add_column(heading, justify="left" if heading == "group" else "right", overflow="fold")
     for g in groups:
-        values = [found.values[g.name].get(int(level * g.units)) for level in (*LEVELS, 1)]
+        values = [sensitivities.values[g.name].get(int(level * g.units)) for level in (*LEVELS, 1)]
         cells = ["" if value is None else f"{value:.2e}" for value in values]
         table.add_row(Text(shortened(g.name)), str(g.units), *cells, style="yellow" if g.name in sensitive else "")
     console.print(table)
@@ -245,14 +245,14 @@ def print_sensitivity(analysis: Analysis, found: Sensitivities) -> None:
         )
 
 
-def print_score(found: dict[str, Any]) -> None:
+def print_score(score: dict[str, Any]) -> None:
     """What `evaluate` found, in words."""
-    if "top1" in found:
-        click.echo(f"top-1 {found['top1']:.2%}, top-5 {found['top5']:.2%} of {found['samples']} samples")
+    if "top1" in score:
+        click.echo(f"top-1 {score['top1']:.2%}, top-5 {score['top5']:.2%} of {score['samples']} samples")
         return
-    click.echo(f"{_KINDS[found['kind']]}: {digits(found['value'])}, over {found['samples']} samples")
-    if len(found["outputs"]) > 1:
-        for name, value in found["outputs"].items():
+    click.echo(f"{_KINDS[score['kind']]}: {digits(score['value'])}, over {score['samples']} samples")
+    if len(score["outputs"]) > 1:
+        for name, value in score["outputs"].items():
             click.echo(f"  {shortened(name)}: {digits(value)}")
 
 

@@ -239,6 +239,6 @@ METHODS: dict[str, type[Method]] = {
 }
 
 
-def make_method(given: str | Method) -> Method:
+def make_method(chosen: str | Method) -> Method:
     """The method of that word with its default options; a Method is itself. Raises UsageError."""
-    return choose(METHODS, given, "--allocation")
+    return choose(METHODS, chosen, "--allocation")

@@ -74,9 +74,11 @@ class Layered:
         return {names[number - 1]: 1 - gone for number, gone in self.goes.items()}
 
 
-def _other(wanted: str, found: str) -> UsageError:
+def _other(wanted: str, present: str) -> UsageError:
     return UsageError(
-        f"this preset is for {wanted}, and the model has {found}", where="--preset", fix="take --preset li and a budget"
+        f"this preset is for {wanted}, and the model has {present}",
+        where="--preset",
+        fix="take --preset li and a budget",
     )
 
 

@@ -27,31 +27,31 @@ def word(chosen: object) -> str:
     return f"{name}:{options}" if options else name
 
 
-def choose(table: Mapping[str, type[Pass]], given: str | Pass, flag: str) -> Pass:
+def choose(table: Mapping[str, type[Pass]], chosen: str | Pass, flag: str) -> Pass:
     """The pass that a word names, with the options after it; a pass is itself. Raises UsageError for any other."""
-    if not isinstance(given, str):
-        return given
-    name, _, options = given.partition(":")
+    if not isinstance(chosen, str):
+        return chosen
+    name, _, options = chosen.partition(":")
     if name not in table:
         raise UsageError(f"there is no '{name}'", where=flag, fix=f"choose one of {', '.join(table)}")
-    return table[name](**_parsed(table[name], options, f"{flag} {given}"))
+    return table[name](**_parsed(table[name], options, f"{flag} {chosen}"))
 
 
 def _parsed(chosen: type, text: str, where: str) -> dict[str, Any]:
     kinds = _options(chosen)
-    found = {}
+    options = {}
     for part in filter(None, text.split(",")):
         key, has_value, value = part.partition("=")
         if key not in kinds:
             fix = f"choose from {', '.join(kinds)}" if kinds else "leave out what follows the colon"
             raise UsageError(f"there is no option '{key}'", where=where, fix=fix)
         try:
-            found[key] = _value(kinds[key], value if has_value else "yes")
+            options[key] = _value(kinds[key], value if has_value else "yes")
         except (ValueError, KeyError):
             raise UsageError(
                 f"'{part}' is not a value of this option", where=where, fix=_wanted(key, kinds[key])
             ) from None
-    return found
+    return options
 
 
 def _options(chosen: type) -> dict[str, Any]:

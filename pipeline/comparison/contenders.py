@@ -107,8 +107,8 @@ def contenders(words: Sequence[str]) -> tuple[Contender, ...]:
     return checked(found)
 
 
-def checked(found: tuple[Contender, ...]) -> tuple[Contender, ...]:
-    names = [one.name for one in found]
+def checked(contenders: tuple[Contender, ...]) -> tuple[Contender, ...]:
+    names = [one.name for one in contenders]
     twice = next((name for name in names if names.count(name) > 1), None)
     if not names or twice is not None:
         raise UsageError(
@@ -116,7 +116,7 @@ def checked(found: tuple[Contender, ...]) -> tuple[Contender, ...]:
             where="--methods",
             fix="give for example --methods l1,thinet,ours",
         )
-    return found
+    return contenders
 
 
 def digest(said: object) -> str:

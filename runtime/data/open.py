@@ -182,12 +182,12 @@ def _no_images(preprocessing: Preprocessing | None, source: object) -> None:
         raise UsageError("only images are preprocessed", where=str(source), fix="leave --mean, --std and the like out")
 
 
-def _batch_size(found: Samples, inputs: Sequence[ModelInput], asked: int | None) -> int:
+def _batch_size(samples: Samples, inputs: Sequence[ModelInput], asked: int | None) -> int:
     fixed = inputs[0].batch
     if fixed:
         return fixed
     if asked is not None:
         return max(asked, 1)
-    first = found.read(np.zeros(1, np.int64)).feeds
+    first = samples.read(np.zeros(1, np.int64)).feeds
     elements = sum(array.size for array in first.values())
     return int(np.clip(_BATCH_ELEMENTS // max(elements, 1), 1, _LARGEST_BATCH))

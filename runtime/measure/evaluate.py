@@ -95,13 +95,13 @@ def divergence(
 
 def compare_outputs(
     reference: Iterable[Feeds],
-    found: Iterable[Feeds],
+    compared: Iterable[Feeds],
     counts: Iterable[int],
 ) -> Divergence:
     """`divergence` of outputs that are there already; counts: samples a batch."""
     sums: dict[str, np.ndarray] = {}
     classifies, done = True, 0
-    for wanted, got, count in zip(reference, found, counts, strict=True):
+    for wanted, got, count in zip(reference, compared, counts, strict=True):
         names = [n for n in wanted if n in got and wanted[n].shape == got[n].shape]
         classifies = classifies and all(wanted[n].ndim == 2 and wanted[n].shape[1] > 1 for n in names)
         for name in names:

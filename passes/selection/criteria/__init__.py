@@ -29,9 +29,9 @@ def criteria() -> dict[str, type[Criterion]]:
     return {name.replace("_", "-"): _criterion(homes[name], name) for name in sorted(homes)}
 
 
-def make_criterion(given: str | Criterion) -> Criterion:
+def make_criterion(chosen: str | Criterion) -> Criterion:
     """The criterion of that word with its default options; a Criterion is itself. Raises UsageError."""
-    return choose(criteria(), given, "--criterion")
+    return choose(criteria(), chosen, "--criterion")
 
 
 def _criterion(room: str, name: str) -> type[Criterion]:

@@ -35,8 +35,8 @@ class Nisp:
 
     def rank(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
         """Harm is the sum of the scores of what is gone."""
-        found = evidence.scores(propagated)[group.components]
-        return Ranking.by_score(found) if found.any() else L2().rank(group, evidence)
+        scores = evidence.scores(propagated)[group.components]
+        return Ranking.by_score(scores) if scores.any() else L2().rank(group, evidence)
 
 
 def propagated(evidence: Evidence) -> Array:
