@@ -31,7 +31,7 @@ class Own:
         ({}, True, ("Obs", "Sensitivity", "sequential", "auto")),
         ({"moments": "m.npz"}, False, ("Obs", "Error", "full", "auto")),
         ({}, False, ("L2", "Uniform", "none", "auto")),
-        ({"preset": "thinet"}, True, ("Thinet", "Uniform", "channel", 1)),
+        ({"preset": "thinet"}, True, ("Thinet", "Uniform", "scalar", 1)),
         ({"preset": "li", "criterion": "fpgm", "align": 4}, True, ("Fpgm", "Uniform", "none", 4)),
         ({"criterion": "l1", "allocation": "global"}, True, ("L1", "Global", "sequential", "auto")),
     ],

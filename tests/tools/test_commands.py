@@ -14,7 +14,7 @@ def test_a_preset_decides_what_is_not_said(run):
     given = ["digits.onnx", "--calibration", DATA[1], "--samples", "64", "--no-latency", "--json", "--plan", "p.json"]
     rows = {g["name"]: g for g in json.loads(run(*given, "--preset", "thinet")[1])["groups"]}
     plan = json.loads(Path("p.json").read_text())
-    assert (plan["criterion"], plan["allocation"], plan["reconstruct"]) == ("thinet:centred=no", "uniform", "channel")
+    assert (plan["criterion"], plan["allocation"], plan["reconstruct"]) == ("thinet:centred=no", "uniform", "scalar")
     assert {n for n, g in rows.items() if g["after"] < g["before"]} == {
         f"layer{n}.conv1" for n in ("1.0", "1.1", "2.0")
     }
