@@ -32,6 +32,14 @@ def check_outputs(inputs: Sequence[Path | str | None], *outputs: Path | None) ->
         check_writable(target, 0 if number else _largest(read))
 
 
+def check_report(path: Path | None) -> None:
+    """Raise UsageError where a report is asked for and cannot be drawn."""
+    if path is not None:
+        from .report.charts import require_matplotlib
+
+        require_matplotlib()
+
+
 def _largest(read: Sequence[Path]) -> int:
     """Bytes that the result may take at most: the model with its weights."""
     model = [file for file in read[:1] if _there(file) and file.is_file()]

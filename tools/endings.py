@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,7 @@ import click
 from .progress import log, notice, voice
 
 if TYPE_CHECKING:
+    from ..pipeline.sweep import Sweep
     from ..pipeline.write import Result
 
 
@@ -27,6 +30,7 @@ def finish(
     target: Path,
     plan_file: Path | None,
     as_json: bool,
+    report: Path | None = None,
     warning: str | None = None,
 ) -> None:
     from .show import print_result
@@ -34,6 +38,8 @@ def finish(
     result.save(target)
     if plan_file is not None:
         result.plan.save(plan_file)
+    if report is not None:
+        save_report(result, report)
     log.info("wrote %s", target)
     if as_json:
         score = result.report.score
@@ -43,6 +49,15 @@ def finish(
         print_result(result, target, plan_file)
     if warning is not None:
         notice(warning)
+
+
+def save_report(found: Result | Sweep, path: Path) -> None:
+    """Write the report, with the command that redoes the run and all of its settings."""
+    from .report.page import About, write_report
+
+    context = click.get_current_context()
+    settings = {name: value for name, value in context.params.items() if value not in (None, (), False)}
+    write_report(found, path, About(shlex.join(["onnx-prune", *sys.argv[1:]]), settings))
 
 
 def print_json(value: dict[str, Any]) -> None:

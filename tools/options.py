@@ -83,6 +83,11 @@ EVALUATION = options(
         "or of a model's path: more is better. Default: top1 where there are labels, else agreement.",
     ),
 )
+REPORT = click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    help="Write the run as one HTML file: tables, charts, settings, the plan (needs the extra 'report').",
+)
 BUDGETS = options(
     click.option("--macs", help="Multiply-accumulates to keep: 50% (the default) or 2G."),
     click.option("--params", help="Parameters to keep: 50% or 10M."),

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..runtime.progress import silent
-from .checks import check_outputs
+from .checks import check_outputs, check_report
 from .cut_options import CUT, STRATEGY, cut_settings
 from .endings import finish, target_of
 from .finetune_command import IN_TURNS, check_in_turns, forget_run, run_in_turns
-from .options import BUDGETS, EVALUATION, JSON, MODEL, OUTPUT
+from .options import BUDGETS, EVALUATION, JSON, MODEL, OUTPUT, REPORT
 from .progress import progress_shown
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 @click.option(
     "--plan", "plan_file", type=click.Path(path_type=Path), help="Write what was removed to this file (plan.json)."
 )
+@REPORT
 @IN_TURNS
 @JSON
 def prune(model: Path, output: Path | None, as_json: bool, **options: Any) -> None:  # noqa: ANN401
@@ -59,7 +60,8 @@ def prune(model: Path, output: Path | None, as_json: bool, **options: Any) -> No
 
     target = target_of(model, output)
     data = [options[name] for name in ("calibration", "evaluation", "moments", "train")]
-    check_outputs([model, *data], target, options["plan_file"], options["save_moments"])
+    check_outputs([model, *data], target, options["plan_file"], options["save_moments"], options["report"])
+    check_report(options["report"])
     check_in_turns(options)
     budget = {k: options[k] for k in ("macs", "params", "size", "latency", "channels") if options[k]}
     job = _Job(model, target, Budget(**budget) if budget else None, cut_settings(options), options)
@@ -68,7 +70,7 @@ def prune(model: Path, output: Path | None, as_json: bool, **options: Any) -> No
     except AccuracyError as error:
         raise _with_plan(error, options["plan_file"] or target.with_name(f"{target.stem}.plan.json")) from None
     warning = None if options["train"] is not None else _warning(result)
-    finish(result, target, options["plan_file"], as_json, warning=warning)
+    finish(result, target, options["plan_file"], as_json, options["report"], warning)
     if options["train"] is not None:
         forget_run(target)
 

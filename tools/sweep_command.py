@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .checks import check_outputs
+from .checks import check_outputs, check_report
 from .cut_options import CUT, STRATEGY, cut_settings
-from .endings import print_json, target_of
-from .options import EVALUATION, JSON, MODEL, options
+from .endings import print_json, save_report, target_of
+from .options import EVALUATION, JSON, MODEL, REPORT, options
 from .progress import log, progress_shown, voice
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ _LISTS = options(
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Default: MODEL's name with .BUDGET.onnx for each model."
 )
+@REPORT
 @JSON
 def sweep(model: Path, output: Path | None, as_json: bool, save_all: bool, no_models: bool, **given: Any) -> None:  # noqa: ANN401
     """Cut MODEL to several budgets: one calibration, one sensitivity, every budget cut, refitted and measured.
@@ -51,7 +52,8 @@ def sweep(model: Path, output: Path | None, as_json: bool, save_all: bool, no_mo
     base = output or target_of(model, None).with_name(f"{model.stem}.onnx")
     targets = [base.with_name(f"{base.stem}.{_word(budget)}.onnx") for budget in budgets]
     data = [given[name] for name in ("calibration", "evaluation", "moments")]
-    check_outputs([model, *data], *([] if no_models else targets))
+    check_outputs([model, *data], *([] if no_models else targets), given["report"])
+    check_report(given["report"])
     with progress_shown() as progress:
         found = run(
             model,
@@ -63,6 +65,8 @@ def sweep(model: Path, output: Path | None, as_json: bool, save_all: bool, no_mo
             **cut_settings(given),
         )
     written = {} if no_models else _write(found, targets, everything=save_all)
+    if given["report"] is not None:
+        save_report(found, given["report"])
     if as_json:
         print_json({**found.as_dict(), "files": [str(written.get(n, "")) for n in range(len(found.points))]})
     elif not voice().quiet:

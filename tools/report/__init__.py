@@ -1,0 +1,1 @@
+"""A run as one HTML file: see `page.write_report`."""
