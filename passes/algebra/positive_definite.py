@@ -13,7 +13,7 @@ from scipy.linalg.lapack import dpotrf, dpotri  # pyright: ignore[reportAttribut
 Array = np.ndarray
 
 # Tried in turn, relative to the mean diagonal, where a matrix is not positive definite to working precision.
-_RESCUES = (0.0, *(10.0**power for power in range(-10, 1)))
+_RESCUES = (0.0, *(10.0**power for power in range(-10, 7)))  # the last are for what is but rounding
 
 
 def damping(diagonal: Array, ridge: float) -> float:

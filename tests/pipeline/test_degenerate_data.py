@@ -1,0 +1,54 @@
+"""Calibration data that say little or nonsense: a run ends well, with finite weights, and no farther off than a cut."""
+
+import numpy as np
+import onnx
+import onnx_prune
+import pytest
+from onnx import numpy_helper
+from onnx_prune import models
+from onnx_prune.runtime.data.sources import Batch
+from onnx_prune.runtime.measure.closeness import closeness
+
+RNG = np.random.default_rng(0)
+BASE = RNG.random((64, 1, 8, 8)).astype(np.float32)
+SPOILT = BASE.copy()
+SPOILT[3, 0, 2, 2] = 1e6
+DATA = {
+    "one sample": BASE[:1],
+    "two samples": BASE[:2],
+    "constant images": np.broadcast_to(RNG.random((64, 1, 1, 1)), BASE.shape),
+    "equal images": np.repeat(BASE[:1], 64, 0),
+    "zeros": BASE * 0,
+    "tiny": BASE * 1e-20,
+    "huge": BASE * np.float32(1e18),
+    "an outlier": np.concatenate([BASE[:63], np.full((1, 1, 8, 8), 1e19)]),
+    "not a number": np.concatenate([BASE[:63], np.full((1, 1, 8, 8), np.nan)]),
+    "a pixel": SPOILT,
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", DATA)
+def test_a_run_ends_with_finite_weights_and_outputs(kind):
+    result = pruned(kind)
+    assert all(np.isfinite(numpy_helper.to_array(t)).all() for t in result.model.graph.initializer)
+    assert result.report.refit.startswith(("kept", "left out", "nothing"))
+    assert result.report.distance < 1
+
+
+@pytest.mark.parametrize("kind", ["an outlier", "not a number", "a pixel", "two samples"])
+def test_the_refit_is_no_worse_than_none_on_proper_images(kind):
+    proper = [Batch({"input": RNG.random((64, 1, 8, 8)).astype(np.float32)}, None)]
+    models_ = [pruned(kind).model, pruned(kind, reconstruct="none").model]
+    refitted, bare = closeness(onnx.load(models.digits_model()), models_, proper)
+    assert refitted.distance <= bare.distance
+
+
+def pruned(kind, **settings):
+    data = {"input": np.ascontiguousarray(DATA[kind], np.float32)}
+    return onnx_prune.prune(models.digits_model(), calibration=data, measure=False, **settings)
+
+
+def test_a_sample_far_beyond_the_others_is_left_out_and_counted():
+    result = onnx_prune.prune(models.digits_model(), calibration={"input": SPOILT}, measure=False)
+    assert "1 of them unreadable or far beyond the others" in result.report.data
