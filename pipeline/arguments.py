@@ -54,7 +54,7 @@ _BY_NAME = _Kind("a dictionary", _of(Mapping), "a dictionary by name")
 _KINDS: Mapping[str, _Kind] = {
     **dict.fromkeys(("model", "teacher", "reference"), _MODEL),
     **dict.fromkeys(("calibration", "data", "train", "evaluate", "evaluation"), _DATA),
-    **dict.fromkeys(("preset", "reconstruct", "exclude", "replace_head", "smallest", "device"), _WORD),
+    **dict.fromkeys(("preset", "reconstruct", "exclude", "replace_head", "smallest", "device", "effort"), _WORD),
     **dict.fromkeys(("moments", "save_moments", "folder"), _PATH),
     **dict.fromkeys(("inexact", "keep_blocks", "measure", "resume"), _FLAG),
     **dict.fromkeys(("samples", "evaluate_samples", "threads"), _whole(1)),

@@ -21,7 +21,7 @@ from ..passes.selection.latency_table import LatencyTable
 from ..passes.selection.methods import Uniform
 from ..passes.selection.plan import Plan, make_plan
 from ..passes.selection.presets import make_preset, most_sensitive
-from ..passes.selection.ranking import Evidence, Ranking, rank_groups
+from ..passes.selection.ranking import Evidence, Ranking, Rankings, rank_groups
 from ..passes.selection.words import word
 from ..runtime.measure.calibrate import Calibration
 from ..runtime.measure.latency_model import Place
@@ -93,7 +93,7 @@ def sensitivities(run: Run, moments: MomentsSet | None) -> Sensitivities:
     evidence = evidence_of(run, moments)
     with threadpool_limits(1):
         refitted = None if run.strategy.reconstruct == "none" else moments
-        return sensitivities_of(run, rank_groups(run.strategy.criterion, evidence), refitted)
+        return sensitivities_of(run, rank_groups(run.strategy.criterion, evidence), refitted, "thorough")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,7 +108,7 @@ class _Choice:
     """
 
     evidence: Evidence
-    rankings: Mapping[str, Ranking]
+    rankings: Rankings
     exclude: frozenset[str]
     scaled: Callable[[Mapping[str, Ranking]], Mapping[str, Ranking]]
     measured: list[Sensitivities] = field(default_factory=list)
@@ -116,18 +116,18 @@ class _Choice:
 
     def harms(self, stays: frozenset[str]) -> Mapping[str, Ranking]:
         """Rankings of at least the groups that may be cut when these stay; what has to be measured is measured once."""
-        missing = {name: rank for name, rank in self.rankings.items() if name not in stays | self._harms.keys()}
+        missing = [name for name in self.rankings if name not in stays | self._harms.keys()]
         if missing:
-            with threadpool_limits(1):
-                self._harms.update(self.scaled(missing))
+            with threadpool_limits(1):  # numpy's idle threads spin: on busy cores two are up to 100 times slower
+                self._harms.update(self.scaled(self.rankings.of(missing)))
         return self._harms
 
 
 def _choice(run: Run, moments: MomentsSet | None) -> _Choice:
     """Every free group ranked, and the groups that stay."""
     evidence = evidence_of(run, moments)
-    with threadpool_limits(1):  # numpy's idle threads spin: on busy cores two are up to 100 times slower than one
-        rankings = rank_groups(run.strategy.criterion, evidence)
+    rankings = Rankings(run.strategy.criterion, evidence)
+    with threadpool_limits(1):
         exclude = _excluded(run, rankings)
 
     measured: list[Sensitivities] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 
 import numpy as np
@@ -13,6 +13,9 @@ from ..passes.selection.budget import Budget
 from ..passes.selection.methods import Method
 from ..passes.selection.ranking import Evidence, Ranking
 from ..passes.selection.tradeoff import savings
+from ..runtime.data.batches import Data, part
+from ..runtime.data.sources import Batch
+from ..runtime.effort import make_effort
 from ..runtime.measure.calibrate import Calibration, calibrate
 from ..runtime.measure.sensitivity import Sensitivities, measure_sensitivity
 from ..runtime.progress import counted
@@ -28,6 +31,7 @@ def moments_of(run: Run) -> MomentsSet | None:
         return load_moments(settings.moments, run.analysis.graph.sha256())
     if data is None or not (run.strategy.may_use(OF_MOMENTS) or settings.save_moments is not None):
         return None
+    data = data.first(make_effort(settings.effort).moments)
     moments = calibrate(
         run.analysis.groups.labelled,
         data,
@@ -64,19 +68,24 @@ def _gradients(run: Run) -> Mapping[str, np.ndarray] | None:
     )
 
 
-def sensitivities_of(run: Run, rankings: Mapping[str, Ranking], moments: MomentsSet | None) -> Sensitivities:
+def sensitivities_of(
+    run: Run, rankings: Mapping[str, Ranking], moments: MomentsSet | None, effort: str | None = None
+) -> Sensitivities:
     """How far the outputs move when one of these groups alone is cut, refitted where there are moments.
 
-    Those that may go entirely are also measured so, unless blocks are kept.
+    Those that may go entirely are also measured so, unless blocks are kept. effort: the run's by default.
     """
     assert run.data is not None, "make_strategy has looked"
+    how = make_effort(effort or run.settings.effort)
     macs = run.analysis.cost.macs(run.analysis.cost.units)
-    images = int(np.clip(_SENSITIVITY_MACS // max(macs, 1), *_SENSITIVITY_IMAGES))
+    most = int(np.clip(_SENSITIVITY_MACS // max(macs, 1), *_SENSITIVITY_IMAGES))
+    images, levels = how.probed(run.data.samples or most, len(rankings))
     return measure_sensitivity(
         run.analysis.groups,
         rankings,
         moments,
-        run.data.first(images),
+        _few(run.data, min(images, most)),
+        levels=levels,
         device=run.settings.device,
         whole=() if run.settings.keep_blocks else _may_go(run),
         progress=counted(run.progress, "measuring sensitivity", "groups"),
@@ -85,6 +94,14 @@ def sensitivities_of(run: Run, rankings: Mapping[str, Ranking], moments: Moments
 
 def _may_go(run: Run) -> list[str]:
     return [name for name, reason in run.analysis.cost.vanishing.reasons.items() if reason is None]
+
+
+def _few(data: Data, samples: int) -> Iterator[Batch]:
+    """So many samples; a batch is cut where the model leaves its size open."""
+    for batch in data.first(samples):
+        whole = data.fixed or batch.size <= samples
+        yield batch if whole else part(batch, np.arange(samples))
+        samples -= batch.size
 
 
 def priced(run: Run, budget: Budget | None) -> Method:

@@ -16,6 +16,7 @@ from ..passes.selection.ranking import Criterion
 from ..runtime.analysis import Analysis, analyse
 from ..runtime.data.open import DataSource
 from ..runtime.data.preprocess import Preprocessing
+from ..runtime.effort import NORMAL
 from ..runtime.measure.metric import Evaluation, MetricLike
 from ..runtime.measure.sensitivity import Sensitivities
 from ..runtime.progress import Stage, silent
@@ -51,6 +52,7 @@ def prune(  # noqa: PLR0913 - each argument is a flag of the command line
     keep_blocks: bool = False,
     replace_head: str | None = None,
     inexact: bool = False,
+    effort: str = NORMAL,
     seed: int = 0,
     device: Device = "auto",
     measure: bool = True,
@@ -83,6 +85,7 @@ def prune(  # noqa: PLR0913 - each argument is a flag of the command line
         keep_blocks: whether every group keeps a unit; else blocks and branches may go entirely, where that costs least.
         replace_head: "gap": global average pooling and one linear layer in the place of the last layers.
         inexact: whether LayerNorm and the like lose channels as well.
+        effort: how much is computed with data: "quick", "normal" or "thorough" (docs/methods.md).
         seed: of everything that is drawn.
         device: "auto", "cpu" or "cuda".
         measure: whether latency is measured.
@@ -120,6 +123,7 @@ def prune(  # noqa: PLR0913 - each argument is a flag of the command line
         keep_blocks=keep_blocks,
         replace_head=replace_head,
         inexact=inexact,
+        effort=effort,
         seed=seed,
         device=device,
         measure=measure,

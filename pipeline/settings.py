@@ -17,6 +17,7 @@ from ..passes.selection.ranking import Criterion
 from ..passes.selection.words import word
 from ..runtime.data.given import DataSource, repeatable
 from ..runtime.data.preprocess import Preprocessing
+from ..runtime.effort import NORMAL, make_effort
 from ..runtime.session import Device
 
 NONE, SYNTHETIC = "none", "synthetic"  # instead of calibration data
@@ -51,6 +52,7 @@ class Settings:
     keep_blocks: whether every group keeps a unit, so that no block or branch goes entirely
     replace_head: "gap" swaps fully connected layers at the end for global average pooling and one linear layer
     inexact: whether LayerNorm and the like lose channels
+    effort: how much is computed with data (a name of `effort.EFFORTS`)
     seed: of all that is drawn
     device: where models run
     measure: whether latency is measured
@@ -71,6 +73,7 @@ class Settings:
     keep_blocks: bool = False
     replace_head: str | None = None
     inexact: bool = False
+    effort: str = NORMAL
     seed: int = 0
     device: Device = "auto"
     measure: bool = True
@@ -155,6 +158,7 @@ def _implied_calibration(settings: Settings) -> str:
 def _check(settings: Settings) -> None:
     if settings.preset is not None:
         make_preset(settings.preset)
+    make_effort(settings.effort)
     for name, words in (("reconstruct", tuple(KINDS)), ("replace_head", ("gap",))):
         value = getattr(settings, name)
         if value is not None and value not in words:

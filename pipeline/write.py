@@ -26,6 +26,7 @@ from ..passes.rewrite.refit_scope import outside_refit
 from ..passes.rewrite.sample import without_idle_samplers
 from ..passes.rewrite.simplify import simplified
 from ..passes.selection.plan import Plan, recounted, removed_from_plan
+from ..runtime.effort import make_effort
 from ..runtime.fit_head import fit_head
 from ..runtime.measure.calibrate import Calibration
 from ..runtime.measure.closeness import Closeness, closeness
@@ -41,8 +42,6 @@ from .run import Run
 
 _DRAFTED = 256  # samples that a draft is refitted on, at least
 KEPT = "kept"
-_POSITIONS = 32  # an image: the fit itself wants more rows than the choice of channels (docs/methods.md)
-_ROWS = 16384  # at least, where there are few images
 _NAMED = 3  # layers whose reasons are told
 
 
@@ -205,14 +204,14 @@ def judged(run: Run, bare: Written, fitted: Written | None) -> Written:
 
 def _on_data(run: Run, removed: np.ndarray, cut: Graph) -> Refitted:
     assert run.data is not None
-    positions = max(_POSITIONS, _ROWS // (run.data.samples or _ROWS))
     return refit_sequentially(
         run.analysis.groups.labelled,
         removed,
         cut,
         run.data,
-        Calibration(positions=positions, seed=run.settings.seed, device=run.settings.device),
-        progress=counted(run.progress, "refitting", "layers"),
+        Calibration(seed=run.settings.seed, device=run.settings.device),
+        counted(run.progress, "refitting", "layers"),
+        make_effort(run.settings.effort),
     )
 
 

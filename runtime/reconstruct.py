@@ -24,6 +24,7 @@ from ..passes.graph.model import Graph
 from ..passes.rewrite.affine_path import AffinePath, AffinePaths, own_output
 from ..passes.rewrite.taps import Taps, find_taps
 from .data.sources import Batch
+from .effort import Effort
 from .measure.calibrate import Calibration
 from .measure.segments import Frontier
 from .progress import Count, silent
@@ -64,12 +65,13 @@ def refit_sequentially(
     data: Iterable[Batch],
     settings: Calibration | None = None,
     progress: Count = silent,
+    effort: Effort | None = None,
 ) -> Refitted:
     """Refit the consumers of `cut` in place, in the order of the graph.
 
     labelled: the original; removed: one bool a label, what was cut; data: run through both networks side by side, in
     segments from one consumer to the next, so that each node runs about once. settings.positions: patches a sample of a
-    layer, fewer where its rows would be too many.
+    layer; effort: where it is given, says how many instead. Fewer where the rows would be too many for memory.
     """
     settings = settings or Calibration()
     taps = find_taps(labelled)
@@ -82,7 +84,7 @@ def refit_sequentially(
     ):
         del batches
         for number, fit in enumerate(fits):
-            _Layer(fit, taps, labelled.facts.dtypes, settings).refit(fits[number:], original, now, found)
+            _Layer(fit, taps, labelled.facts.dtypes, settings, effort).refit(fits[number:], original, now, found)
             progress(number + 1, len(fits))
     return found
 
@@ -178,6 +180,7 @@ class _Layer:
     taps: Taps
     dtypes: dict[str, int]
     settings: Calibration
+    effort: Effort | None
 
     def refit(self, left: Sequence[Fit], original: Frontier, now: Frontier, found: Refitted) -> None:
         """Fit it and write it into the graph of `now`; left: it and what comes after it."""
@@ -240,13 +243,10 @@ class _Layer:
 
     def _positions(self, samples: int) -> int | None:
         """As many a sample as were asked for, while the rows are not too many for memory."""
-        width = int(self.fit.inputs.sum()) * self.taps[self.fit.consumer.name].table.shape[1] + 2 * len(
-            self.fit.outputs
-        )
-        most = _BYTES // (4 * width * max(samples, 1) * len(self.fit.paths))
-        return (
-            self.settings.positions if self.settings.positions is None else max(min(self.settings.positions, most), 1)
-        )
+        inputs = int(self.fit.inputs.sum()) * self.taps[self.fit.consumer.name].table.shape[1]
+        wanted = self.settings.positions if self.effort is None else self.effort.positions_of(samples, inputs)
+        rows = _BYTES // (4 * (inputs + 2 * len(self.fit.outputs)))
+        return None if wanted is None else max(min(wanted, rows // max(samples * len(self.fit.paths), 1)), 1)
 
 
 def _end(original: Frontier, left: Sequence[Fit]) -> int:

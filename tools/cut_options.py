@@ -15,6 +15,13 @@ STRATEGY = options(
         "--preset", help="The strategy of a paper (thinet, li, taylor, ccp, ...): sets the next three, what stays."
     ),
     click.option(
+        "--effort",
+        type=click.Choice(["quick", "normal", "thorough"]),
+        default="normal",
+        show_default=True,
+        help="How much is computed with data: normal is about six passes over them.",
+    ),
+    click.option(
         "--criterion",
         help="Which channels go; options follow it: obs:swaps=20. Default: obs with data, else l2. l1, l2, fpgm, "
         "bn-scale and random look at weights alone: with one of them and no --calibration nothing is refitted.",
@@ -51,7 +58,17 @@ CUT = options(
     THREADS,
 )
 _PLAIN = ("align", "exclude", "keep_blocks", "inexact", "replace_head", "seed", "device", "threads")
-_DATA_DRIVEN = ("preset", "criterion", "allocation", "reconstruct", "calibration", "samples", "moments", "save_moments")
+_DATA_DRIVEN = (
+    "effort",
+    "preset",
+    "criterion",
+    "allocation",
+    "reconstruct",
+    "calibration",
+    "samples",
+    "moments",
+    "save_moments",
+)
 
 
 def cut_settings(given: Mapping[str, Any]) -> dict[str, Any]:

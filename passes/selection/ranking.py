@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -136,11 +136,36 @@ class Refining(Protocol):
         ...
 
 
-def rank_groups(criterion: Criterion, evidence: Evidence) -> dict[str, Ranking]:
-    """The ranking of every free group, by its name; nothing is gone upstream.
+class Rankings(Mapping[str, Ranking]):
+    """The rankings of the free groups, by name, each made when it is asked for; nothing is gone upstream.
 
-    Groups are ranked side by side, one a core: the work is numpy's, which lets other threads go on.
+    Residual streams, whose many layers take longest to rank, often stay whole and are not asked for.
     """
-    free = evidence.groups.free
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip([g.name for g in free], pool.map(lambda g: criterion.rank(g, evidence), free), strict=True))
+
+    def __init__(self, criterion: Criterion, evidence: Evidence) -> None:
+        self._criterion, self._evidence = criterion, evidence
+        self._names = [group.name for group in evidence.groups.free]
+        self._made: dict[str, Ranking] = {}
+
+    def of(self, names: Iterable[str]) -> dict[str, Ranking]:
+        """Those of some groups, made side by side, one a core: the work is numpy's, which lets other threads go on."""
+        chosen = list(names)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return dict(zip(chosen, pool.map(self.__getitem__, chosen), strict=True))
+
+    def __getitem__(self, name: str) -> Ranking:
+        if name not in self._made:
+            self._made[name] = self._criterion.rank(self._evidence.groups[name], self._evidence)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def rank_groups(criterion: Criterion, evidence: Evidence) -> dict[str, Ranking]:
+    """The ranking of every free group, by its name; nothing is gone upstream."""
+    rankings = Rankings(criterion, evidence)
+    return rankings.of(rankings)

@@ -14,11 +14,12 @@ from ...passes.algebra.positions import Positions
 from ...passes.channels.activations import activations_read
 from ...passes.channels.labels import LabelledGraph
 from ...passes.errors import ReadError, UsageError
-from ...passes.rewrite.taps import Instrument, Taps, find_taps, instrument
+from ...passes.rewrite.taps import Draw, Instrument, Taps, find_taps, instrument
 from ..data.random_feeds import Feeds
 from ..data.sources import Batch
 from ..progress import Count, silent
 from ..session import Device, Session, open_session
+from .ahead import side_by_side, threads_each, workers
 from .sums import Accumulator, Products
 
 Array = np.ndarray
@@ -108,16 +109,22 @@ def _run(
     model: onnx.ModelProto, instruments: Instrument, data: Iterable[Batch], settings: Calibration
 ) -> Iterator[tuple[int, list[Array], Mapping[str, Array]]]:
     """Batch by batch the number of images, tap by tap the patches (images, positions, k, C), and all outputs."""
-    session: Session = open_session(
-        model, device=settings.device, threads=settings.threads, additions=instruments.additions
-    )
+    threads = threads_each(settings.device) if settings.threads is None else settings.threads
+    session: Session = open_session(model, device=settings.device, threads=threads, additions=instruments.additions)
     positions = Positions(settings.seed, settings.positions)
     outputs = [value.name for value in instruments.additions.graph.output]
-    for batch in data:
-        count = _images(batch.feeds, instruments.taps)
-        draw = instruments.draw(count, positions)
-        found = session.run({**batch.feeds, **draw.feeds}, outputs)
-        yield count, instruments.patches(found, draw), found
+
+    def drawn() -> Iterator[tuple[Feeds, Draw, int]]:
+        for batch in data:
+            count = _images(batch.feeds, instruments.taps)
+            yield batch.feeds, instruments.draw(count, positions), count
+
+    def run(item: tuple[Feeds, Draw, int]) -> tuple[int, list[Array], Mapping[str, Array]]:
+        feeds, draw, count = item
+        found = session.run({**feeds, **draw.feeds}, outputs)
+        return count, instruments.patches(found, draw), found
+
+    yield from side_by_side(run, drawn(), workers(settings.device))
 
 
 def _images(feeds: Feeds, taps: Taps) -> int:

@@ -12,10 +12,11 @@ from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from ...passes.graph.bodies import captured_names
 from ...passes.graph.model import Graph, quiet
-from ...passes.rewrite.taps import Positions, Taps, instrument
+from ...passes.rewrite.taps import Draw, Positions, Taps, instrument
 from ..data.random_feeds import Feeds
 from ..data.sources import Batch
 from ..session import Device, Session, open_session
+from .ahead import side_by_side, threads_each, workers
 from .calibrate import Calibration, to_rows
 from .shelf import Held, Shelf
 
@@ -36,7 +37,8 @@ class Frontier:
         self, graph: Graph, data: Iterable[Batch], *, device: Device = "auto", threads: int | None = None
     ) -> None:
         self.graph = graph
-        self._where = {"device": device, "threads": threads}
+        self._where = {"device": device, "threads": threads_each(device) if threads is None else threads}
+        self._workers = workers(device)
         self._shelf = Shelf(_LIMIT)
         self._kept: list[dict[str, Held]] = []
         self.counts: list[int] = []
@@ -68,9 +70,14 @@ class Frontier:
         positions = Positions(settings.seed, settings.positions)
         outputs = [value.name for value in added.additions.graph.output]
         moves = True
-        for number, count in enumerate(self.counts):
-            drawn = added.draw(count, positions)
-            found = session.run({**self._feeds(session, number), **drawn.feeds}, [*outputs, *made])
+
+        def run(item: tuple[int, Draw]) -> tuple[int, Draw, Feeds]:
+            number, drawn = item
+            return *item, session.run({**self._feeds(session, number), **drawn.feeds}, [*outputs, *made])
+
+        draws = ((number, added.draw(count, positions)) for number, count in enumerate(self.counts))
+        for number, drawn, found in side_by_side(run, draws, self._workers):
+            count = self.counts[number]
             moves = moves and self._fits({name: found[name] for name in made}, count)
             if moves:
                 self._put(number, {name: found[name] for name in made})
@@ -102,8 +109,8 @@ class Frontier:
 
     def _run(self, made: list[str], graph: Graph | None = None) -> Iterator[Feeds]:
         session = open_session(self._piece(graph or self.graph, made), **self._where)
-        for number in range(len(self.counts)):
-            yield session.run(self._feeds(session, number), made)
+        numbers = range(len(self.counts))
+        yield from side_by_side(lambda number: session.run(self._feeds(session, number), made), numbers, self._workers)
 
     def _has(self, name: str) -> bool:
         return name in self._kinds

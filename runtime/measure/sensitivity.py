@@ -42,6 +42,7 @@ def measure_sensitivity(
     moments: MomentsSet | None,
     data: Iterable[Batch],
     *,
+    levels: Sequence[float] = LEVELS,
     device: Device = "auto",
     whole: Collection[str] = (),
     progress: Count = silent,
@@ -61,7 +62,7 @@ def measure_sensitivity(
         group, order = groups[name], rankings[name].order
         if first[name] >= 0:
             frontier.advance(first[name])
-        for count in level_counts(group.units, whole=name in whole):
+        for count in level_counts(group.units, levels, whole=name in whole):
             graph = silenced_and_refitted(groups, consumers[name], group.components[order[:count]], moments)
             found = compare_outputs(reference, frontier.outputs(graph), frontier.counts)
             values[name][count], kind = found.value, found.kind
@@ -93,9 +94,9 @@ def _first_readers(groups: ChannelGroups) -> dict[str, int]:
     return {group.name: first.get(group.name, -1) for group in groups.groups}
 
 
-def level_counts(units: int, *, whole: bool = False) -> list[int]:
+def level_counts(units: int, levels: Sequence[float] = LEVELS, *, whole: bool = False) -> list[int]:
     """How many of so many units go at each level, where that is not none; all only where `whole`."""
-    return sorted({*(int(level * units) for level in LEVELS), units} - {0, -1 if whole else units})
+    return sorted({*(int(level * units) for level in levels), units} - {0, -1 if whole else units})
 
 
 def scaled_by_network(rankings: Mapping[str, Ranking], measured: Sensitivities) -> dict[str, Ranking]:

@@ -1,0 +1,61 @@
+"""How much is computed for a run with data: one table of what `--effort` means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..passes.errors import UsageError
+
+NORMAL = "normal"
+_ENOUGH = 24  # samples for several levels to be worth more than twice as many for one
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How many samples and positions each stage of a run looks at.
+
+    moments: samples that moments are taken of, at most
+    levels: shares of a group's units that go when its sensitivity is measured; half of them alone, where three would
+        leave too few samples
+    sensitivity: forward passes over all samples that measuring it may cost, about
+    probes: samples that it is measured on, at least and at most
+    positions: of a layer's rows in its refit, patches a sample
+    rows: of a layer's refit as a multiple of its inputs, at least, and at least so many at all
+    """
+
+    moments: int
+    levels: tuple[float, ...]
+    sensitivity: float
+    probes: tuple[int, int]
+    positions: int
+    rows: tuple[int, int]
+
+    def probed(self, samples: int, groups: int) -> tuple[int, tuple[float, ...]]:
+        """On how many samples the sensitivity of so many groups is measured, and at which levels.
+
+        A level of a group runs half of the network, on average.
+        """
+        most = self.sensitivity * samples * 2 / max(groups, 1)
+        levels = self.levels if most / len(self.levels) >= _ENOUGH else (0.5,)
+        return max(self.probes[0], min(int(most / len(levels)), self.probes[1])), levels
+
+    def positions_of(self, samples: int, inputs: int) -> int:
+        """Patches a sample for the refit of a layer with so many inputs (channels times kernel positions)."""
+        times, least = self.rows
+        most = max(self.positions, -(-least // max(samples, 1)))
+        return max(1, min(most, -(-max(times * inputs, least) // max(samples, 1))))
+
+
+EFFORTS: Mapping[str, Effort] = {
+    "quick": Effort(256, (0.5,), 0.4, (8, 64), 16, (16, 4096)),
+    NORMAL: Effort(1024, (0.25, 0.5, 0.75), 1.5, (8, 256), 32, (48, 16384)),
+    "thorough": Effort(1 << 30, (0.25, 0.5, 0.75), 1e9, (64, 256), 32, (1 << 20, 16384)),
+}
+
+
+def make_effort(word: str) -> Effort:
+    """The effort of that name. Raises UsageError."""
+    if word not in EFFORTS:
+        raise UsageError(f"there is no '{word}'", where="--effort", fix=f"choose one of {', '.join(EFFORTS)}")
+    return EFFORTS[word]
