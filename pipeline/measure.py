@@ -17,7 +17,7 @@ from ..runtime.data.batches import Data, part
 from ..runtime.data.sources import Batch
 from ..runtime.effort import make_effort
 from ..runtime.measure.calibrate import Calibration, calibrate
-from ..runtime.measure.sensitivity import Sensitivities, measure_sensitivity
+from ..runtime.measure.sensitivity import Levels, Sensitivities, measure_sensitivity
 from ..runtime.progress import counted
 from .run import Run
 
@@ -85,9 +85,8 @@ def sensitivities_of(
         rankings,
         moments,
         _few(run.data, min(images, most)),
-        levels=levels,
+        levels=Levels(levels, () if run.settings.keep_blocks else _may_go(run)),
         device=run.settings.device,
-        whole=() if run.settings.keep_blocks else _may_go(run),
         progress=counted(run.progress, "measuring sensitivity", "groups"),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,6 +26,13 @@ Array = np.ndarray
 LEVELS = (0.25, 0.5, 0.75)  # shares of a group's units that go
 
 
+class Levels(NamedTuple):
+    """How much of a group goes at once: shares of its units, and of these groups all of them as well."""
+
+    shares: Sequence[float] = LEVELS
+    whole: Collection[str] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Sensitivities:
     """How far the outputs move when one group alone is cut: {group: {units that go: divergence}}.
@@ -42,15 +50,13 @@ def measure_sensitivity(
     moments: MomentsSet | None,
     data: Iterable[Batch],
     *,
-    levels: Sequence[float] = LEVELS,
+    levels: Levels = Levels(),  # noqa: B008 - a value
     device: Device = "auto",
-    whole: Collection[str] = (),
     progress: Count = silent,
 ) -> Sensitivities:
-    """Each group that has a ranking loses a share of its units (LEVELS), alone, and the outputs are compared.
+    """Each group that has a ranking loses a share of its units (`levels`), alone, and the outputs are compared.
 
     Its consumers are refitted on the moments, where they are given. Only what comes after the first of them is run.
-    whole: names of the groups that lose all their units as well.
     """
     batches = list(data)
     frontier = Frontier(groups.labelled.graph, batches, device=device)
@@ -62,7 +68,7 @@ def measure_sensitivity(
         group, order = groups[name], rankings[name].order
         if first[name] >= 0:
             frontier.advance(first[name])
-        for count in level_counts(group.units, levels, whole=name in whole):
+        for count in level_counts(group.units, levels.shares, whole=name in levels.whole):
             graph = silenced_and_refitted(groups, consumers[name], group.components[order[:count]], moments)
             found = compare_outputs(reference, frontier.outputs(graph), frontier.counts)
             values[name][count], kind = found.value, found.kind
