@@ -84,6 +84,8 @@ class _Values:
             return self._reshaped(node, operands[0])
         if node.op in WHOLE:
             operands[0] = self._whole(operands[0], node.inputs[0].name, WHOLE[node.op])
+        if node.op == "BatchNormalization":
+            return normalised(node, operands)
         return evaluate(self.graph, node, operands)
 
     def _bias(self, node: gs.Node, position: int | None, result: int, rank: int) -> Array:
@@ -139,6 +141,14 @@ class _Values:
         return operand.reshape(shape)
 
 
+def normalised(node: gs.Node, operands: Sequence[Array]) -> Array:
+    """(x - mean) / sqrt(variance + epsilon) * scale + shift; ONNX's reference trains before opset 14."""
+    x = operands[0]
+    scale, shift, mean, variance = (v.reshape(1, -1, *(1,) * (x.ndim - 2)) for v in operands[1:5])
+    with np.errstate(all="ignore"):
+        return (x - mean) / np.sqrt(variance + node.attrs.get("epsilon", 1e-5)) * scale + shift
+
+
 def evaluate(graph: Graph, node: gs.Node, operands: Sequence[Array], output: int = 0) -> Array:
     """What a node of ONNX's own operators gives for these inputs, by ONNX's reference."""
     from onnx.reference import ReferenceEvaluator
@@ -153,5 +163,6 @@ def evaluate(graph: Graph, node: gs.Node, operands: Sequence[Array], output: int
         [proto], "node", inputs, [helper.make_empty_tensor_value_info(o) for o in proto.output if o]
     )
     model = helper.make_model(body, opset_imports=graph.source.opset_import, ir_version=onnx.IR_VERSION)
-    found: Sequence[Array] = ReferenceEvaluator(model).run([proto.output[output]], given)  # type: ignore[assignment]
+    with np.errstate(all="ignore"):  # what is no number in the original is none here
+        found: Sequence[Array] = ReferenceEvaluator(model).run([proto.output[output]], given)  # type: ignore[assignment]
     return np.asarray(found[0])
