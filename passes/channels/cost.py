@@ -73,8 +73,13 @@ class _Constants:
 class _Left:
     """What is counted where some groups keep nothing.
 
-    terms, rows, stays: one bool a term, and a row and a constant of _Constants; fixed: parameters without labels;
-    standing: the constants that stand for what went, on lengths = base + matrix @ kept; itemsize: of each.
+    terms: (terms,) bool, those that are left
+    rows: (rows,) bool, those of _Constants that are left
+    stays: (constants,) bool, those that a reader takes whole
+    fixed: parameters without labels
+    standing: the constants that stand for what went
+    itemsize: of each of them, bytes of an element
+    base, matrix: lengths = base + matrix @ kept
     """
 
     terms: Array

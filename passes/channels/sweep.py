@@ -76,9 +76,9 @@ class Sweep(NodeView):
 
     def tie(self, first: Array, second: Array) -> None:
         """Index by index, the two axes carry the same channel."""
-        first, second = np.ravel(first), np.ravel(second)
         if first is second:
             return
+        first, second = np.ravel(first), np.ravel(second)
         fixed_first, fixed_second = first < 0, second < 0
         if fixed_first.any():
             self._pin_to(second[fixed_first], first[fixed_first])

@@ -28,8 +28,10 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorPro
 class AffinePath:
     """z = scale * y + shift + sum of factor * summand, with y the output of a consumer, channel by channel.
 
-    tensor: z's name; scale, shift: (n,) float64; summands: other tensors of z's shape and their factors, (n,) float64;
-    activation: what alone reads z, if it is one.
+    tensor: z's name
+    scale, shift: (n,) float64
+    summands: other tensors of z's shape and their factors, (n,) float64
+    activation: what alone reads z, if it is one
     """
 
     tensor: str
