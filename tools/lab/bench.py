@@ -3,6 +3,7 @@
 `pass`: load to save in one process, without latency and without interpreter start, beside a peer if it is installed.
 `command`: the whole command in a process of its own, with its peak memory. `latency`: models on one thread, in turns.
 `calibrate`: moments of all layers beside a plain forward pass, and what choosing and refitting cost after it.
+`calibrated`: a whole pruning with data beside a plain forward pass.
 `finetune`: an epoch on the graph beside one of the same network written in torch by hand.
 Times are medians; wall time suffers from whatever else the machine does, CPU time less.
 """
@@ -140,6 +141,30 @@ def calibrate(model: Path, data: str, runs: int, samples: int, **options: Any) -
     evidence = Evidence(analysis.groups, moments=moments)
     rows += [_choice(word, evidence) for word in ("thinet", "obs")]
     _show(f"calibration: {model.name}, {sum(len(b.feeds[inputs[0].name]) for b in batches)} images", rows)
+
+
+@bench.command()
+@_model
+@click.argument("data")
+@click.option("--samples", default=2048, show_default=True)
+@click.option("--effort", default="normal", show_default=True)
+@click.option("--align", default=1, show_default=True)
+@IMAGES
+def calibrated(model: Path, data: str, samples: int, effort: str, align: int, **options: Any) -> None:  # noqa: ANN401
+    """One pruning of MODEL with DATA, load to report, beside a forward pass over as many images on one thread."""
+    from ...passes.graph.model import load
+    from ...pipeline.prune import prune
+    from ...runtime.data.inputs import model_inputs
+    from ...runtime.data.open import open_data
+    from ...runtime.measure.evaluate import outputs
+
+    how = preprocessing(options)
+    batches = list(open_data(data, model_inputs(load(model).source), how, samples=samples))
+    plain = _timed(lambda: list(outputs(str(model), batches, threads=1)))
+    chosen = {"samples": samples, "preprocessing": how, "effort": effort, "align": align}
+    whole = _timed(lambda: prune(model, calibration=data, **chosen))
+    rows = [Row("a forward pass", *plain), Row(f"{effort} effort", *whole)]
+    _show(f"calibrated: {model.name}, {samples} images", rows)
 
 
 def _choice(word: str, evidence: Evidence) -> Row:
