@@ -238,6 +238,9 @@ def _dims(value: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimension]:
 def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with the shapes of its intermediate tensors inferred anew; the weights are not serialised for it."""
     skeleton = without_weights(model)
+    for value in skeleton.graph.output:  # one that was declared wrongly would be believed of what reads it
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.ClearField("shape")
     fresh = {v.name: v for v in inferred(skeleton, data_prop=True).graph.value_info}
     for value in model.graph.value_info:
         found = fresh.pop(value.name, value)

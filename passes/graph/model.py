@@ -90,7 +90,7 @@ def load(source: ModelLike) -> Graph:
     try:
         with quiet():
             graph = gs.import_onnx(model)
-    except OnnxGraphSurgeonException as error:
+    except (OnnxGraphSurgeonException, KeyError, TypeError, ValueError) as error:
         name = model.graph.name or "the model"
         raise ReadError("the model cannot be read as a graph", where=f"{name}: {error}", fix=CHECK) from error
     return Graph(graph, model, external, source)

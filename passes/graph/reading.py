@@ -16,6 +16,7 @@ from .mapped import entries, is_external, is_mapped, locate, stored_bytes, tenso
 from .tidy import tidied
 
 OLDEST_OPSET, _LAST_OPSET = 7, 2**31 - 1
+_LARGEST = 1 << 40  # entries of an axis, also where another axis has none
 CHECK = "onnx.checker.check_model says what else is wrong with the file"
 
 _TYPES = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED}
@@ -153,8 +154,9 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
 def _check_sizes(tensors: Iterable[TensorProto], where: str) -> None:
     """Stored bytes are as many as type and shape say."""
     for tensor in tensors:
-        if any(n < 0 for n in tensor.dims):
-            raise ReadError(f"'{tensor.name}' has a negative size: {list(tensor.dims)}", where=where, fix=CHECK)
+        if any(not 0 <= n <= _LARGEST for n in tensor.dims):
+            what = "negative" if min(tensor.dims) < 0 else "impossible"
+            raise ReadError(f"'{tensor.name}' has a {what} size: {list(tensor.dims)}", where=where, fix=CHECK)
         if tensor.data_type not in _TYPES:
             raise ReadError(
                 f"'{tensor.name}' has type {tensor.data_type}, which ONNX does not have", where=where, fix=CHECK
