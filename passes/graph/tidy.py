@@ -38,6 +38,20 @@ def tidied(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
     return copy
 
 
+def with_named_outputs(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model, or a copy, with a name for every output that its operator does not call optional.
+
+    ONNX Runtime 1.31 ends the process (a segmentation fault) where a Split leaves one out.
+    """
+    if next(_left_out(model), None) is None:
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for repair in list(_left_out(copy)):
+        repair()
+    return copy
+
+
 def _order(graph: onnx.GraphProto) -> list[int] | None:
     """Indices of the nodes so that each stands behind what it reads, else as before; None where they do, or cannot."""
     maker = {name: i for i, node in enumerate(graph.node) for name in node.output if name}

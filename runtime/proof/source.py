@@ -19,6 +19,7 @@ from ...passes.graph.mapped import is_external
 from ...passes.graph.model import Graph, constant_tensor
 from ...passes.graph.same import different_nodes, different_weights, loaded, same_tensor
 from ...passes.graph.spill import SPILL_BYTES, weight_bytes
+from ...passes.graph.tidy import with_named_outputs
 from ..reduced import fitted
 from ..session import Device
 from ..trial import runs_on
@@ -37,6 +38,7 @@ def check_read(groups: ChannelGroups, feeds: Feeds, device: Device = "auto") -> 
     """
     graph = groups.labelled.graph
     given, folder = _as_given(graph)
+    given = None if given is None else with_named_outputs(given)
     different = [] if given is None else list(_different(given, folder, graph))
     if given is None or not different:
         return
