@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import time
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import onnx
+from onnx import helper
 from threadpoolctl import threadpool_limits
 
 from ..passes.algebra.moments import MomentsSet
@@ -69,8 +72,19 @@ class Result:
         return f"Result({self.report!r})"
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the model so that the file appears whole or not at all."""
+        """Write the model so that the file appears whole or not at all; its metadata say what cut it."""
+        if self.plan.removed:
+            helper.set_model_props(self.model, {**_properties(self.model), **self.provenance})
         return save_model(self.model, path, external=self.external, original=self.original, check=self._check)
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """What goes into the model's metadata_props: tool, version, budget, and the digest of the plan."""
+        return {
+            "onnx_prune.version": version("onnx-prune"),
+            "onnx_prune.budget": json.dumps(self.plan.budget.to_json(), sort_keys=True),
+            "onnx_prune.plan_sha256": self.plan.digest,
+        }
 
     def _check(self, file: Path) -> None:
         if self.shown is not None:
@@ -78,6 +92,10 @@ class Result:
 
     def _repr_html_(self) -> str:
         return self.report._repr_html_()
+
+
+def _properties(model: onnx.ModelProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in model.metadata_props}
 
 
 @dataclass(frozen=True, slots=True)

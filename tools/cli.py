@@ -17,6 +17,7 @@ from .compare_command import compare
 from .finetune_command import finetune
 from .progress import OPTIONS, close_log, log
 from .prune_command import prune
+from .settings.config import configurable
 from .sweep_command import sweep
 
 BUG = 1
@@ -59,6 +60,8 @@ def cli() -> None:
 for command in (*COMMANDS, compare, finetune, prune, sweep):
     for option in OPTIONS:
         option(command)
+    if "config" not in {parameter.name for parameter in command.params}:
+        configurable(command)
     cli.add_command(command)
 for command in cli.commands.values():  # whole first sentences in the list of commands: click would cut them
     command.short_help = " ".join((command.help or "").split("\n\n")[0].split())

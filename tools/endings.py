@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .progress import log, notice, voice
+from .settings.config import given_settings
 
 if TYPE_CHECKING:
     from ..pipeline.sweep import Sweep
@@ -37,7 +39,8 @@ def finish(
 
     result.save(target)
     if plan_file is not None:
-        result.plan.save(plan_file)
+        settings = given_settings(click.get_current_context(), files=False)
+        replace(result.plan, settings=settings).save(plan_file)
     if report is not None:
         save_report(result, report)
     log.info("wrote %s", target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -57,6 +58,7 @@ class Plan:
         they were deleted from the file: they follow from the groups
     sampled: whether the graph was given channel samplers first, whose channels are groups as well
         (passes/rewrite/sample.py)
+    settings: the flags that were given, for people; None where it was not made on the command line
     """
 
     model: str
@@ -71,6 +73,7 @@ class Plan:
     groups: tuple[PlannedGroup, ...]
     slices: Slices | None
     sampled: bool = False
+    settings: Mapping[str, object] | None = None
 
     def __repr__(self) -> str:
         gone = sum(map(len, self.removed.values()))
@@ -80,6 +83,12 @@ class Plan:
     def removed(self) -> dict[str, tuple[int, ...]]:
         """Group -> its removed units, of the groups that are cut."""
         return {group.name: group.removed for group in self.groups if group.removed}
+
+    @property
+    def digest(self) -> str:
+        """sha256 of what is cut: the graph, and the units that go. How that was decided does not count."""
+        text = json.dumps([self.graph_sha256, sorted(self.removed.items())])
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def to_json(self) -> str:
         """A line a group and a constant, so that it can be edited. The same plan gives the same bytes."""
@@ -98,6 +107,8 @@ class Plan:
         }
         if self.sampled:
             data["sampled"] = True
+        if self.settings is not None:
+            data["settings"] = self.settings
         if self.slices is not None:
             data["slices"] = self.slices
         return layout(data, blocks=("groups", "slices"))
@@ -267,7 +278,7 @@ def _check_whole(groups: ChannelGroups, plan: Plan, removed: Array) -> None:
 
 def _plan(data: object) -> Plan:
     keys = ["format", "version", "model", *(f.name for f in fields(Plan)[2:])]
-    data = members(data, keys, optional=["slices", "sampled"])
+    data = members(data, keys, optional=["slices", "sampled", "settings"])
     model = members(data["model"], ["name", "graph_sha256"])
     groups = tuple(_planned_group(entry) for entry in expect(data["groups"], list, "groups"))
     if len({group.name for group in groups}) < len(groups):
@@ -284,6 +295,7 @@ def _plan(data: object) -> Plan:
         params=pair(data["params"], "params"),
         groups=groups,
         slices=_slices(data["slices"]) if "slices" in data else None,
+        settings=expect(data["settings"], dict, "settings") if "settings" in data else None,
         sampled=flag(data.get("sampled", False), "sampled"),
     )
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+import onnx
 
 MAIN = "from onnx_prune.tools.cli import main; main()"  # of whichever checkout is on the path
 SEED = 7
@@ -41,7 +42,19 @@ def _random(path: Path, name: str, shape: tuple[int, ...]) -> list[str]:
 
 
 def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.exists() else "-"
+    """Of what a file holds; how a run was asked for, and with which version, does not count."""
+    if not path.exists():
+        return "-"
+    content = path.read_bytes()
+    if path.suffix == ".json":
+        content = b"".join(line for line in content.splitlines(True) if not line.lstrip().startswith(b'"settings"'))
+    else:
+        model = onnx.load_model_from_string(content)
+        kept = [entry for entry in model.metadata_props if not entry.key.startswith("onnx_prune.")]
+        del model.metadata_props[:]
+        model.metadata_props.extend(kept)
+        content = model.SerializeToString(deterministic=True)
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 @click.command()
