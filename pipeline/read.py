@@ -29,7 +29,7 @@ from .settings import SYNTHETIC, SYNTHETIC_IF_IMAGES, Settings, make_strategy
 
 _SYNTHETIC_MACS = 64 << 30  # of one pass over the images: 512 for ResNet-56; by default for networks up to 1 G MACs
 _SYNTHETIC_IMAGES = (64, 512)
-_JUDGED = 64  # samples
+JUDGED = 64  # samples
 
 
 def read(model: ModelLike, settings: Settings, progress: Stage, sizes: Mapping[str, int] | None) -> Run:
@@ -108,7 +108,7 @@ def _given_data(graph: Graph, settings: Settings) -> Data | None:
         return None
     inputs = model_inputs(graph.source)
     how = settings.preprocessing
-    return open_data(settings.given, inputs, how, samples=settings.samples, seed=settings.seed, held_out=_JUDGED)
+    return open_data(settings.given, inputs, how, samples=settings.samples, seed=settings.seed, held_out=JUDGED)
 
 
 def _example(graph: Graph, settings: Settings) -> Feeds | None:
@@ -132,7 +132,7 @@ def _synthetic_data(analysis: Analysis, settings: Settings) -> Data | None:
     inputs = model_inputs(analysis.graph.source)
     if reads_images(inputs, analysis.feeds):
         samples = min(settings.samples, int(np.clip(_SYNTHETIC_MACS // max(macs, 1), *_SYNTHETIC_IMAGES)))
-        return synthetic_data(inputs, analysis.feeds, settings.preprocessing, samples, settings.seed, _JUDGED)
+        return synthetic_data(inputs, analysis.feeds, settings.preprocessing, samples, settings.seed, JUDGED)
     if settings.calibration == SYNTHETIC:
         raise UsageError(
             "the model does not read images", where="--calibration synthetic", fix="give data, or --calibration none"

@@ -73,9 +73,13 @@ class Result:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the model so that the file appears whole or not at all; its metadata say what cut it."""
+        before = _properties(self.model)
         if self.plan.removed:
-            helper.set_model_props(self.model, {**_properties(self.model), **self.provenance})
-        return save_model(self.model, path, external=self.external, original=self.original, check=self._check)
+            helper.set_model_props(self.model, {**before, **self.provenance})
+        try:
+            return save_model(self.model, path, external=self.external, original=self.original, check=self._check)
+        finally:
+            helper.set_model_props(self.model, before)
 
     @property
     def provenance(self) -> dict[str, str]:

@@ -21,8 +21,8 @@ OF_DATA = ["calibration", "samples", "preprocessing"]
 FUNCTIONS = {
     "prune": [
         "model", "budget", "preset", "criterion", "allocation", "reconstruct", *OF_DATA, "moments", "save_moments",
-        "align", "exclude", "keep_blocks", "replace_head", "inexact", "seed", "device", "measure", "threads", "sizes",
-        "evaluate", "evaluate_samples", "metric", "max_drop", "smallest", "progress",
+        "align", "exclude", "keep_blocks", "replace_head", "inexact", "effort", "seed", "device", "measure", "threads",
+        "sizes", "evaluate", "evaluate_samples", "metric", "max_drop", "smallest", "progress",
     ],
     "inspect": ["model", "device", "seed", "sizes", "example", "inexact"],
     "sensitivity": [
@@ -56,6 +56,7 @@ FIELDS = {
         "keep_blocks",
         "replace_head",
         "inexact",
+        "effort",
         "seed",
         "device",
         "measure",
@@ -75,6 +76,7 @@ FIELDS = {
         "groups",
         "slices",
         "sampled",
+        "settings",
     ],
     "Preprocessing": ["mean", "std", "resize", "crop", "scale", "layout"],
     "Report": [

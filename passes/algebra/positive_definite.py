@@ -14,6 +14,7 @@ Array = np.ndarray
 
 # Tried in turn, relative to the mean diagonal, where a matrix is not positive definite to working precision.
 _RESCUES = (0.0, *(10.0**power for power in range(-10, 7)))  # the last are for what is but rounding
+_OF_NEGATIVE = 1.0  # the most where the diagonal is no sum of squares: rounding of moments leaves less than that
 
 
 def damping(diagonal: Array, ridge: float) -> float:
@@ -31,7 +32,8 @@ def factor(S: Array, added: float = 0.0) -> Array:
     S = np.asarray(S)
     if not len(S):
         return np.zeros((0, 0))
-    for rescue in _RESCUES:
+    most = _RESCUES[-1] if S.diagonal().sum() > 0 else _OF_NEGATIVE
+    for rescue in (ridge for ridge in _RESCUES if ridge <= most):
         H = np.array(S, np.float64, order="C").T  # symmetric: the transpose is what LAPACK reads without a copy
         H[np.diag_indices_from(H)] += added + damping(S.diagonal(), rescue)
         smallest = len(S) * np.finfo(float).eps * H.diagonal().max()

@@ -13,7 +13,7 @@ import onnx
 
 from ...passes.errors import ReadError, UsageError
 from ...passes.graph.export import infer_shapes
-from ...passes.graph.files import write_text
+from ...passes.graph.files import save_model, write_text
 from ...passes.graph.model import ModelLike, load
 from ...passes.graph.spill import file_bytes
 from ...passes.selection.budget import Budget
@@ -147,7 +147,7 @@ class _Turns:
             return onnx.load(folder / "cut.onnx"), Plan.load(folder / "plan.json")
         result = prune(model, budget=step.budget, progress=self.watch.stage, **{**step.settings, "measure": False})
         if folder is not None:
-            result.save(folder / "cut.onnx")
+            save_model(result.model, folder / "cut.onnx", external=result.external)
             result.plan.save(folder / "plan.json")
         return result.model, result.plan
 

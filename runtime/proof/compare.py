@@ -39,7 +39,7 @@ class Proof:
     tensors: tuple[int, int] = (0, 0)
     inner: float = 0.0
     unseen: Mapping[str, str] = field(default_factory=dict)
-    shown: Shown | None = None
+    shown: Shown | None = field(default=None, compare=False)
 
 
 def max_relative_error(
@@ -64,7 +64,7 @@ def max_relative_error(
             error = output_error(values[name], reference[name]) if name in values and name in reference else math.inf
             if not where or error > worst:
                 worst, where = error, name
-    return Proof(worst, where, len(feeds_list), shown=Shown(feeds_list[0], own[0], device))
+    return Proof(worst, where, len(feeds_list), shown=Shown(feeds_list[0], own[0], device) if own else None)
 
 
 def own_error(model: Runnable, feeds_list: Sequence[Mapping[str, np.ndarray]], *, device: Device = "auto") -> float:

@@ -24,6 +24,7 @@ from ...passes.rewrite.one_shot import KINDS, refit_once
 from ...passes.selection.budget import Budget
 from ...passes.selection.plan import Plan, removed_from_plan
 from ...pipeline.decide import decide
+from ...pipeline.read import JUDGED
 from ...pipeline.run import Run
 from ...pipeline.settings import Settings, make_strategy
 from ...runtime.analysis import Analysis, analyse
@@ -163,7 +164,8 @@ class Experiment:
     def _open(self, part: str, samples: int | None) -> Data:
         path = self.shared / "data" / f"cifar10-{part}.zip"
         inputs = model_inputs(self.analysis.graph.source)
-        data = open_data(str(path), inputs, _PREPROCESSING, samples=samples, seed=self.seed)
+        aside = JUDGED if part == "train" else 0  # as a run of the pipeline does
+        data = open_data(str(path), inputs, _PREPROCESSING, samples=samples, seed=self.seed, held_out=aside)
         batches = list(data)
         return replace(data, batches=lambda: iter(batches))
 

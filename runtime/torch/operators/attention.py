@@ -64,7 +64,32 @@ def _multi_head(site: Site) -> Function:
     return run
 
 
+def _projecting(site: Site) -> Function:
+    """`_multi_head` of Q, K and V = x W + b, side by side in one weight (inputs, q + k + v), ONNX Runtime's form."""
+    attrs = site.attrs
+    if any(site.has(i) for i in (3, 4, 6)) or attrs.get("unidirectional") or attrs.get("do_rotary") or site.makes(1):
+        raise refuse(site, "has a padding mask, a cache, rotation or an order")
+    heads, scale, sizes = attrs["num_heads"], attrs.get("scale", 0.0), attrs.get("qkv_hidden_sizes")
+
+    def run(
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        _: None = None,
+        __: None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        y = x @ weight if bias is None else x @ weight + bias
+        q, k, v = (t.unflatten(2, (heads, -1)).transpose(1, 2) for t in y.split(sizes or y.shape[2] // 3, 2))
+        logits = (q @ k.mT) * (scale or 1 / math.sqrt(q.shape[3]))
+        logits = logits if mask is None else logits + mask
+        return (torch.softmax(logits, -1) @ v).transpose(1, 2).flatten(2)
+
+    return run
+
+
 OPERATORS = (
     Operator("Attention", _attention),
     Operator("MultiHeadAttention", _multi_head, domain="com.microsoft"),
+    Operator("Attention", _projecting, domain="com.microsoft"),
 )

@@ -35,7 +35,11 @@ LEFT_OUT = {
     "a weight first": ("g (float[5, 7] x) => (float[4, 7] y)", "float[4, 5] w", "y = MatMul (w, x)"),
     "a vector as the weight": ("g (float[7, 5] x) => (float[7] y)", "float[5] w", "y = MatMul (x, w)"),
     "a weight a sample": ("g (float[3, 7, 5] x) => (float[3, 7, 4] y)", "float[3, 5, 4] w", "y = MatMul (x, w)"),
-    "a weight that two nodes share": (ROWS, "float[5, 4] w", "c = MatMul (x, w)\n d = MatMul (x, w)\n y = Add (c, d)"),
+    "a weight that two nodes read in different ways": (
+        ROWS,
+        "float[5, 4] w, float[4] b",
+        "c = MatMul (x, w)\n d = Gemm (x, w, b)\n y = Add (c, d)",
+    ),
     "a weight that is made": (ROWS, "float[5, 4] v", "w = Tanh (v)\n y = MatMul (x, w)"),
 }
 WRITTEN = {
@@ -103,6 +107,12 @@ def test_transposed_filters_are_another_matrix(graphs):
 @pytest.mark.parametrize("name", LEFT_OUT)
 def test_no_consumer(name, graphs):
     assert consumers_of(graphs, parse(graphs, LEFT_OUT[name]))[1] == []
+
+
+def test_a_weight_that_two_nodes_share_is_one_consumer_with_two_uses(graphs):
+    text = "c = MatMul (x, w)\n d = MatMul (x, w)\n y = Add (c, d)"
+    (consumer,) = consumers_of(graphs, parse(graphs, (ROWS, "float[5, 4] w", text)))[1]
+    assert consumer.uses == ("c", "d")
 
 
 @pytest.mark.parametrize("name", WRITTEN)

@@ -219,7 +219,7 @@ def test_a_stopped_schedule_goes_on_to_the_same_bytes(stepped, tmp_path):
         run(Schedule("steps", 2), keeping=keeping, watch=Watch(epoch=stop))
     with pytest.raises(UsageError, match=r"not finished"):
         run(Schedule("steps", 2), keeping=keeping)
-    with pytest.raises(UsageError, match="another one"):
+    with pytest.raises(UsageError, match="the unfinished run has another model"):
         run(Schedule("steps", 3), keeping=Keeping(tmp_path / "run", resume=True))
     again = run(Schedule("steps", 2), keeping=Keeping(tmp_path / "run", resume=True), watch=Watch(epoch=told.append))
     assert len(told) == 5  # the second training alone: its start and its epoch

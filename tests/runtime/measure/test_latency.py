@@ -61,6 +61,7 @@ def fake(monkeypatch):
     monkeypatch.setattr(latency, "time", clock)
     monkeypatch.setattr(latency, "_LEAST_ROUNDS", 1)
     monkeypatch.setattr(latency, "open_session", lambda model, **_: FakeSession(*model))
+    monkeypatch.setattr(latency, "fitted", lambda model, feeds: model)
 
 
 @pytest.mark.usefixtures("fake")

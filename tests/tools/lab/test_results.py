@@ -28,9 +28,11 @@ def keyed(rows):
 
 def test_a_table_has_a_line_for_each_criterion_in_the_order_of_the_list():
     lines = tables(keyed(ROWS)).splitlines()
-    assert lines[0].startswith("| resnet20-cifar10: 91.73% before | none | bias | channel | full | sequential |")
+    assert lines[0].startswith(
+        "| resnet20-cifar10: 91.73% before | none | bias | channel | scalar | full | sequential |"
+    )
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| `l1`", "| `thinet`"]
-    assert lines[2] == "| `l1` |  |  |  | 59.70 |  | 85.00 |"
+    assert lines[2] == "| `l1` |  |  |  |  | 59.70 |  | 85.00 |"
 
 
 def test_the_other_text_of_the_page_stays(tmp_path):
@@ -58,13 +60,13 @@ def test_a_run_that_was_interrupted_goes_on_where_it_stopped(tmp_path, monkeypat
     assert done.exit_code == 0, done.output
     assert asked == [("resnet20-cifar10", ("l1",), {BASE.key})]
     assert read_rows(page.with_suffix(".jsonl")) == keyed(ROWS)
-    assert "| `l1` |  |  |  | 59.70 |  | 85.00 |" in page.read_text()
+    assert "| `l1` |  |  |  |  | 59.70 |  | 85.00 |" in page.read_text()
 
 
 @pytest.mark.shared
 def test_a_row_is_what_the_pipeline_makes(shared):
     experiment = Experiment(shared, "resnet20-cifar10", samples=48, tests=96)
-    rows = keyed([BASE, *(Row(BASE.model, "l1", "uniform", k, 0.5) for k in ("none", "bias", "sequential"))])
+    rows = keyed([BASE, *(Row(BASE.model, "l1", "uniform", k, 0.5) for k in ("none", "bias", "scalar", "sequential"))])
     found = {row.key[1:]: row for row in missing(experiment, ["l1"], rows | keyed([ROWS[3]]))}
     assert list(found) == [("l1", "uniform", "channel"), ("l1", "uniform", "full")]
     result = onnx_prune.prune(
