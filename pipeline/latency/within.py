@@ -24,7 +24,7 @@ _LEAST = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
+class MeasuredCut:
     """Widths, and the share of the time that they were measured to take."""
 
     kept: Array
@@ -42,7 +42,7 @@ def within_latency(analysis: Analysis, budget: Budget, widths: Widths, place: Pl
     asked = budget.limit(before.compared) / before.compared
     if asked >= 1:
         return table.units
-    rounds: list[Round] = []
+    rounds: list[MeasuredCut] = []
     slope = 1.0  # of what is measured to be saved, for what is predicted to be
     for number, aim in enumerate(_AIMS, 1):
         progress(f"measuring latency: round {number} of at most {len(_AIMS)}")
@@ -50,7 +50,7 @@ def within_latency(analysis: Analysis, budget: Budget, widths: Widths, place: Pl
         if any((kept == one.kept).all() for one in rounds):
             break
         share = ratio(*measured(analysis, [kept], place))
-        rounds.append(Round(kept, share))
+        rounds.append(MeasuredCut(kept, share))
         if asked - _UNDER <= share <= asked + _OVER:
             break
         predicted = table.milliseconds(kept) / table.milliseconds(table.units)
@@ -67,7 +67,7 @@ def _widths(widths: Widths, table: LatencyTable, share: float) -> Array:
         return widths(Budget(latency=min(possible * (1 + _LEAST), 1.0)), table)
 
 
-def _best(rounds: Sequence[Round], asked: float, budget: Budget, name: str, before: float) -> Array:
+def _best(rounds: Sequence[MeasuredCut], asked: float, budget: Budget, name: str, before: float) -> Array:
     """The widest that holds the budget."""
     holds = [one for one in rounds if one.share <= asked + _OVER]
     if holds:

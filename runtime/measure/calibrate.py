@@ -20,7 +20,7 @@ from ..data.sources import Batch
 from ..progress import Count, silent
 from ..session import Device, Session, open_session
 from .ahead import side_by_side, threads_each, workers
-from .sums import Accumulator, Products
+from .sums import Accumulator, GramProducts
 
 Array = np.ndarray
 
@@ -144,7 +144,7 @@ class _Sums:
 
     def __init__(self, instruments: Instrument, settings: Calibration) -> None:
         self._instruments, self._limit = instruments, settings.limit
-        self._products = Products(settings.device, settings.threads)
+        self._products = GramProducts(settings.device, settings.threads)
         self._accumulators: list[list[Accumulator]] = []
         self._means: dict[str, Array] = {}
         self._images = 0

@@ -30,7 +30,7 @@ _POOLED_RANK = 4  # GlobalAveragePool keeps the blocked layout
 
 
 @dataclass(frozen=True, slots=True)
-class Operand:
+class PieceInput:
     """An input of a piece: its whole shape, and the width that each axis follows: "r", "w", or "" for none."""
 
     shape: tuple[int, ...]
@@ -50,7 +50,7 @@ class Piece:
 
     op: str
     attributes: tuple[tuple[str, Any], ...]
-    operands: tuple[Operand, ...]
+    operands: tuple[PieceInput, ...]
     rank: int
     whole: Widths
 
@@ -60,7 +60,7 @@ class Piece:
         operands = ";".join(f"{o.shape}{o.follows}{o.dtype}" for o in self.operands)
         return f"{self.op} {self.attributes} {operands}"
 
-    def shape(self, operand: Operand, widths: Widths) -> tuple[int, ...]:
+    def shape(self, operand: PieceInput, widths: Widths) -> tuple[int, ...]:
         """At these widths: an axis that follows one keeps its share of it."""
         scale = {_FIXED: (1, 1), _READS: (widths[0], self.whole[0]), _WRITES: (widths[1], self.whole[1])}
         pairs = [(n, *scale[mark]) for n, mark in zip(operand.shape, operand.follows, strict=True)]
@@ -162,7 +162,7 @@ def _grouped(groups: ChannelGroups, number: int) -> Piece | None:
 def _make(labelled: LabelledGraph, node: gs.Node, marks: Sequence[Sequence[str]], whole: Widths) -> Piece:
     facts = labelled.facts
     operands = tuple(
-        Operand(tuple(facts.shapes[tensor.name]), tuple(mark), position > 0, facts.dtypes[tensor.name])
+        PieceInput(tuple(facts.shapes[tensor.name]), tuple(mark), position > 0, facts.dtypes[tensor.name])
         for position, (tensor, mark) in enumerate(zip(node.inputs, marks, strict=True))
     )
     attributes = tuple(sorted((name, _frozen(value)) for name, value in node.attrs.items()))

@@ -27,7 +27,7 @@ _TILE = 8  # channels whose rows are reordered at once
 _ROWS = 512  # at least so many at once, however narrow they are
 
 
-class Products:
+class GramProducts:
     """u^T u and the sum of u, by ONNX Runtime on the device that runs the model."""
 
     def __init__(self, device: Device, threads: int | None) -> None:
@@ -57,7 +57,7 @@ class Accumulator:
     seldom. Where m^2 float64 are more than `limit` bytes, as many rows are kept as fit there, and no products.
     """
 
-    def __init__(self, products: Products, kernel: int, channels: int, limit: int) -> None:
+    def __init__(self, products: GramProducts, kernel: int, channels: int, limit: int) -> None:
         self._products, self._kernel, self._channels = products, kernel, channels
         m = kernel * channels
         self._wide = 8 * m * m > limit

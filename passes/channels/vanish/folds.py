@@ -32,7 +32,7 @@ Outcome: TypeAlias = Varying | Stays | str  # a constant, a node that remains, o
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class KnownNode:
     """A node of the labelled graph, with what is known of its inputs.
 
     empty: tensors that hold no channels; constants: those that hold the same in every run, `static` ones included,
@@ -75,7 +75,7 @@ class Site:
         return all(name in self.static for name in rest) and sum(bool(t.name) for t in self.node.outputs) == 1
 
 
-def outcome(site: Site) -> Outcome:
+def outcome(site: KnownNode) -> Outcome:
     """What the node gives, where an input is empty or constant and its outputs hold channels."""
     emptied = [consumer for consumer in site.consumers if consumer.data in site.empty]
     if emptied:
@@ -88,7 +88,7 @@ def outcome(site: Site) -> Outcome:
     return row(site)
 
 
-def _bias_alone(site: Site, consumer: Consumer) -> Outcome:
+def _bias_alone(site: KnownNode, consumer: Consumer) -> Outcome:
     """Y = W u + b without any u is b, where the bias is stored."""
     layout = consumer.layout
     if layout is None or not layout.exact or len(site.consumers) > 1:
@@ -106,7 +106,7 @@ def _bias_alone(site: Site, consumer: Consumer) -> Outcome:
     return frozenset(rank - len(shape) + i for i, n in enumerate(shape) if n > 1)
 
 
-def _pointwise(site: Site) -> Outcome:
+def _pointwise(site: KnownNode) -> Outcome:
     """Constant if all operands are; else one of the others must have the whole shape of the result."""
     if sum(bool(t.name) for t in site.node.outputs) > 1:
         return f"{site.node.op} has a second result"
@@ -121,25 +121,25 @@ def _pointwise(site: Site) -> Outcome:
     return f"{site.node.op} would lose the shape of its result"
 
 
-def _first(site: Site) -> Outcome:
+def _first(site: KnownNode) -> Outcome:
     """The other inputs are parameters."""
     if not site.only_data_is_new():
         return f"{site.node.op} has parameters that are computed"
     return site.varying()
 
 
-def _dropout(site: Site) -> Outcome:
+def _dropout(site: KnownNode) -> Outcome:
     trains = len(site.node.inputs) > 2 and site.node.inputs[2].name
     return f"{site.node.op} may train" if trains else _first(site)
 
 
-def _batch_norm(site: Site) -> Outcome:
+def _batch_norm(site: KnownNode) -> Outcome:
     if site.node.attrs.get("training_mode") or not site.only_data_is_new():
         return f"{site.node.op} takes statistics of a constant"
     return site.varying() | {1}
 
 
-def _pool(site: Site) -> Outcome:
+def _pool(site: KnownNode) -> Outcome:
     """Windows of a constant hold the constant, unless zeros that pad it are counted."""
     padded = any(site.node.attrs.get("pads", ())) or site.node.attrs.get("auto_pad", "NOTSET") not in (
         "NOTSET",
@@ -153,14 +153,14 @@ def _pool(site: Site) -> Outcome:
     return site.varying()
 
 
-def _resize(site: Site) -> Outcome:
+def _resize(site: KnownNode) -> Outcome:
     outside = site.node.attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize"
     if site.varying() - {1} or outside or len(site.axes(site.output)[1]) != len(site.axes(site.inputs[0])[1]):
         return f"{site.node.op} would read a constant that has borders"
     return site.varying()
 
 
-def _pointwise_convolution(site: Site) -> Outcome:
+def _pointwise_convolution(site: KnownNode) -> Outcome:
     """A kernel of one position sees the constant alone; a larger one also sees the zeros around it."""
     kernel = site.shape(site.inputs[1])[2:]
     padded = any(site.node.attrs.get("pads", ())) or site.node.attrs.get("auto_pad", "NOTSET") not in (
@@ -172,7 +172,7 @@ def _pointwise_convolution(site: Site) -> Outcome:
     return frozenset({1})
 
 
-def _product(site: Site) -> Outcome:
+def _product(site: KnownNode) -> Outcome:
     """Rows of the constant times a stored matrix."""
     if not site.only_data_is_new() or site.node.attrs.get("transA") or len(site.shape(site.inputs[1])) != 2:
         return f"{site.node.op} would read a constant"
@@ -182,13 +182,13 @@ def _product(site: Site) -> Outcome:
     return (site.varying() - {rank - 1}) | {rank - 1} | more
 
 
-def _transpose(site: Site) -> Outcome:
+def _transpose(site: KnownNode) -> Outcome:
     rank = len(site.shape(site.output))
     order = site.node.attrs.get("perm") or list(range(rank))[::-1]
     return frozenset(i for i, axis in enumerate(order) if axis in site.varying())
 
 
-def _reshape(site: Site) -> Outcome:
+def _reshape(site: KnownNode) -> Outcome:
     """Each axis along which the constant differs has to remain an axis of its own."""
     before, after = site.axes(site.inputs[0]), site.axes(site.output)
     found = []
@@ -200,7 +200,7 @@ def _reshape(site: Site) -> Outcome:
     return frozenset(found) if found == sorted(found) else f"{site.node.op} would mix a constant's channels"
 
 
-def _mean(site: Site) -> Outcome:
+def _mean(site: KnownNode) -> Outcome:
     """The mean, or an extreme, over positions that are all alike."""
     rank, out = len(site.shape(site.inputs[0])), len(site.shape(site.output))
     reduced = reduced_axes(site, rank)
@@ -212,7 +212,7 @@ def _mean(site: Site) -> Outcome:
     return frozenset(left.index(axis) for axis in site.varying())
 
 
-def reduced_axes(site: Site, rank: int) -> frozenset[int] | None:
+def reduced_axes(site: KnownNode, rank: int) -> frozenset[int] | None:
     """The axes that a reduction goes over; None where they are computed."""
     axes = site.node.attrs.get("axes")
     if axes is None and len(site.node.inputs) > 1 and site.node.inputs[1].name:
@@ -225,7 +225,7 @@ def reduced_axes(site: Site, rank: int) -> frozenset[int] | None:
     return frozenset(int(a) % rank for a in axes)
 
 
-def _join(site: Site) -> Outcome:
+def _join(site: KnownNode) -> Outcome:
     """Operands without channels are left out; a constant has no positions to be joined along."""
     left = [name for name in site.inputs if name not in site.empty]
     for name in left:
@@ -239,7 +239,7 @@ def _join(site: Site) -> Outcome:
 _POSITIONS = dict.fromkeys(("ReduceMean", "ReduceMax", "ReduceMin"), _mean)
 _POOLS = dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool", "AveragePool", "MaxPool"), _pool)
 _SHAPES = dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), _reshape)
-FOLDS: dict[str, Callable[[Site], Outcome]] = {
+FOLDS: dict[str, Callable[[KnownNode], Outcome]] = {
     **dict.fromkeys(UNARY, _first),
     **dict.fromkeys(NARY, _pointwise),
     "Clip": _first,

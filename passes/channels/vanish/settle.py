@@ -16,7 +16,7 @@ import onnx_graphsurgeon as gs
 from ...graph.bodies import captured_names
 from ...graph.model import constant_values
 from ..labels import Consumer, LabelledGraph
-from .folds import STAYS, Outcome, Site, Varying, outcome
+from .folds import STAYS, KnownNode, Outcome, Varying, outcome
 
 _RANDOM = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
@@ -142,7 +142,7 @@ class _Work:
             return STAYS if whole else f"{node.op} would be left with some of its results"
         constants = ChainMap(self.constants, self.wiring.static)
         consumers = self.wiring.consumers.get(number, ())
-        return outcome(Site(self.wiring.labelled, node, self.empty, constants, self.wiring.static, consumers))
+        return outcome(KnownNode(self.wiring.labelled, node, self.empty, constants, self.wiring.static, consumers))
 
     def _fold(self, number: int, outputs: list[str], varying: Varying, waiting: list[int]) -> None:
         self.gone.add(number)

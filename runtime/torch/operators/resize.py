@@ -16,7 +16,7 @@ from . import Function, Operator, Site, refuse
 Array = np.ndarray
 
 
-class Method(NamedTuple):
+class Sampling(NamedTuple):
     """The attributes of a Resize; hashable, so that tables are kept."""
 
     mode: str
@@ -27,12 +27,12 @@ class Method(NamedTuple):
     antialias: bool
 
 
-def _method(site: Site) -> Method:
+def _method(site: Site) -> Sampling:
     attrs = site.attrs
     coordinates = attrs.get("coordinate_transformation_mode", "half_pixel" if site.opset > 10 else "asymmetric")
     if coordinates == "tf_crop_and_resize":
         raise refuse(site, "crops while it resizes")
-    return Method(
+    return Sampling(
         attrs.get("mode", "nearest"),
         coordinates,
         attrs.get("nearest_mode", "round_prefer_floor" if site.opset > 10 else "floor"),
@@ -68,7 +68,7 @@ def _resize(site: Site) -> Function:
 
 
 def _upsample(site: Site) -> Function:
-    method = Method(site.attrs.get("mode", "nearest"), "asymmetric", "floor", -0.75, False, False)
+    method = Sampling(site.attrs.get("mode", "nearest"), "asymmetric", "floor", -0.75, False, False)
 
     def run(x: Tensor, scales: Sequence[float] | None = None) -> Tensor:
         by = site.attrs["scales"] if scales is None else scales
@@ -77,7 +77,7 @@ def _upsample(site: Site) -> Function:
     return run
 
 
-def _interpolate(x: Tensor, targets: dict[int, tuple[int, float]], method: Method) -> Tensor:
+def _interpolate(x: Tensor, targets: dict[int, tuple[int, float]], method: Sampling) -> Tensor:
     """targets: axis -> (new size, scale)."""
     changed = {a: (n, s) for a, (n, s) in targets.items() if n != x.shape[a] or s != 1}
     if not changed:
@@ -90,7 +90,7 @@ def _interpolate(x: Tensor, targets: dict[int, tuple[int, float]], method: Metho
     return x
 
 
-def _native(x: Tensor, changed: dict[int, tuple[int, float]], method: Method) -> Tensor | None:
+def _native(x: Tensor, changed: dict[int, tuple[int, float]], method: Sampling) -> Tensor | None:
     """What torch's own interpolation computes alike: it resizes all axes behind the first two."""
     space = range(2, x.dim())
     if x.dim() not in (3, 4, 5) or any(a not in space for a in changed) or method.antialias:
@@ -112,7 +112,7 @@ def _native(x: Tensor, changed: dict[int, tuple[int, float]], method: Method) ->
     return F.interpolate(x, size, mode=mode, align_corners=corners)
 
 
-def _along_axis(x: Tensor, axis: int, size: int, scale: float, method: Method) -> Tensor:
+def _along_axis(x: Tensor, axis: int, size: int, scale: float, method: Sampling) -> Tensor:
     """Weighted sums of the neighbours that a table names."""
     index, weight = _table(x.shape[axis], size, scale, method)
     shape = [1] * x.dim()
@@ -128,7 +128,7 @@ def _along_axis(x: Tensor, axis: int, size: int, scale: float, method: Method) -
 
 
 @lru_cache(maxsize=256)
-def _table(before: int, after: int, scale: float, method: Method) -> tuple[Array, Array]:
+def _table(before: int, after: int, scale: float, method: Sampling) -> tuple[Array, Array]:
     """(after, taps) places and weights. Coordinates are float32, as ONNX Runtime's are: at ties it decides."""
     x = _coordinates(before, after, np.float32(scale), method.coordinates)
     if method.mode == "nearest":

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 from onnx_prune.runtime.measure.latency_cache import cache_folder, cached, keep
-from onnx_prune.runtime.measure.pieces import Bench, Operand, Piece
+from onnx_prune.runtime.measure.pieces import Bench, Piece, PieceInput
 
 BENCH = Bench(17, 1 << 20, "cpu", 1)
 
 
 def piece(op="Conv", width=8):
-    return Piece(op, (("group", 1),), (Operand((1, width, 4, 4), ("", "r", "", ""), False, 1),), 4, (width, width))
+    return Piece(op, (("group", 1),), (PieceInput((1, width, 4, 4), ("", "r", "", ""), False, 1),), 4, (width, width))
 
 
 @pytest.fixture
