@@ -32,7 +32,7 @@ FUNCTIONS = {
         "model", "budgets", "evaluate", "evaluate_samples", "metric", "sizes", "progress", "**settings",
     ],
     "apply": ["model", "plan", "replace_head", "inexact", "seed", "device", "measure", "threads", "progress"],
-    "evaluate": ["model", "data", "reference", "samples", "preprocessing", "seed", "device"],
+    "evaluate": ["model", "data", "reference", "metric", "samples", "preprocessing", "seed", "device"],
     "finetune": [
         "model", "train", "teacher", "evaluation", "recipe", "preprocessing", "folder", "resume", "device",
         "progress", "watch",

@@ -14,6 +14,7 @@ from .options import (
     DEVICE,
     IMAGES,
     JSON,
+    METRIC,
     MODEL,
     NO_LATENCY,
     OUTPUT,
@@ -30,20 +31,21 @@ from .progress import progress_shown
 @MODEL
 @click.argument("data")
 @click.option("--reference", type=click.Path(path_type=Path), help="Compare outputs with this model: no labels needed.")
+@METRIC
 @click.option("--samples", type=click.IntRange(min=1), help="Use so many. Default: all.")
 @IMAGES
 @SEED
 @DEVICE
 @JSON
 def evaluate(model: Path, data: str, reference: Path | None, as_json: bool, **options: Any) -> None:  # noqa: ANN401
-    """Measure MODEL on DATA: top-1 and top-5, or how far its outputs are from --reference."""
-    from .scores import score
+    """Measure MODEL on DATA: top-1 and top-5, a --metric, or how far its outputs are from --reference."""
+    from ..pipeline.evaluate import evaluate as run
     from .show import print_score
 
-    chosen = {k: options[k] for k in ("samples", "seed", "device")}
+    chosen = {k: options[k] for k in ("metric", "samples", "seed", "device")}
     with progress_shown() as progress:
         progress("evaluating")
-        result = score(model, data, reference, preprocessing(options), **chosen)
+        result = asdict(run(model, data, reference=reference, preprocessing=preprocessing(options), **chosen))
     if as_json:
         print_json(result)
     else:

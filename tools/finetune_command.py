@@ -113,7 +113,7 @@ def run_in_turns(
 
     steps = options["steps"] or 1
     schedule = Schedule(options["schedule"] or ("steps" if steps > 1 else "once"), steps)
-    lessons = Examples(options["train"], options["evaluation"], preprocessing(options))
+    lessons = Examples(options["train"], _judging(options), preprocessing(options))
     with watched(target) as watch:
         return prune_and_finetune(
             model,
@@ -125,6 +125,13 @@ def run_in_turns(
             watch=watch,
             **settings,
         ).result
+
+
+def _judging(options: dict[str, Any]) -> str | None:
+    """Data that choose the best epoch: not where they are masks or boxes, which training does not read."""
+    from ..runtime.measure.metric import of_pictures
+
+    return None if of_pictures(options["metric"]) else options["evaluation"]
 
 
 def forget_run(target: Path) -> None:

@@ -74,14 +74,16 @@ THREADS = click.option(
     help="Threads of one operator while latency is measured.",
 )
 NO_LATENCY = click.option("--no-latency", is_flag=True, help="Do not measure latency before and after.")
+METRIC = click.option(
+    "--metric",
+    help="top1, top5, agreement (with the original's outputs; no labels), miou (masks), map or map50 (boxes), or "
+    "module:function of (outputs, labels) or of a model's path: more is better. Options follow a colon: miou:ignore=0, "
+    "map:decoder=yolox. Default: top1 where there are labels, else agreement.",
+)
 EVALUATION = options(
     click.option("--evaluate", "evaluation", help="Data to measure the accuracy on, before and after."),
     click.option("--evaluate-samples", type=click.IntRange(min=1), help="Use so many of them. Default: all."),
-    click.option(
-        "--metric",
-        help="top1, top5, agreement (with the original's outputs; no labels), or module:function of (outputs, labels) "
-        "or of a model's path: more is better. Default: top1 where there are labels, else agreement.",
-    ),
+    METRIC,
 )
 REPORT = click.option(
     "--report",

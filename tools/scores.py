@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import onnx
 
 from ..passes.errors import UsageError
 from ..passes.graph.model import load
-from ..pipeline.evaluate import evaluate
 from ..runtime.data.inputs import model_inputs
 from ..runtime.data.open import Data, open_data
 from ..runtime.data.preprocess import Preprocessing
@@ -38,29 +36,6 @@ def top1_of(
 def has_labels(model: onnx.ModelProto, source: str, preprocessing: Preprocessing | None) -> bool:
     """Whether accuracy can be measured on these data."""
     return _open(model, source, preprocessing).labelled
-
-
-def score(
-    model: Path,
-    source: str,
-    reference: Path | None,
-    preprocessing: Preprocessing | None,
-    *,
-    samples: int | None = None,
-    seed: int = 0,
-    device: Device = "auto",
-) -> dict[str, Any]:
-    """What `onnx-prune evaluate` says: accuracy, or the divergence from a reference."""
-    found = evaluate(
-        model,
-        source,
-        reference=reference,
-        samples=samples,
-        preprocessing=preprocessing,
-        seed=seed,
-        device=device,
-    )
-    return asdict(found)
 
 
 def _open(model: onnx.ModelProto, source: str, preprocessing: Preprocessing | None) -> Data:

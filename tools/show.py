@@ -18,6 +18,7 @@ from ..passes.selection.presets import most_sensitive
 from ..pipeline.sweep import budget_words
 from ..runtime.figures import count, digits, listed, shortened, shortened_inside
 from ..runtime.measure.latency import Timing, machine, ratio
+from ..runtime.measure.metric import metric_words, title
 from ..runtime.measure.sensitivity import LEVELS
 from ..runtime.soundness import why_nothing
 
@@ -247,6 +248,9 @@ def print_sensitivity(analysis: Analysis, sensitivities: Sensitivities) -> None:
 
 def print_score(score: dict[str, Any]) -> None:
     """What `evaluate` found, in words."""
+    if "metric" in score:
+        click.echo(f"{title(score['metric'])}: {metric_words(score['metric'], score['value'])}")
+        return
     if "top1" in score:
         click.echo(f"top-1 {score['top1']:.2%}, top-5 {score['top5']:.2%} of {score['samples']} samples")
         return

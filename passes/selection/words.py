@@ -58,7 +58,7 @@ def _options(chosen: type) -> dict[str, Any]:
     """Name -> type of the fields that can be written as text."""
     hints = get_type_hints(chosen)
     names = [f.name for f in fields(chosen)]
-    return {n: hints[n] for n in names if hints[n] in (bool, int, float) or get_origin(hints[n]) is Literal}
+    return {n: hints[n] for n in names if hints[n] in (bool, int, float, str) or get_origin(hints[n]) is Literal}
 
 
 def _default(chosen: object, key: str) -> object:
@@ -70,6 +70,8 @@ def _value(kind: Any, text: str) -> Any:  # noqa: ANN401 - of the type that `kin
         return _TRUTH[text]
     if get_origin(kind) is Literal:
         return {choice: choice for choice in get_args(kind)}[text]
+    if kind is str:
+        return text
     value = kind(text)
     if not math.isfinite(value):
         raise ValueError(text)
@@ -77,7 +79,8 @@ def _value(kind: Any, text: str) -> Any:  # noqa: ANN401 - of the type that `kin
 
 
 def _wanted(key: str, kind: Any) -> str:  # noqa: ANN401 - a type
-    choices = {bool: ("yes", "no"), int: ("a whole number",), float: ("a number",)}.get(kind) or get_args(kind)
+    words = {bool: ("yes", "no"), int: ("a whole number",), float: ("a number",), str: ("a name",)}
+    choices = words.get(kind) or get_args(kind)
     return f"write {key}= and {' or '.join(choices)}"
 
 

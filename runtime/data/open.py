@@ -21,7 +21,7 @@ from .streams import stream
 _BATCH_ELEMENTS, _LARGEST_BATCH = 1 << 20, 128  # a batch of photographs is about 8, of CIFAR images 128
 
 
-def open_data(
+def open_data(  # noqa: PLR0913 - each is a choice of its own
     source: DataSource,
     inputs: Sequence[ModelInput],
     preprocessing: Preprocessing | None = None,
@@ -30,6 +30,7 @@ def open_data(
     batch: int | None = None,
     seed: int = 0,
     held_out: int = 0,
+    targets: bool = False,
 ) -> Data:
     """Open data for a model with these inputs (`inputs.model_inputs`).
 
@@ -38,6 +39,7 @@ def open_data(
     samples: use so many, drawn from `seed`, of each class the same number where there are labels, in random order; of a
     function the first ones. batch: samples a batch, unless the model fixes it, when a rest that fills none is left out.
     held_out: so many samples more, or an eighth where there are no more, are none of the data but their `held_out`.
+    targets: whether labels may be anything, a row a sample, and not class numbers alone: then they balance nothing.
     Arrays whose numbers are not finite, or a thousand times those of the others, are left out, one in ten at most.
     Raises UsageError or ReadError where the data are not what the model asks for, before anything runs.
     """
@@ -48,19 +50,22 @@ def open_data(
     known = known_source(source, inputs)
     if not isinstance(known, Path | Mapping):
         _no_images(preprocessing, known)
-        streamed = stream(known, inputs, samples)
+        streamed = stream(known, inputs, samples, targets=targets)
         return without_every_eighth(streamed, held_out, inputs[0].batch or 1) if held_out else streamed
-    found = _samples(known, inputs, preprocessing)
-    order = choose(found.count, found.labels, None if samples is None else samples + held_out, seed)
+    found = _samples(known, inputs, preprocessing, targets=targets)
+    classes = None if targets else found.labels
+    order = choose(found.count, classes, None if samples is None else samples + held_out, seed)
     whole, left_out = plausible(order, found.largest)
     order, rest = parted(whole, samples, held_out, inputs[0].batch or 1, seed)
-    size = _batch_size(found, inputs, batch)
-    data = _batched(found, order, size, inputs[0], left_out)
-    return replace(data, held_out=_batched(found, rest, size, inputs[0], left_out)) if len(rest) else data
+    data = batched(found, order, inputs, batch, left_out)
+    return replace(data, held_out=batched(found, rest, inputs, batch, left_out)) if len(rest) else data
 
 
-def _batched(found: Samples, order: np.ndarray, size: int, wanted: ModelInput, left_out: int) -> Data:
-    """The samples in this order, in batches."""
+def batched(
+    found: Samples, order: np.ndarray, inputs: Sequence[ModelInput], batch: int | None = None, left_out: int = 0
+) -> Data:
+    """The samples in this order, in batches: of the size that the model fixes, else of `batch`, else of what fits."""
+    wanted, size = inputs[0], _batch_size(found, inputs, batch)
     if wanted.batch and len(order) < size and found.labels is None:
         order = np.resize(order, size)  # nothing is counted that comes twice: moments are means
     cut = len(order) - (len(order) % size if wanted.batch else 0)
@@ -154,15 +159,16 @@ def _samples(
     preprocessing: Preprocessing | None,
     *,
     pixels: bool = False,
+    targets: bool = False,
 ) -> Samples:
     if isinstance(path, Mapping):
         _no_images(preprocessing, "arrays")
-        return array_samples(path, inputs, "the arrays given")
+        return array_samples(path, inputs, "the arrays given", targets=targets)
     if not path.exists():
         raise ReadError("there is no such file or folder", where=str(path), fix=f"give {KINDS}")
     if path.suffix.lower() in (".npz", ".npy"):
         _no_images(preprocessing, path)
-        return array_samples(load_arrays(path, inputs), inputs, str(path))
+        return array_samples(load_arrays(path, inputs), inputs, str(path), targets=targets)
     if path.is_file() and path.suffix.lower() != ".zip":
         raise UsageError("this kind of data cannot be read", where=str(path), fix=f"give {KINDS}")
     if len(inputs) != 1:

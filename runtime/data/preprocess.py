@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import IO, Literal
+from typing import IO, TYPE_CHECKING, Literal
 
 import numpy as np
 
 from ...passes.errors import ReadError, UsageError
 from .inputs import ModelInput
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Layout = Literal["NCHW", "NHWC"]
 Size = tuple[int, int]
@@ -54,6 +57,33 @@ class Preprocessing:
 
 
 @dataclass(frozen=True, slots=True)
+class Frame:
+    """The part of an image that a model sees.
+
+    part: left, top, right, bottom, in pixels of the image
+    size: height, width of what the model reads
+    """
+
+    part: tuple[float, float, float, float]
+    size: Size
+
+    def boxes(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes x1, y1, x2, y2 (n, 4) in pixels of the image, in pixels of what the model reads, cut at its edges."""
+        left, top, right, bottom = self.part
+        height, width = self.size
+        factor = np.array([width / (right - left), height / (bottom - top)] * 2)
+        moved = (np.asarray(boxes, np.float64).reshape(-1, 4) - [left, top, left, top]) * factor
+        return moved.clip(0, [width, height, width, height])
+
+    def mask(self, image: Image) -> np.ndarray:
+        """A mask (height, width) of class numbers: the nearest pixel."""
+        from PIL import Image as pillow
+
+        height, width = self.size
+        return np.asarray(image.resize((width, height), pillow.Resampling.NEAREST, box=self.part))
+
+
+@dataclass(frozen=True, slots=True)
 class ImageReader:
     """Reads images for one model input: `reader(file)` is an array of its type without the batch axis.
 
@@ -94,6 +124,19 @@ class ImageReader:
             pixels = pixels[:, :, None]
         values = pixels * self.factor - self.offset if self.dtype.kind == "f" else pixels
         return np.ascontiguousarray(values.transpose(2, 0, 1) if self.layout == "NCHW" else values, self.dtype)
+
+    def frame(self, height: int, width: int) -> Frame:
+        """The part of an image of that size that the result shows."""
+        if self.resize is None:
+            if self.size is None:
+                return Frame((0.0, 0.0, float(width), float(height)), (height, width))
+            ratio = min(height / self.size[0], width / self.size[1])
+            return Frame(_middle(height, width, self.size[0] * ratio, self.size[1] * ratio), self.size)
+        whole = self._target(height, width)
+        size = self.size or whole
+        left, top, _, _ = (round(v) for v in _middle(*whole, *size))
+        x, y = width / whole[1], height / whole[0]
+        return Frame((left * x, top * y, (left + size[1]) * x, (top + size[0]) * y), size)
 
     def _sized(self, image):  # noqa: ANN001, ANN202 - pillow is imported where it is used
         from PIL import Image

@@ -67,7 +67,8 @@ def image_samples(path: Path, name: str, reader: ImageReader, *, skip: bool = Tr
     a batch of them is smaller by those. The first ones are read to see that all is well. Raises ReadError or UsageError
     where there is no image, where more cannot be read, or where some lie in class folders and some do not.
     """
-    files, opened = _archive(path) if path.is_file() else _folder(path)
+    names, opened = listing(path)
+    files = pictures(names)
     if not files:
         raise ReadError("there is no image", where=str(path), fix=_LAYOUT)
     broken: set[str] = set()
@@ -75,7 +76,7 @@ def image_samples(path: Path, name: str, reader: ImageReader, *, skip: bool = Tr
 
     def image(file: str) -> np.ndarray | None:
         try:
-            return _image(file, opened, reader, path)
+            return read_image(file, opened, reader, path)
         except ReadError:
             broken.add(file)
             if len(broken) > most:
@@ -89,7 +90,7 @@ def image_samples(path: Path, name: str, reader: ImageReader, *, skip: bool = Tr
     def read(indices: np.ndarray) -> Batch:
         found = [(index, pixels) for index in indices.tolist() if (pixels := image(files[index])) is not None]
         kept, images = [index for index, _ in found], [pixels for _, pixels in found]
-        stacked = _stack(images, path) if images else np.empty((0, 1), reader.dtype)
+        stacked = stacked_images(images, path) if images else np.empty((0, 1), reader.dtype)
         return Batch({name: stacked}, None if labels is None else labels[kept])
 
     return Samples(len(files), labels, classes, read, lambda: len(broken))
@@ -98,7 +99,7 @@ def image_samples(path: Path, name: str, reader: ImageReader, *, skip: bool = Tr
 _BROKEN = 10  # one image in so many may be unreadable
 
 
-def _image(file: str, opened: Callable[[str], IO[bytes]], reader: ImageReader, path: Path) -> np.ndarray:
+def read_image(file: str, opened: Callable[[str], IO[bytes]], reader: ImageReader, path: Path) -> np.ndarray:
     """One image. Raises ReadError for a file that is not an image, or cannot be opened."""
     try:
         with opened(file) as stream:
@@ -109,8 +110,15 @@ def _image(file: str, opened: Callable[[str], IO[bytes]], reader: ImageReader, p
         ) from error
 
 
-def _folder(path: Path) -> tuple[list[str], Callable[[str], IO[bytes]]]:
-    found = _pictures(file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir())
+def listing(path: Path) -> tuple[list[str], Callable[[str], IO[bytes]]]:
+    """The files of a folder or zip in alphabetical order, and what opens one of them. Raises ReadError."""
+    if path.is_file():
+        try:
+            archive = zipfile.ZipFile(path)
+        except (OSError, *ZIP_FAILURES) as error:
+            raise ReadError("this is not a zip archive", where=f"{path}: {error}", fix=_LAYOUT) from error
+        return sorted(archive.namelist()), archive.open
+    found = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir())
     return found, partial(_open_regular, path)
 
 
@@ -119,15 +127,7 @@ def _open_regular(path: Path, name: str) -> IO[bytes]:
     return (path / name).open("rb")
 
 
-def _archive(path: Path) -> tuple[list[str], Callable[[str], IO[bytes]]]:
-    try:
-        archive = zipfile.ZipFile(path)
-    except (OSError, *ZIP_FAILURES) as error:
-        raise ReadError("this is not a zip archive", where=f"{path}: {error}", fix=_LAYOUT) from error
-    return _pictures(archive.namelist()), archive.open
-
-
-def _pictures(names: Iterable[str]) -> list[str]:
+def pictures(names: Iterable[str]) -> list[str]:
     """Image files in alphabetical order, without what operating systems hide (.DS_Store, __MACOSX)."""
     return sorted(
         name
@@ -148,7 +148,7 @@ def _classes(files: Sequence[str], path: Path) -> tuple[np.ndarray | None, tuple
     return np.array([number[p] for p in parents], np.int64), tuple(folders)
 
 
-def _stack(images: list[np.ndarray], path: Path) -> np.ndarray:
+def stacked_images(images: list[np.ndarray], path: Path) -> np.ndarray:
     shapes = {image.shape for image in images}
     if len(shapes) > 1:
         raise ReadError(
@@ -162,8 +162,13 @@ def _stack(images: list[np.ndarray], path: Path) -> np.ndarray:
 # ---- arrays
 
 
-def array_samples(arrays: Mapping[str, np.ndarray], inputs: Sequence[ModelInput], where: str) -> Samples:
-    """Samples along the first axis of arrays named like the model's inputs; `label` or `labels` are their classes."""
+def array_samples(
+    arrays: Mapping[str, np.ndarray], inputs: Sequence[ModelInput], where: str, *, targets: bool = False
+) -> Samples:
+    """Samples along the first axis of arrays named like the model's inputs; `label` or `labels` are their classes.
+
+    targets: these may be arrays of any kind, a row a sample.
+    """
     names = {i.name for i in inputs}
     key = next((k for k in LABELS if k in arrays and k not in names), None)
     feeds = check_feeds({k: v for k, v in arrays.items() if k != key}, inputs, where, whole=True)
@@ -173,7 +178,7 @@ def array_samples(arrays: Mapping[str, np.ndarray], inputs: Sequence[ModelInput]
         raise ReadError(
             "the arrays do not hold the same number of samples", where=f"{where}: {words}", fix="one row a sample"
         )
-    labels = None if key is None else class_numbers(arrays[key], where)
+    labels = None if key is None else arrays[key] if targets else class_numbers(arrays[key], where)
 
     def read(indices: np.ndarray) -> Batch:
         return Batch({k: v[indices] for k, v in feeds.items()}, None if labels is None else labels[indices])

@@ -14,21 +14,28 @@ from .inputs import ModelInput, check_feeds
 from .sources import LABELS, Batch, class_numbers
 
 
-def stream(function: Callable[[], Iterable[object]], inputs: Sequence[ModelInput], samples: int | None) -> Data:
+def stream(
+    function: Callable[[], Iterable[object]],
+    inputs: Sequence[ModelInput],
+    samples: int | None,
+    *,
+    targets: bool = False,
+) -> Data:
     """Batches that a function yields: feeds, or (feeds, labels), of arrays or tensors; see `given.DataSource`.
 
-    Raises ReadError where it yields nothing, something else, or fails: then with the user's own exception.
+    targets: labels may be arrays of any kind, a row a sample. Raises ReadError where it yields nothing,
+    something else, or fails: then with the user's own exception.
     """
     where = str(function)
     first = next(_called(function, where), None)
     if first is None:
         raise ReadError("the function yields nothing", where=where, fix="yield a batch of feeds")
-    labelled = _batch(first, inputs, where).labels is not None
+    labelled = _batch(first, inputs, where, targets).labels is not None
     fixed = inputs[0].batch
 
     def batches() -> Iterator[Batch]:
         seen = 0
-        found = (_batch(item, inputs, where) for item in _called(function, where))
+        found = (_batch(item, inputs, where, targets) for item in _called(function, where))
         for batch in of_size(found, fixed) if fixed else found:
             yield batch
             seen += batch.size
@@ -48,16 +55,21 @@ def _called(function: Callable[[], Iterable[object]], where: str) -> Iterator[ob
         raise failed(error, where, "that yields data") from error
 
 
-def _batch(item: object, inputs: Sequence[ModelInput], where: str) -> Batch:
+def _batch(item: object, inputs: Sequence[ModelInput], where: str, targets: bool) -> Batch:
     """What was yielded: feeds, or (feeds, labels)."""
-    feeds, labels = _parted(item, inputs, where)
+    feeds, labels = _parted(item, inputs, where, targets)
     arrays = check_feeds({k: as_array(v) for k, v in feeds.items()}, inputs, where, whole=bool(inputs[0].batch))
     if any(array.ndim and not len(array) for array in arrays.values()):
         raise ReadError("the data have an empty batch", where=where, fix="yield at least one sample")
-    return Batch(arrays, None if labels is None else class_numbers(np.asarray(as_array(labels)), where))
+    if labels is None:
+        return Batch(arrays, None)
+    known = np.asarray(as_array(labels))
+    return Batch(arrays, known if targets else class_numbers(known, where))
 
 
-def _parted(item: object, inputs: Sequence[ModelInput], where: str) -> tuple[Mapping[str, object], object]:
+def _parted(
+    item: object, inputs: Sequence[ModelInput], where: str, targets: bool
+) -> tuple[Mapping[str, object], object]:
     """(feeds, labels) of a mapping, an array, or a list of one array an input, and maybe labels behind it."""
     names = [i.name for i in inputs]
     if isinstance(item, Mapping):
@@ -70,7 +82,7 @@ def _parted(item: object, inputs: Sequence[ModelInput], where: str) -> tuple[Map
         if len(parts) == len(names):
             return dict(zip(names, parts, strict=True)), None
         if len(parts) == len(names) + 1:
-            return dict(zip(names, parts[:-1], strict=True)), _classes(parts[-1])
+            return dict(zip(names, parts[:-1], strict=True)), parts[-1] if targets else _classes(parts[-1])
     raise ReadError(
         f"the data have a {type(item).__name__} for a batch",
         where=where,

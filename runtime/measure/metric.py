@@ -24,11 +24,19 @@ from ..data.random_feeds import Feeds
 from ..data.sources import Batch
 from ..progress import Count, Stage, counted, silent
 from ..session import Device, open_session
+from ..vision.metrics import VISION, Pictures, vision_metric
 from .evaluate import accuracy, outputs
 
 MetricLike = str | Callable[..., Any]
-NAMES = ("top1", "top5", "agreement")
-_WORDS = {"top1": "top-1", "top5": "top-5", "agreement": "agreement with the original"}
+NAMES = ("top1", "top5", "agreement", *VISION)
+_WORDS = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "agreement": "agreement with the original",
+    "miou": "mean IoU",
+    "map": "mAP",
+    "map50": "mAP at 0.5",
+}
 _YOURS = "of the metric"
 
 
@@ -42,12 +50,25 @@ class Evaluation:
     seed: int = 0
     device: Device = "auto"
 
-    def open(self, model: onnx.ModelProto) -> Data:
-        """Raises UsageError where there are no data."""
+    def open(self, model: onnx.ModelProto, *, targets: bool = False) -> Data:
+        """targets: labels may be anything, see `open_data`. Raises UsageError where there are no data."""
+        return open_data(
+            self._source(),
+            model_inputs(model),
+            self.preprocessing,
+            samples=self.samples,
+            seed=self.seed,
+            targets=targets,
+        )
+
+    def pictures(self) -> Pictures:
+        """The same as images with masks or boxes. Raises UsageError where there are no data."""
+        return Pictures(self._source(), self.samples, self.preprocessing, self.seed)
+
+    def _source(self) -> DataSource:
         if self.source is None:
             raise UsageError("a metric needs data", where="--metric", fix="give --evaluate")
-        inputs = model_inputs(model)
-        return open_data(self.source, inputs, self.preprocessing, samples=self.samples, seed=self.seed)
+        return self.source
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +85,22 @@ class Metric:
 
 def title(name: str) -> str:
     """What a metric's number is, for people."""
-    return _WORDS.get(name, name)
+    return _WORDS.get(_kind(name), name)
 
 
 def metric_words(name: str, value: float) -> str:
     """A metric's number, for people: the built-in ones are shares."""
-    return f"{value:.2%}" if name in _WORDS else f"{value:.4g}"
+    return f"{value:.2%}" if _kind(name) in _WORDS else f"{value:.4g}"
+
+
+def of_pictures(chosen: MetricLike | None) -> bool:
+    """Whether a metric reads images with masks or boxes."""
+    return isinstance(chosen, str) and _kind(chosen) in VISION
+
+
+def _kind(name: str) -> str:
+    """The word of a metric, without its options."""
+    return name.partition(":")[0]
 
 
 def make_metric(
@@ -77,10 +108,13 @@ def make_metric(
 ) -> Metric:
     """The metric that is asked for; top-1 where the data have labels, else agreement with the original.
 
-    chosen: one of NAMES, "module:function", or a function: of (outputs, labels), {name: (samples, ...)} and (samples,)
-    or None, or of the path of a model alone, which needs no data. Raises UsageError or ReadError, before anything
-    runs, where there is no such metric, or the data cannot be read or have no labels.
+    chosen: one of NAMES, those of pictures with their options ("map:decoder=yolox"), "module:function", or a function:
+    of (outputs, labels), {name: (samples, ...)} and what the data give, a row a sample, or None; or of the path of a
+    model alone, which needs no data. Raises UsageError or ReadError, before anything runs, where there is
+    no such metric, or the data cannot be read or have no labels.
     """
+    if isinstance(chosen, str) and of_pictures(chosen):
+        return Metric(chosen, vision_metric(chosen, original, evaluation.pictures(), evaluation.device, progress))
     function = chosen if callable(chosen) else None
     if isinstance(chosen, str) and names_function(chosen):
         function = imported(chosen, _YOURS)
@@ -170,7 +204,7 @@ def _own(name: str, function: Callable[..., Any], original: onnx.ModelProto, eva
     wanted = _parameters(function, name)
     if wanted == 1:
         return Metric(name, lambda model: _number(lambda: _on_file(function, model), name))
-    data = evaluation.open(original)
+    data = evaluation.open(original, targets=True)
 
     def on_outputs(model: onnx.ModelProto) -> float:
         values, labels = collected(model, data, evaluation.device)
