@@ -18,7 +18,7 @@ from ..passes.needs import needs_of
 from ..passes.selection.allocate import Align, allocate, excluded, select
 from ..passes.selection.budget import Budget
 from ..passes.selection.latency_table import LatencyTable
-from ..passes.selection.methods import Uniform
+from ..passes.selection.methods import Amc, Uniform
 from ..passes.selection.plan import Plan, make_plan
 from ..passes.selection.presets import make_preset, most_sensitive
 from ..passes.selection.ranking import Evidence, Ranking, Rankings, rank_groups
@@ -33,6 +33,7 @@ from .latency.within import within_latency
 from .measure import evidence_of, priced, sensitivities_of
 from .report import Curves, curves_of
 from .run import Run
+from .search_widths import Searched
 from .settings import Settings
 
 
@@ -190,6 +191,9 @@ def _widths(run: Run, choice: _Choice, budget: Budget | None, table: LatencyTabl
 
     if budget and budget.shares:
         return allocated(choice.exclude, {})
+    if isinstance(run.strategy.allocation, Amc):
+        searched = Searched(run, choice.evidence, choice.rankings, choice.exclude)
+        return searched.widths(run.strategy.allocation, budget or Budget(), table)
     if table is None and _free_of_harm(run, budget):
         within = partial(_allocated, run, {}, budget, choice.exclude)
         run.progress("timing widths")

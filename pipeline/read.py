@@ -25,7 +25,7 @@ from ..runtime.reduced import lighter
 from ..runtime.soundness import check_opens, check_weights
 from .decide import untouched
 from .run import Run
-from .settings import SYNTHETIC, SYNTHETIC_IF_IMAGES, Settings, make_strategy
+from .settings import SYNTHETIC, SYNTHETIC_IF_IMAGES, Settings, held_out, make_strategy
 
 _SYNTHETIC_MACS = 64 << 30  # of one pass over the images: 512 for ResNet-56; by default for networks up to 1 G MACs
 _SYNTHETIC_IMAGES = (64, 512)
@@ -107,8 +107,8 @@ def _given_data(graph: Graph, settings: Settings) -> Data | None:
     if settings.given is None:
         return None
     inputs = model_inputs(graph.source)
-    how = settings.preprocessing
-    return open_data(settings.given, inputs, how, samples=settings.samples, seed=settings.seed, held_out=JUDGED)
+    how, aside = settings.preprocessing, held_out(settings, JUDGED)
+    return open_data(settings.given, inputs, how, samples=settings.samples, seed=settings.seed, held_out=aside)
 
 
 def _example(graph: Graph, settings: Settings) -> Feeds | None:
@@ -132,7 +132,9 @@ def _synthetic_data(analysis: Analysis, settings: Settings) -> Data | None:
     inputs = model_inputs(analysis.graph.source)
     if reads_images(inputs, analysis.feeds):
         samples = min(settings.samples, int(np.clip(_SYNTHETIC_MACS // max(macs, 1), *_SYNTHETIC_IMAGES)))
-        return synthetic_data(inputs, analysis.feeds, settings.preprocessing, samples, settings.seed, JUDGED)
+        return synthetic_data(
+            inputs, analysis.feeds, settings.preprocessing, samples, settings.seed, held_out(settings, JUDGED)
+        )
     if settings.calibration == SYNTHETIC:
         raise UsageError(
             "the model does not read images", where="--calibration synthetic", fix="give data, or --calibration none"

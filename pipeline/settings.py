@@ -11,7 +11,7 @@ from ..passes.needs import OF_DATA, OF_MOMENTS, Need, needs_of, unmet
 from ..passes.rewrite.one_shot import KINDS
 from ..passes.selection.allocate import Align
 from ..passes.selection.criteria import make_criterion
-from ..passes.selection.methods import Method, make_method
+from ..passes.selection.methods import Amc, Method, make_method
 from ..passes.selection.presets import PRESETS, Preset, make_preset
 from ..passes.selection.ranking import Criterion
 from ..passes.selection.words import word
@@ -134,6 +134,14 @@ def make_strategy(settings: Settings, *, data: bool) -> Strategy:
         for need in sorted(needs & missing if not data else ()):
             raise unmet(need, f"'{name}'", flag)
     return strategy
+
+
+def held_out(settings: Settings, least: int) -> int:
+    """Samples that nothing is fitted to, for the result to be judged on: as many as the allocation asks for."""
+    preset = None if settings.preset is None else IMPLIED[settings.preset]
+    allocation = settings.allocation or (preset and preset.allocation)
+    chosen = None if allocation is None else make_method(allocation)
+    return max(least, chosen.images) if isinstance(chosen, Amc) else least
 
 
 def _implied_calibration(settings: Settings) -> str:

@@ -27,6 +27,7 @@ STRATEGY = options(
         "bn-scale and random look at weights alone: with one of them and no --calibration nothing is refitted.",
     ),
     click.option("--allocation", help="How many go where. Default: sensitivity with data, else uniform."),
+    click.option("--episodes", type=click.IntRange(min=1), help="Networks that --allocation amc tries. Default: 400."),
     click.option("--reconstruct", help="How what stays is refitted. Default: sequential with data, else none."),
     click.option(
         "--calibration",
@@ -75,4 +76,19 @@ def cut_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     """What these flags say, as arguments of `prune`."""
     settings = {name: given[name] for name in _DATA_DRIVEN if given[name] is not None}
     settings |= {name: given[name] for name in _PLAIN} | {"preprocessing": preprocessing(given)}
+    if given.get("episodes") is not None:
+        settings["allocation"] = _episodes(settings, given["episodes"])
     return settings | {"sizes": free_sizes(given["sizes"]), "measure": not given["no_latency"]}
+
+
+def _episodes(settings: Mapping[str, Any], count: int) -> str:
+    """The allocation that is asked for, of so many episodes. Raises UsageError where it has none."""
+    from ..passes.errors import UsageError
+    from ..passes.selection.presets import make_preset
+
+    preset = settings.get("preset")
+    allocation = settings.get("allocation") or (make_preset(preset).allocation if preset else "")
+    name, _, said = allocation.partition(":")
+    if name != "amc":
+        raise UsageError("only a search has episodes", where="--episodes", fix="give --allocation amc as well")
+    return f"amc:{said},episodes={count}" if said else f"amc:episodes={count}"

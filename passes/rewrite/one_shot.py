@@ -6,6 +6,7 @@ the sequential form, which needs the data again. KINDS: every kind of refit, and
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 
 import numpy as np
@@ -37,19 +38,53 @@ def refit_once(labelled: LabelledGraph, removed: Array, cut: Graph, moments: Mom
     labels: of the original; removed: one bool a label, what was cut; kind: "bias", "channel", "scalar"
     ("channel" without a bias, as in ThiNet) or "full" (least_squares).
     """
-    done = 0
-    there = {tensor.name for node in cut.gs.nodes for tensor in node.outputs}
-    for consumer in affine_consumers(labelled):
-        inputs = np.flatnonzero(kept(consumer.inputs, removed))
-        found = moments.pooled(consumer.uses)
-        if len(inputs) == len(consumer.inputs) or found is None or not there.issuperset(consumer.uses):
-            continue
-        refit = _refit(consumer, inputs, found, kind)
-        if refit is not None:
-            outputs = np.flatnonzero(kept(consumer.outputs, removed))
-            write_refit(cut, consumer, Refit(refit.weight[outputs], refit.bias[outputs]))
-            done += 1
-    return done
+    return Refits(labelled, moments, kind, limit=0).write(removed, cut)
+
+
+class Refits:
+    """Refits of many cuts of one network: a layer's depends on what it still reads alone, and is kept for the next cut.
+
+    limit: bytes of what is kept at most; what was used longest ago goes. bytes: of what is kept now.
+    """
+
+    def __init__(self, labelled: LabelledGraph, moments: MomentsSet, kind: str, limit: int = 256 << 20) -> None:
+        self._consumers = tuple(affine_consumers(labelled))
+        self._moments, self._kind, self._limit = moments, kind, limit
+        self._kept: OrderedDict[tuple[str, bytes], Refit | None] = OrderedDict()
+        self.bytes = 0
+
+    def write(self, removed: Array, cut: Graph) -> int:
+        """`refit_once`."""
+        done = 0
+        there = {tensor.name for node in cut.gs.nodes for tensor in node.outputs}
+        for consumer in self._consumers:
+            inputs = np.flatnonzero(kept(consumer.inputs, removed))
+            if len(inputs) == len(consumer.inputs) or not there.issuperset(consumer.uses):
+                continue
+            refit = self._of(consumer, inputs)
+            if refit is not None:
+                outputs = np.flatnonzero(kept(consumer.outputs, removed))
+                write_refit(cut, consumer, Refit(refit.weight[outputs], refit.bias[outputs]))
+                done += 1
+        return done
+
+    def _of(self, consumer: AffineConsumer, inputs: Array) -> Refit | None:
+        key = (consumer.name, inputs.tobytes())
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        found = self._moments.pooled(consumer.uses)
+        refit = None if found is None else _refit(consumer, inputs, found, self._kind)
+        if self._limit:
+            self._kept[key] = refit
+            self.bytes += _size(refit)
+            while self.bytes > self._limit and len(self._kept) > 1:
+                self.bytes -= _size(self._kept.popitem(last=False)[1])
+        return refit
+
+
+def _size(refit: Refit | None) -> int:
+    return 0 if refit is None else refit.weight.nbytes + refit.bias.nbytes
 
 
 def mean_outputs(labelled: LabelledGraph, removed: Array, moments: MomentsSet) -> dict[str, Array]:

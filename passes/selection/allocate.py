@@ -59,10 +59,10 @@ def allocate(
     method = method or Uniform()
     exact = 1 if align == "auto" else align  # who names shares, and a method that ends by itself, mean what they say
     if budget is not None and budget.shares is not None:
-        frame = _frame(cost, 0.0, menus(cost.units, exact)[0], exclude)
+        frame = frame_of(cost, 0.0, menus(cost.units, exact)[0], exclude)
         return frame.aligned(_by_pattern(frame, budget.shares))
     steps = menus(cost.units, exact if method.ends else align, coarse=isinstance(method, Uniform))
-    frames = [_frame(cost, method.protect, multiple, exclude) for multiple in steps]
+    frames = [frame_of(cost, method.protect, multiple, exclude) for multiple in steps]
     goes = _may_go(cost, exclude) if isinstance(method, Error) and method.whole else None
     frames = [replace(frame, goes=goes) for frame in frames]
     if table is not None:
@@ -75,7 +75,7 @@ def allocate(
         least = frames[0].aligned(method.growth(frames[0], rankings).widths(0))
         if budget is None:
             return least
-        measure = _measure(cost, frames[0], budget.kind, table)
+        measure = measure_of(cost, frames[0], budget.kind, table)
         if measure(least) > budget.limit(measure(frames[0].units)):
             return least
         frames = [replace(frames[0], least=least)]
@@ -88,7 +88,7 @@ def _by_time_frame(
 ) -> Frame:
     """Where time is weighed against nothing but evenness, no group falls below a share."""
     even = isinstance(method, Uniform) and budget.kind != "latency"
-    return _frame(cost, max(method.protect, _EVEN if even else 0.0), multiple, exclude)
+    return frame_of(cost, max(method.protect, _EVEN if even else 0.0), multiple, exclude)
 
 
 def _by_time(
@@ -102,7 +102,7 @@ def _by_time(
     """By harm for each millisecond; None where the method says no harms, or nothing within its bounds fits."""
     if budget.kind == "latency":
         return within_milliseconds(table, frame, rankings, budget.limit(table.milliseconds(table.units)), method)
-    measure = _measure(cost, frame, budget.kind, table)
+    measure = measure_of(cost, frame, budget.kind, table)
     limit = budget.limit(measure(frame.units))
     return quickest_within(table, frame, rankings, lambda kept: measure(kept) <= limit, method)
 
@@ -120,7 +120,7 @@ def _nearest(
     A later frame is finer; the last of several serves only where no other reaches the budget at all.
     """
     best: Array | None = None
-    measure = _measure(cost, frames[-1], budget.kind, table)
+    measure = measure_of(cost, frames[-1], budget.kind, table)
     whole = measure(frames[-1].units)
     limit = budget.limit(whole)
     enough = limit - _NEAR * whole
@@ -207,7 +207,8 @@ def excluded(groups: ChannelGroups, exclude: str | Collection[str] | None) -> fr
     return frozenset(np.array(names)[_matches(exclude, names, "--exclude")].tolist())
 
 
-def _frame(cost: CostModel, protect: float, multiple: Array, exclude: str | Collection[str] | None) -> Frame:
+def frame_of(cost: CostModel, protect: float, multiple: Array, exclude: str | Collection[str] | None) -> Frame:
+    """Within what widths may move. protect: the share of every group that stays; multiple: (groups,) int64."""
     names = tuple(group.name for group in cost.groups.groups)
     stays = ~cost.free | np.isin(names, list(excluded(cost.groups, exclude)))
     least = np.ceil(np.maximum(cost.units * protect - _EPSILON, 1) / multiple).astype(np.int64) * multiple
@@ -247,7 +248,8 @@ def _by_pattern(frame: Frame, shares: Mapping[str, float]) -> Array:
     return np.maximum(widths, frame.least)
 
 
-def _measure(cost: CostModel, frame: Frame, kind: str, table: LatencyTable | None) -> Measure:
+def measure_of(cost: CostModel, frame: Frame, kind: str, table: LatencyTable | None) -> Measure:
+    """Kept -> what a budget of this kind counts."""
     if kind == "channels":
         counted = frame.fewest < frame.units
         return lambda kept: int(kept[counted].sum())

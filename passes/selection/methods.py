@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -207,6 +207,40 @@ class Trim:
         return _GivenBack(replace(frame, least=least), np.repeat(order, (frame.units - least)[order])[::-1])
 
 
+@dataclass(frozen=True, slots=True)
+class Amc:
+    """Widths that an agent learns: group after group it says which share stays, and is paid by the accuracy at the end.
+
+    episodes: networks that are tried
+    warmup: of these, the first ones, whose shares are drawn at random
+    images: samples that accuracy is measured on, none of which anything is fitted to
+    least: the share of every group that stays
+    reward: -error, or -error * log(MACs), which asks for small networks where the budget leaves it open
+    Source: He et al., AMC, ECCV 2018, section 3, and the authors' code, which tries 800.
+    """
+
+    episodes: int = 400
+    warmup: int = 100
+    images: int = 1000
+    least: float = 0.2
+    reward: Literal["error", "error-macs"] = "error"
+    ends: ClassVar[bool] = False
+    needs: ClassVar[frozenset[Need]] = frozenset({"moments", "samples"})
+
+    @property
+    def protect(self) -> float:
+        """The share of every group that stays."""
+        return self.least
+
+    def growth(self, frame: Frame, rankings: Mapping[str, Ranking]) -> Growth:
+        """Equal shares, which say before the search whether the budget is in reach; what follows is `amc.Walk`."""
+        return Uniform().growth(frame, rankings)
+
+    def paid(self, error: float, macs: float) -> float:
+        """The reward of a network. error: share of the samples that it gets wrong."""
+        return -error * (1.0 if self.reward == "error" else float(np.log(max(macs, 2.0))))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _GivenBack:
     """Units that come back one by one.
@@ -236,6 +270,7 @@ METHODS: dict[str, type[Method]] = {
     "error": Error,
     "sensitivity": Sensitivity,
     "trim": Trim,
+    "amc": Amc,
 }
 
 

@@ -69,5 +69,6 @@ PRESETS: dict[str, Preset] = {
     "ccp-ac": Preset("ccp-ac:linear", "uniform", "none", touches=convolutions),
     "taylor": Preset("taylor:form=activation,flops=0.001", "global:protect=0", "none"),
     "channel-pruning": Preset("channel-pruning", "uniform", "sequential", touches=sampled_convolutions, sampled=True),
+    "amc": Preset("l1:of=readers", "amc", "full"),
     "nisp": Preset("nisp", "uniform", "none", touches=convolutions),
 }

@@ -13,6 +13,7 @@ from ..data.random_feeds import Feeds
 from ..data.sources import Batch
 from ..progress import Count, silent
 from ..session import Device, Runnable, Session, open_session
+from .ahead import side_by_side, threads_each, workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +52,17 @@ def accuracy(
     Raises UsageError where the data have no labels, or labels that the model has no class for, or no output is one of
     a classifier.
     """
-    session = open_session(model, device=device, threads=threads)
+    session = open_session(model, device=device, threads=threads_each(device) if threads is None else threads)
     hits, done = np.zeros(2), 0
-    for batch in data:
+
+    def ranked(batch: Batch) -> np.ndarray:
         if batch.labels is None:
             raise UsageError(
                 "accuracy needs labels", where="the data", fix="put the images in one folder a class, or compare models"
             )
-        ranks = _ranks(_logits(session.run(batch.feeds), len(batch.labels)), batch.labels)
+        return _ranks(_logits(session.run(batch.feeds), len(batch.labels)), batch.labels)
+
+    for ranks in side_by_side(ranked, data, workers(device) if threads is None else 1):
         hits += np.count_nonzero(ranks < 1), np.count_nonzero(ranks < 5)
         done += len(ranks)
         progress(done, None)

@@ -70,3 +70,16 @@ def test_bench_compares_latencies(run):
     assert [row["model"] for row in measured] == ["digits.onnx", "digits.pruned.onnx"]
     assert all(0 < row["latency"] < 1000 for row in measured)
     assert "100.0%" in run("bench", "digits.onnx", "--seconds", "0.1", "--threads", "1")[1]
+
+
+def test_episodes_are_those_of_the_search_and_of_nothing_else(run):
+    given = ["digits.onnx", "--calibration", DATA[1], "--samples", "64", "--no-latency", "--quiet", "--plan", "p.json"]
+    asked = ["--allocation", "amc:warmup=2,images=32", "--episodes", "3", "--macs", "60%"]
+    assert run(*given, *asked)[0] == 0
+    plan = json.loads(Path("p.json").read_text())
+    assert plan["allocation"] == "amc:episodes=3,warmup=2,images=32"
+    assert plan["macs"][1] <= 0.6 * plan["macs"][0]
+    code, _, said = run(*given, "--episodes", "3")
+    assert code == 2
+    assert "only a search has episodes" in said
+    assert run(*given, "--preset", "thinet", "--episodes", "3")[0] == 2

@@ -24,10 +24,12 @@ class Magnitude:
     greedy: kernels whose input channel is already gone do not count (Li et al. 2017, section 3.2).
     residual: of channels that several convolutions add up, "sum" counts all of them; "shortcut" those of the 1x1
     projection alone, where there is one (section 3.3).
+    of: the filters that make a channel, or the kernels that read it (He et al., AMC, 2018).
     """
 
     greedy: bool = False
     residual: Literal["sum", "shortcut"] = "sum"
+    of: Literal["filters", "readers"] = "filters"
     power: ClassVar[int]
 
     @property
@@ -40,6 +42,8 @@ class Magnitude:
         keys = making(group)
         if self.residual == "shortcut":
             keys = projections(group, evidence.groups.labelled) or keys
+        if self.of == "readers":
+            keys = group.consumed or keys
         return Ranking.by_score(np.sum([self._norms(group, key, evidence) for key in keys], axis=0))
 
     def _norms(self, group: ChannelGroup, key: Key, evidence: Evidence) -> Array:

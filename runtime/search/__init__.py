@@ -1,0 +1,1 @@
+"""What networks of any widths are worth, tried by the hundred."""

@@ -1,0 +1,92 @@
+"""`--allocation amc` from end to end, on the trained demo network."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_prune
+import pytest
+from onnx_prune import BudgetError, UsageError, models
+from onnx_prune.runtime.search import stitched
+
+TEST, CALIBRATION = models.digits_data()
+SEARCH = "amc:episodes=12,warmup=6,images=64"
+
+
+def prune(progress=lambda _: None, **settings):
+    given = {
+        "preset": "amc",
+        "allocation": SEARCH,
+        "calibration": CALIBRATION,
+        "samples": 64,
+        "align": 1,
+        "budget": 0.5,
+    }
+    return onnx_prune.prune(models.digits_model(), measure=False, progress=progress, **{**given, **settings})
+
+
+@pytest.fixture
+def measured(monkeypatch, tmp_path):
+    """The widths that were really tried; a cache of its own."""
+    monkeypatch.setenv("ONNX_PRUNE_CACHE", str(tmp_path))
+    tried, error = [], stitched.Stitched.error
+
+    def noted(self, kept):
+        tried.append(tuple(kept.tolist()))
+        return error(self, kept)
+
+    monkeypatch.setattr(stitched.Stitched, "error", noted)
+    return tried
+
+
+def test_the_best_network_that_was_tried_is_taken_and_the_budget_holds(measured):
+    result = prune()
+    kept = tuple(row.after for row in result.report.groups)
+    assert kept in measured
+    assert len(set(measured)) == len(measured) > 8
+    assert result.plan.macs[1] <= 0.5 * result.plan.macs[0]
+    assert (result.plan.criterion, result.plan.reconstruct) == ("l1:of=readers", "full")
+    assert result.plan.allocation == "amc:episodes=12,warmup=6,images=64"
+    assert result.report.samples == 64
+
+
+def test_a_search_that_was_killed_goes_on_where_it_was(measured):
+    def killed(line):
+        if "5 of 12 episodes" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prune(killed)
+    before = list(measured)
+    assert 0 < len(before) <= 5
+    gone_on = prune()
+    after = measured[len(before) :]
+    assert not set(before) & set(after)
+    measured.clear()
+    again = prune()
+    assert measured == []
+    assert again.plan.to_json() == gone_on.plan.to_json()
+    other = prune(seed=1)
+    assert measured
+    assert other.plan.to_json() != again.plan.to_json()
+
+
+def test_other_budgets_and_streams_of_any_kind(measured):
+    by_params = prune(budget=onnx_prune.Budget(params=0.6))
+    assert by_params.plan.params[1] <= 0.6 * by_params.plan.params[0]
+    spared = prune(exclude="conv1")
+    assert {row.name: row.after for row in spared.report.groups}["conv1"] == 32
+
+
+def test_what_is_out_of_reach_is_said_before_the_search(measured):
+    with pytest.raises(BudgetError, match="cannot be met"):
+        prune(budget=0.01)
+    with pytest.raises(UsageError, match="needs the moments"):
+        onnx_prune.prune(models.lenet5(), allocation="amc", calibration="none")
+    assert measured == []
+
+
+def test_unlabelled_and_synthetic_images_serve(measured):
+    images = np.load(CALIBRATION)["input"][:96]
+    result = prune(calibration=images)
+    assert result.plan.macs[1] <= 0.5 * result.plan.macs[0]
+    assert len(measured) > 8
