@@ -16,10 +16,10 @@ from ..passes.selection.latency_table import LatencyTable
 from ..passes.selection.methods import Amc
 from ..passes.selection.ranking import Evidence, Rankings
 from ..passes.selection.words import word
+from ..runtime.progress import say
+from ..runtime.search.rewards import Kept, search_key
+from ..runtime.search.stitched import Stitched, refits_of
 from .run import Run
-from .runtime.progress import say
-from .runtime.search.rewards import Kept, search_key
-from .runtime.search.stitched import Stitched, refits_of
 
 Array = np.ndarray
 
@@ -115,7 +115,7 @@ class _Search:
 
     def best(self) -> Array:
         """The widths that were worth most."""
-        from .runtime.torch.ddpg import Agent  # needs torch
+        from ..runtime.torch.ddpg import Agent  # needs torch
 
         method, steps = self.method, len(self.walk.turns)
         agent = Agent(STATE, steps, min(method.warmup, method.episodes), method.least, self.run.settings.seed)
