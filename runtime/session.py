@@ -10,9 +10,8 @@ import io
 import os
 import re
 import sys
-import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,7 +24,7 @@ from ..passes.errors import ReadError, UsageError
 from ..passes.graph.mapped import is_mapped
 from ..passes.graph.scratch import scratch_folder
 from ..passes.graph.spill import SPILL_BYTES, beside_folder, spill, weight_bytes
-from .memory import bounded_memory
+from .bounds import bounded_memory, bounded_time
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -36,7 +35,6 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 Runnable = onnx.ModelProto | str | Path
 Device = Literal["auto", "cpu", "cuda"]
 
-LONGEST_RUN, _GOODBYE = 300.0, 10.0  # seconds: of the first run of a session; that a run is waited for when it is ended
 RECORDED = "optimised.onnx"
 _NO_MEMORY = re.compile("allocate memory|bad_alloc|bad allocation")
 _FATAL, _WARNING = 4, 2  # severities of ONNX Runtime's log: silent, and its default
@@ -74,7 +72,7 @@ class Session:
             if self._ran:
                 return dict(zip(names, run(names, dict(feeds), self._options), strict=True))
             with bounded_memory() if self.device == "cpu" else contextlib.nullcontext():
-                found = _watched(lambda: run(names, dict(feeds), self._options), self._options, self._name)
+                found = bounded_time(lambda: run(names, dict(feeds), self._options), self._options, self._name)
             self._ran = True
             return dict(zip(names, found, strict=True))
         except (MemoryError, *_failures()) as error:
@@ -119,40 +117,6 @@ class Session:
         """Run as `InferenceSession.run` does; that one refuses bfloat16."""
         given = {name: _to_value(array) for name, array in feeds.items()}
         return [_to_array(value) for value in self._session.run_with_ort_values(names, given, options)]
-
-
-def _watched(run: Callable[[], Sequence[Any]], options: onnxruntime.RunOptions, name: str) -> Sequence[Any]:
-    """What a first run returns: in a thread of its own, so that Ctrl-C is heard, and no longer than LONGEST_RUN."""
-    ended: list[Sequence[Any]] = []
-    failed: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            ended.append(run())
-        except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
-            failed.append(error)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        thread.join(LONGEST_RUN)
-        late = thread.is_alive()
-    except BaseException:
-        options.terminate = True
-        thread.join(_GOODBYE)
-        raise
-    if late:
-        options.terminate = True
-        thread.join(_GOODBYE)
-        options.terminate = False
-        raise ReadError(
-            f"one run of the model takes more than {LONGEST_RUN:g} s",
-            where=name,
-            fix="it may hold a loop without end; prune it for a smaller input (--size-of), or a part of it",
-        )
-    if failed:
-        raise failed[0]
-    return ended[0]
 
 
 def open_session(

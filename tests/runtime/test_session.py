@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 from onnx_prune.passes.errors import ReadError, UsageError
 from onnx_prune.passes.graph.spill import spill, weight_bytes, without_weights
+from onnx_prune.runtime import bounds
 from onnx_prune.runtime import session as session_module
 from onnx_prune.runtime.session import open_session
 
@@ -221,7 +222,7 @@ def test_what_is_printed_is_seen():
 
 def test_a_loop_without_end_is_ended(monkeypatch):
     """2^62 rounds, of which one run waits for none."""
-    monkeypatch.setattr(session_module, "LONGEST_RUN", 0.5)
+    monkeypatch.setattr(bounds, "LONGEST_RUN", 0.5)
     body = helper.make_graph(
         [helper.make_node("Identity", ["c"], ["more"]), helper.make_node("Add", ["v", "v"], ["w"])],
         "body",

@@ -1,12 +1,15 @@
-"""A bound on what a first run may take of the machine's memory: it fails, and the system kills nobody."""
+"""Bounds on what a first run may take: memory, so that it fails and the system kills nobody, and time."""
 
 from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol, TypeVar
+
+from ..passes.errors import ReadError
 
 try:
     import resource
@@ -15,6 +18,15 @@ except ImportError:  # not on Windows
 
 _SHARE = 0.9  # of what is available
 _LEAST = 1 << 28  # bytes
+LONGEST_RUN, _GOODBYE = 300.0, 10.0  # seconds: of a first run; that it is waited for when it is ended
+
+Found = TypeVar("Found")
+
+
+class Stoppable(Protocol):
+    """Options of a run (ONNX Runtime's RunOptions): the run ends where `terminate` is set."""
+
+    terminate: bool
 
 
 @contextmanager
@@ -53,3 +65,40 @@ def _taken() -> int:
     except OSError:
         return 0
     return int(pages) * (resource.getpagesize() if resource else 0)
+
+
+def bounded_time(run: Callable[[], Found], options: Stoppable, name: str) -> Found:
+    """What a first run returns: in a thread of its own, so that Ctrl-C is heard, and no longer than LONGEST_RUN.
+
+    Raises ReadError where it takes longer, and what the run raises.
+    """
+    ended: list[Found] = []
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            ended.append(run())
+        except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
+            failed.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        thread.join(LONGEST_RUN)
+        late = thread.is_alive()
+    except BaseException:
+        options.terminate = True
+        thread.join(_GOODBYE)
+        raise
+    if late:
+        options.terminate = True
+        thread.join(_GOODBYE)
+        options.terminate = False
+        raise ReadError(
+            f"one run of the model takes more than {LONGEST_RUN:g} s",
+            where=name,
+            fix="it may hold a loop without end; prune it for a smaller input (--size-of), or a part of it",
+        )
+    if failed:
+        raise failed[0]
+    return ended[0]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import parser
 from onnx_prune.passes.errors import ReadError
-from onnx_prune.runtime import memory
+from onnx_prune.runtime import bounds
 from onnx_prune.runtime.session import open_session
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what is available")
@@ -18,7 +18,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what
 def test_a_run_that_is_too_large_for_the_machine_ends_with_an_error(monkeypatch):
     import resource
 
-    monkeypatch.setattr(memory, "_available", lambda: 1 << 20)
+    monkeypatch.setattr(bounds, "_available", lambda: 1 << 20)
     before = resource.getrlimit(resource.RLIMIT_AS)
     model = parser.parse_model("""
     <ir_version: 8, opset_import: ["" : 17]>
@@ -32,11 +32,11 @@ def test_a_run_that_is_too_large_for_the_machine_ends_with_an_error(monkeypatch)
 
 @linux
 def test_what_is_available_is_read_from_the_system():
-    assert 1 << 20 < memory._available() < 1 << 50
-    assert memory._taken() > 1 << 20
+    assert 1 << 20 < bounds._available() < 1 << 50
+    assert bounds._taken() > 1 << 20
 
 
 def test_where_the_system_says_nothing_there_is_no_limit(monkeypatch):
-    monkeypatch.setattr(memory, "_available", lambda: 0)
-    with memory.bounded_memory():
+    monkeypatch.setattr(bounds, "_available", lambda: 0)
+    with bounds.bounded_memory():
         np.ones(1 << 20)
