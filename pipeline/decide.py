@@ -153,7 +153,7 @@ def _planned(run: Run, choice: _Choice, kept: np.ndarray, budget: Budget | None)
         reconstruct=strategy.reconstruct,
         seed=run.settings.seed,
     )
-    return replace(plan, model=run.analysis.name, sampled=run.sampled)
+    return replace(plan, model=run.analysis.name, sampled=run.extra == "samplers", placed=run.extra == "placers")
 
 
 def _selected(run: Run, choice: _Choice, kept: np.ndarray) -> dict[str, tuple[int, ...]]:

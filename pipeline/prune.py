@@ -197,5 +197,5 @@ def apply(  # noqa: PLR0913 - each argument is a flag of the command line
     )
     settings = make_settings(chosen)
     loaded = plan if isinstance(plan, Plan) else Plan.load(plan)
-    run = read_alone(model, settings, progress, sampled=loaded.sampled)
+    run = read_alone(model, settings, progress, extra=loaded.extra)
     return write(run, replace(loaded, model=run.analysis.name, reconstruct="none"))

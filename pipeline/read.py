@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 
+from ..passes.channels.groups import ChannelGroups
 from ..passes.errors import UsageError
 from ..passes.graph.model import Graph, ModelLike, load
+from ..passes.rewrite.place import with_placers
 from ..passes.rewrite.sample import with_samplers
-from ..passes.selection.presets import make_preset
+from ..passes.selection.presets import Extra, make_preset
 from ..runtime.analysis import Analysis, analyse
 from ..runtime.data.inputs import model_inputs
 from ..runtime.data.open import Data, example_input, open_data
@@ -30,6 +33,7 @@ from .settings import SYNTHETIC, SYNTHETIC_IF_IMAGES, Settings, held_out, make_s
 _SYNTHETIC_MACS = 64 << 30  # of one pass over the images: 512 for ResNet-56; by default for networks up to 1 G MACs
 _SYNTHETIC_IMAGES = (64, 512)
 JUDGED = 64  # samples
+_WITH: dict[Extra, Callable[[ChannelGroups], onnx.ModelProto]] = {"samplers": with_samplers, "placers": with_placers}
 
 
 def read(model: ModelLike, settings: Settings, progress: Stage, sizes: Mapping[str, int] | None) -> Run:
@@ -42,23 +46,23 @@ def read(model: ModelLike, settings: Settings, progress: Stage, sizes: Mapping[s
     data = _given_data(graph, settings) if example is None else None
     if data is not None:
         example = data.example()
-    sampled = settings.preset is not None and make_preset(settings.preset).sampled
-    analysis = _analysed(model, graph, settings, sizes, example, sampled=sampled)
+    extra = None if settings.preset is None else make_preset(settings.preset).extra
+    analysis = _analysed(model, graph, settings, sizes, example, extra=extra)
     untouched(analysis.groups, settings)  # what matches nothing is said before the work
     data = data or _synthetic_data(analysis, settings)
     strategy = make_strategy(settings, data=data is not None)
-    return Run(analysis, settings, strategy, progress, start, data, graph.source if sampled else None)
+    return Run(analysis, settings, strategy, progress, start, data, graph.source if extra else None, extra)
 
 
-def read_alone(model: ModelLike, settings: Settings, progress: Stage, *, sampled: bool = False) -> Run:
-    """Label the channels of the model, without any data. sampled: once it has got channel samplers."""
+def read_alone(model: ModelLike, settings: Settings, progress: Stage, *, extra: Extra | None = None) -> Run:
+    """Label the channels of the model, without any data. extra: once it has got these."""
     start = time.perf_counter()
     progress("reading the model")
     graph = load(model)
     check_opens(graph, settings.device)
-    analysis = _analysed(model, graph, settings, sampled=sampled)
+    analysis = _analysed(model, graph, settings, extra=extra)
     strategy = make_strategy(settings, data=False)
-    return Run(analysis, settings, strategy, progress, start, plain=graph.source if sampled else None)
+    return Run(analysis, settings, strategy, progress, start, plain=graph.source if extra else None, extra=extra)
 
 
 def _analysed(
@@ -68,7 +72,7 @@ def _analysed(
     sizes: Mapping[str, int] | None = None,
     example: Feeds | None = None,
     *,
-    sampled: bool = False,
+    extra: Extra | None = None,
 ) -> Analysis:
     """The analysis under the file's name, or that of the graph.
 
@@ -81,9 +85,9 @@ def _analysed(
         )
 
     analysis = analysed(graph)
-    if sampled:
-        _check_samplers(graph)
-        analysis = analysed(with_samplers(analysis.groups))
+    if extra is not None:
+        _check_stored(graph, extra)
+        analysis = analysed(_WITH[extra](analysis.groups))
     check_weights(analysis.groups)
     if example is None:
         macs, facts = analysis.cost.macs(analysis.cost.units), analysis.groups.labelled.facts
@@ -94,12 +98,13 @@ def _analysed(
     return replace(analysis, name=name)
 
 
-def _check_samplers(graph: Graph) -> None:
+def _check_stored(graph: Graph, extra: Extra) -> None:
     if graph.external:
+        preset, criterion = ("channel-pruning", "lasso") if extra == "samplers" else ("sfp", "l2")
         raise UsageError(
-            "a model whose weights lie in files of their own gets no channel samplers",
-            where="--preset channel-pruning",
-            fix="store the weights in the model, or take --criterion lasso",
+            f"a model whose weights lie in files of their own gets no channel {extra}",
+            where=f"--preset {preset}",
+            fix=f"store the weights in the model, or take --criterion {criterion}",
         )
 
 

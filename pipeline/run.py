@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import onnx
 
+from ..passes.selection.presets import Extra
 from ..runtime.analysis import Analysis
 from ..runtime.data.open import Data
 from ..runtime.progress import Stage
@@ -20,7 +21,8 @@ class Run:
     strategy: what is in force
     start: when it began, seconds of time.perf_counter
     data: what channels are chosen and refitted on; None for the weights alone
-    plain: the model that was given, where channel samplers were put into the one that is analysed
+    plain: the model that was given, where samplers or placers were put into the one that is analysed
+    extra: which of them were
     """
 
     analysis: Analysis
@@ -30,16 +32,12 @@ class Run:
     start: float
     data: Data | None = None
     plain: onnx.ModelProto | None = None
+    extra: Extra | None = None
 
     @property
     def judged_on(self) -> Data | None:
         """What the result is compared with the original on: samples that nothing was fitted to, where there are any."""
         return None if self.data is None else self.data.held_out or self.data
-
-    @property
-    def sampled(self) -> bool:
-        """Whether the graph that was analysed has got channel samplers."""
-        return self.plain is not None
 
     @property
     def original(self) -> onnx.ModelProto:

@@ -25,6 +25,7 @@ from ..passes.graph.files import save_model
 from ..passes.graph.model import Graph
 from ..passes.graph.spill import file_bytes
 from ..passes.rewrite.one_shot import mean_outputs, refit_once
+from ..passes.rewrite.place import place_constants, without_idle_placers
 from ..passes.rewrite.refit_scope import outside_refit
 from ..passes.rewrite.sample import without_idle_samplers
 from ..passes.rewrite.simplify import simplified
@@ -161,13 +162,14 @@ def refitted(
     with threadpool_limits(1):
         means = {} if moments is None else mean_outputs(run.analysis.groups.labelled, removed, moments)
         cut = apply_removal(run.analysis.groups.labelled, removed, means) if means else cut
+        placed = place_constants(run.analysis.groups.labelled, removed, cut)
         if kind == "sequential":
             found = _on_data(run, removed, cut)
         else:
             assert moments is not None, "make_strategy has looked"
             run.progress("refitting")
             found = Refitted(refit_once(run.analysis.groups.labelled, removed, cut, moments, kind))
-    if not found.layers and not means:
+    if not found.layers and not means and not placed:
         return replace(judged(run, bare, None), refit=f"nothing was refitted: {_why_nothing(run, removed, found)}")
     model = to_model(cut)
     different = list(outside_refit(run.analysis.groups.labelled, cut, bare.model, model))
@@ -274,8 +276,8 @@ def _replace_head(run: Run, cut: Written) -> Written:
 
 
 def _without_idle(run: Run, model: onnx.ModelProto) -> onnx.ModelProto:
-    if not run.sampled:
-        return model
+    if run.extra != "samplers":
+        return model if run.extra is None else without_idle_placers(model)
     shapes = run.analysis.groups.labelled.facts.shapes
     return without_idle_samplers(model, {name: shape[1] for name, shape in shapes.items() if len(shape) > 1})
 

@@ -76,6 +76,7 @@ FIELDS = {
         "groups",
         "slices",
         "sampled",
+        "placed",
         "settings",
     ],
     "Preprocessing": ["mean", "std", "resize", "crop", "scale", "layout"],

@@ -31,7 +31,15 @@ _NUMBERS = {
     "clip": (float, "Largest norm of the gradient, 0 for any. Default: 5."),
 }
 _WORDS = ("precision", "schedule_rate")
-NAMES = (*_NUMBERS, *_WORDS, "milestones", "augment", "frozen_batch_norm", "recipe_file")  # of the parsed flags
+NAMES = (
+    *_NUMBERS,
+    *_WORDS,
+    "milestones",
+    "augment",
+    "frozen_batch_norm",
+    "scratch",
+    "recipe_file",
+)  # of the parsed flags
 RECIPE = options(
     *(click.option(f"--{name}", type=kind, help=text) for name, (kind, text) in _NUMBERS.items()),
     click.option(
@@ -43,6 +51,7 @@ RECIPE = options(
     click.option("--augment", help="Any of crop,flip,cutout,mixup, or none. Default: crop,flip for images."),
     click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="Default: what pays here."),
     click.option("--frozen-batch-norm", is_flag=True, help="Put no BatchNormalization back for the training."),
+    click.option("--scratch", is_flag=True, help="Draw all weights anew first: the network's shape alone is used."),
     click.option(
         "--recipe",
         "recipe_file",
@@ -71,6 +80,8 @@ def make_recipe(given: Mapping[str, Any], said: Mapping[str, Any] = MappingProxy
         chosen.setdefault("schedule_rate", "steps")
     if given.get("augment") is not None:
         chosen["augment"] = tuple(word for word in given["augment"].split(",") if word not in ("", "none"))
+    if given.get("scratch"):
+        chosen["scratch"] = True
     if given.get("frozen_batch_norm"):
         chosen["batch_norm"] = False
     return Recipe(**chosen)

@@ -80,6 +80,24 @@ def _inside(nodes: list[gs.Node], maker: dict[str, int], add: gs.Node) -> frozen
     return frozenset(number for number in passed if number >= 0 and sides[number] != _BOTH)
 
 
+def above(labelled: LabelledGraph, number: int, block: Block) -> set[int]:
+    """The nodes of the block that the node reads from, over any number of others."""
+    nodes = labelled.graph.gs.nodes
+    maker = {tensor.name: n for n in block.inside for tensor in nodes[n].outputs}
+    found: set[int] = set()
+    waiting = [number]
+    while waiting:
+        new = {maker[t.name] for t in nodes[waiting.pop()].inputs if t.name in maker} - found
+        found |= new
+        waiting += new
+    return found
+
+
+def convolutions_above(labelled: LabelledGraph, number: int, block: Block) -> set[int]:
+    """The convolutions among them."""
+    return {n for n in above(labelled, number, block) if labelled.graph.gs.nodes[n].op == "Conv"}
+
+
 def producers(groups: ChannelGroups) -> dict[str, tuple[int, ...]]:
     """Group -> the numbers of the nodes that make its channels, ascending; groups that nothing makes are left out."""
     owner = _owners(groups)

@@ -6,15 +6,15 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from ..channels.blocks import Block, producers, residual_blocks, summed
+from ..channels.blocks import convolutions_above, producers, residual_blocks, summed
 from ..channels.groups import ChannelGroups
-from ..graph.sampler import SAMPLER
+from ..graph.extras import SAMPLER
 
 
 def with_samplers(groups: ChannelGroups) -> onnx.ModelProto:
     """The model with a sampler in front of the first convolution of each branch that has several; the same function.
 
-    See passes/graph/sampler.py.
+    See passes/graph/extras.py.
     """
     labelled = groups.labelled
     model = onnx.ModelProto()
@@ -44,7 +44,7 @@ def branch_starts(groups: ChannelGroups) -> tuple[int, ...]:
         number
         for block in blocks
         for number in sorted(convolutions & block.inside)
-        if not _above(groups, number, block) & _convolutions(groups, block)
+        if not convolutions_above(groups.labelled, number, block)
     )
 
 
@@ -65,21 +65,3 @@ def without_idle_samplers(model: onnx.ModelProto, sizes: dict[str, int]) -> onnx
     del kept.graph.value_info[:]
     kept.graph.value_info.extend(left)
     return kept
-
-
-def _convolutions(groups: ChannelGroups, block: Block) -> set[int]:
-    nodes = groups.labelled.graph.gs.nodes
-    return {number for number in block.inside if nodes[number].op == "Conv"}
-
-
-def _above(groups: ChannelGroups, number: int, block: Block) -> set[int]:
-    """The nodes of the block that the node reads from, over any number of others."""
-    nodes = groups.labelled.graph.gs.nodes
-    maker = {tensor.name: n for n in block.inside for tensor in nodes[n].outputs}
-    found: set[int] = set()
-    waiting = [number]
-    while waiting:
-        above = {maker[t.name] for t in nodes[waiting.pop()].inputs if t.name in maker} - found
-        found |= above
-        waiting += above
-    return found

@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 
 from ..channels.blocks import producers, residual_blocks, summed
 from ..channels.groups import ChannelGroups
-from ..graph.sampler import is_sampler
+from ..graph.extras import is_sampler
 
 Item = TypeVar("Item")
 _THINET_DEPTH = 10  # conv1_1 to conv4_3 of VGG-16: over 90 % of its multiply-accumulates
@@ -47,6 +47,21 @@ def sampled_convolutions(groups: ChannelGroups) -> frozenset[str]:
     picked = [labelled.axes[node.outputs[0].name][1] for node in labelled.graph.gs.nodes if is_sampler(node)]
     units = {int(c) for labels in picked for c in groups.component[labels]}
     return first_convolutions(groups) | {g.name for g in groups.free if units.issuperset(g.components.tolist())}
+
+
+def own_convolutions(groups: ChannelGroups) -> frozenset[str]:
+    """He's choice for soft pruning: every convolution by itself, not the channels along a residual sum.
+
+    Placers (passes/graph/extras.py) make the last convolutions of branches such; depthwise ones go with the one before.
+    """
+    made, nodes = producers(groups), groups.labelled.graph.gs.nodes
+    sums = summed(groups, residual_blocks(groups.labelled))
+    alone = {
+        name
+        for name, numbers in made.items()
+        if all(nodes[n].op == "Conv" for n in numbers) and sum(map(_is_convolution, (nodes[n] for n in numbers))) == 1
+    }
+    return frozenset(alone & {group.name for group in groups.free} - sums)
 
 
 def convolutions(groups: ChannelGroups) -> frozenset[str]:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -58,6 +59,8 @@ class Plan:
         they were deleted from the file: they follow from the groups
     sampled: whether the graph was given channel samplers first, whose channels are groups as well
         (passes/rewrite/sample.py)
+    placed: whether it was given channel placers, so that layers of a residual stream have groups of their own
+        (passes/rewrite/place.py)
     settings: the flags that were given, for people; None where it was not made on the command line
     """
 
@@ -73,6 +76,7 @@ class Plan:
     groups: tuple[PlannedGroup, ...]
     slices: Slices | None
     sampled: bool = False
+    placed: bool = False
     settings: Mapping[str, object] | None = None
 
     def __repr__(self) -> str:
@@ -83,6 +87,11 @@ class Plan:
     def removed(self) -> dict[str, tuple[int, ...]]:
         """Group -> its removed units, of the groups that are cut."""
         return {group.name: group.removed for group in self.groups if group.removed}
+
+    @property
+    def extra(self) -> Literal["samplers", "placers"] | None:
+        """What the graph was given first."""
+        return "samplers" if self.sampled else "placers" if self.placed else None
 
     @property
     def digest(self) -> str:
@@ -105,8 +114,7 @@ class Plan:
             "params": self.params,
             "groups": [asdict(group) for group in self.groups],
         }
-        if self.sampled:
-            data["sampled"] = True
+        data |= {name: True for name in ("sampled", "placed") if getattr(self, name)}
         if self.settings is not None:
             data["settings"] = self.settings
         if self.slices is not None:
@@ -278,7 +286,7 @@ def _check_whole(groups: ChannelGroups, plan: Plan, removed: Array) -> None:
 
 def _plan(data: object) -> Plan:
     keys = ["format", "version", "model", *(f.name for f in fields(Plan)[2:])]
-    data = members(data, keys, optional=["slices", "sampled", "settings"])
+    data = members(data, keys, optional=["slices", "sampled", "placed", "settings"])
     model = members(data["model"], ["name", "graph_sha256"])
     groups = tuple(_planned_group(entry) for entry in expect(data["groups"], list, "groups"))
     if len({group.name for group in groups}) < len(groups):
@@ -297,6 +305,7 @@ def _plan(data: object) -> Plan:
         slices=_slices(data["slices"]) if "slices" in data else None,
         settings=expect(data["settings"], dict, "settings") if "settings" in data else None,
         sampled=flag(data.get("sampled", False), "sampled"),
+        placed=flag(data.get("placed", False), "placed"),
     )
 
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from ..channels.groups import ChannelGroups
 from ..errors import UsageError
 from .allocate import Align
-from .layers import convolutions, first_convolutions, rectified, sampled_convolutions, stage_starts
+from .layers import convolutions, first_convolutions, own_convolutions, rectified, sampled_convolutions, stage_starts
 from .papers import LI, Shares
 
+Extra = Literal["samplers", "placers"]
 Touches = Callable[[ChannelGroups], frozenset[str]]
 
 
@@ -29,7 +31,8 @@ class Preset:
     touches: groups -> names of those that may be cut; None for all
     spares: groups -> names of those that stay of them because they are sensitive, where nothing can be measured; None
         for none of them. Where there are data `most_sensitive` says it
-    sampled: whether the first layer of a branch gets a channel sampler of its own (passes/graph/sampler.py)
+    extra: what the model gets first, so that more of its layers lose channels of their own: "samplers" in front of the
+        first layers of branches (passes/graph/extras.py), "placers" behind the last (passes/graph/extras.py)
     shares: groups -> name -> share of its units that stays, for strategies that say it themselves; None: a budget does
     """
 
@@ -39,7 +42,7 @@ class Preset:
     align: Align = 1
     touches: Touches | None = None
     spares: Touches | None = None
-    sampled: bool = False
+    extra: Extra | None = None
     shares: Shares | None = None
 
 
@@ -68,7 +71,10 @@ PRESETS: dict[str, Preset] = {
     "ccp": Preset("ccp:linear", "uniform", "none", touches=convolutions),
     "ccp-ac": Preset("ccp-ac:linear", "uniform", "none", touches=convolutions),
     "taylor": Preset("taylor:form=activation,flops=0.001", "global:protect=0", "none"),
-    "channel-pruning": Preset("channel-pruning", "uniform", "sequential", touches=sampled_convolutions, sampled=True),
     "amc": Preset("l1:of=readers", "amc", "full"),
+    "channel-pruning": Preset(
+        "channel-pruning", "uniform", "sequential", touches=sampled_convolutions, extra="samplers"
+    ),
+    "sfp": Preset("l2", "uniform", "bias", touches=own_convolutions, extra="placers"),
     "nisp": Preset("nisp", "uniform", "none", touches=convolutions),
 }

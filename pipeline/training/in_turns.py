@@ -18,10 +18,11 @@ from ...passes.graph.model import ModelLike, load
 from ...passes.graph.spill import file_bytes
 from ...passes.selection.budget import Budget
 from ...passes.selection.plan import Plan
-from ...runtime.analysis import analyse
 from ...runtime.data.given import repeatable
 from ...runtime.proof.saved import shown
 from ..prune import apply, prune
+from ..read import read_alone
+from ..settings import Settings, make_settings
 from ..write import Result, added_elements
 from .rounds import Round, Schedule, exact_widths, planned_rounds
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from ...runtime.torch.training.run import Examples, FineTuned, Keeping, Watch
 
 _OF_APPLY = ("seed", "device", "inexact", "replace_head", "measure", "threads")  # settings that `apply` heeds
+
+_OF_ZEROS = (None, "none", "bias")  # refits of a network whose filters are zero: constants are all that goes
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,21 +197,16 @@ class _Turns:
     def softly(self) -> Trained:
         from ...runtime.torch.training.soften import softener
 
-        plan = prune(
-            self.original,
-            **{**self.settings, "criterion": "l2", "allocation": "uniform", "reconstruct": "none", "measure": False},
-            budget=self.budget,
-            progress=self.watch.stage,
-        ).plan
-        tuned = self._tuned(
-            self.original,
-            Round(self.budget, replace(self.recipe, average=0.0), self.settings),
-            1,
-            softener(analyse(self.original).groups, plan, self.recipe.epochs),
-        )
-        settings = {**self.settings, "criterion": "l2"}
-        result = prune(tuned.model, budget=exact_widths(plan.groups), progress=self.watch.stage, **settings)
-        return Trained(result, (tuned,))
+        settings = {**self.settings, "preset": self.settings.get("preset") or "sfp", "criterion": "l2"}
+        fast = {"allocation": "uniform", "reconstruct": "none", "calibration": "none", "measure": False}
+        plan = prune(self.original, **{**settings, **fast}, budget=self.budget, progress=self.watch.stage).plan
+        alone = Settings(**{name: settings[name] for name in ("device", "seed", "inexact") if name in settings})
+        groups = read_alone(self.original, make_settings(alone), self.watch.stage, extra=plan.extra).analysis.groups
+        recipe = replace(self.recipe, average=0.0)
+        after_epoch = softener(groups, plan, spare_last=settings.get("reconstruct") not in _OF_ZEROS)
+        tuned = self._tuned(self.original, Round(self.budget, recipe, settings), 1, after_epoch)
+        widths = exact_widths(plan.groups)
+        return Trained(prune(tuned.model, budget=widths, progress=self.watch.stage, **settings), (tuned,))
 
 
 def composed(plans: list[Plan]) -> Plan:

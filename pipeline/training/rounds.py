@@ -40,8 +40,9 @@ class Schedule:
         whole training after the last (ThiNet, Luo et al. 2017, sections 3.3 and 4).
     trim: `steps` times the units go whose share of zeros is above mean + one standard deviation of their layer (Network
         Trimming, Hu et al. 2016, section 3).
-    soft: the whole network is trained; after each epoch the units of smallest l2 norm become zero and may regrow, and
-        in the end they are cut (Soft Filter Pruning, He et al. 2018).
+    soft: the whole network is trained; after each epoch the filters of smallest l2 norm of every convolution become
+        zero and may regrow, and in the end they are cut (Soft Filter Pruning, He et al. 2018). The preset is sfp: where
+        layers add up a residual stream each loses filters of its own, and the stream keeps its width.
     """
 
     kind: Kind = "once"
@@ -81,7 +82,16 @@ def planned_rounds(
     *,
     progress: Stage,
 ) -> list[Round]:
-    """The rounds of every schedule but soft. Raises UsageError where the budget cannot be approached in steps."""
+    """The rounds of every schedule but soft.
+
+    Raises UsageError where the budget cannot be approached in steps, or where each training would begin from nothing.
+    """
+    if recipe.scratch and schedule.kind != "once":
+        raise UsageError(
+            f"'{schedule.kind}' builds on what was trained before",
+            where="--scratch",
+            fix="give --schedule once or soft",
+        )
     if schedule.kind == "layers":
         return _by_layers(original, budget, recipe, settings, progress)
     if schedule.kind == "trim":

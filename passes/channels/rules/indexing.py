@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...graph.sampler import is_sampler
+from ...graph.extras import is_placer, is_sampler
 from ...graph.values import slice_index
 from . import Rule, between_convolutions
 
@@ -79,6 +79,9 @@ def _gather(s: Sweep) -> None:
     elif is_sampler(s.node):
         s.keep(data[axis], "samples these channels")
         taken = [s.fresh(len(indices))]
+    elif is_placer(s.node):
+        s.mask(0, axis)  # what is gone is zero where it was
+        taken = [s.fresh(len(indices))]
     elif indices.ndim == 1:
         taken = [data[axis][indices.astype(np.int64)]]
     else:
@@ -99,6 +102,11 @@ def _rewrite_gather(cut: Cut) -> None:
     labels, indices = cut.axes(0)[axis], cut.value(1)
     if indices is not None and is_sampler(cut.node):
         cut.set_input(1, indices[cut.kept(cut.output_axes(0)[axis])])
+        return
+    if indices is not None and is_placer(cut.node):
+        left = cut.kept(labels)
+        places = np.where(left, np.cumsum(left), left.sum()) - 1  # the last is the channel of zeros
+        cut.set_input(1, places[indices[cut.kept(cut.output_axes(0)[axis])]].astype(np.int64))
         return
     if indices is None or not cut.touched(labels):
         return

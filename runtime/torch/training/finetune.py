@@ -15,6 +15,7 @@ import torch
 
 from ....passes.errors import ProofError, UsageError
 from ....passes.rewrite.batch_norm import fold_batch_norms, normalisable
+from ....passes.rewrite.redraw import drawn_anew
 from ...data.inputs import model_inputs
 from ...data.sources import Batch
 from ...session import Device, open_session
@@ -24,6 +25,7 @@ from .checkpoint import Checkpoint, run_key
 from .data import Share, TrainingData, training_data
 from .distributed import Processes, joined
 from .loop import MEASURED, Pair, Training
+from .losses import make_objective
 from .recipe import Recipe
 from .run import Epoch, Examples, FineTuned, Keeping, Watch
 
@@ -44,7 +46,7 @@ def finetune(
 ) -> FineTuned:
     """Train the weights of `model`; the same nodes and names come back, in ONNX's own types.
 
-    after_epoch: what is done to the weights when an epoch (its number) ends, before they are measured; the last
+    after_epoch: what is done to the weights when an epoch ends (so many are left), before they are measured; the last
     epoch's stay then. Running statistics are measured anew behind it: what they were was of other weights.
     Started by torchrun, every process calls this and gets the same result; the first one should write it.
     Raises UsageError for what makes no sense, AccuracyError where the training diverges, KeyboardInterrupt where it was
@@ -62,8 +64,9 @@ def finetune(
         inputs = model_inputs(model)
         data = training_data(examples.train, inputs, examples.preprocessing, recipe, place, watch.stage)
         tests = _evaluation(examples, model, recipe, place, watch)
-        student = GraphModule(_with_batch_norms(model, data, recipe)).to(place)
-        teacher = None if examples.teacher is None else GraphModule(examples.teacher).to(place).eval()
+        begin = _with_batch_norms(model, data, recipe)
+        student = GraphModule(drawn_anew(begin, recipe.seed) if recipe.scratch else begin).to(place)
+        teacher = _teacher(examples, data, recipe, place)
         pair = Pair(_trainable(student), teacher)
         training = Training(pair, data, tests, recipe, processes)
         saved = None if checkpoint is None else _saved(checkpoint, processes, resume=keeping.resume)
@@ -90,6 +93,24 @@ def _check_teacher(model: onnx.ModelProto, teacher: onnx.ModelProto | None) -> N
         where=f"--teacher: {differing}",
         fix="give the model before it was pruned",
     )
+
+
+def _teacher(examples: Examples, data: TrainingData, recipe: Recipe, place: torch.device) -> GraphModule | None:
+    """None as well where the labels alone count: what it says would be computed for nothing."""
+    alone = recipe.labels == 1 and data.classes is not None and not recipe.features
+    if examples.teacher is None:
+        return None
+    teacher = GraphModule(examples.teacher).to(place).eval()
+    return None if alone and _classifies(teacher, data, recipe) else teacher
+
+
+def _classifies(teacher: GraphModule, data: TrainingData, recipe: Recipe) -> bool:
+    """Whether it has an output that labels say something of."""
+    count = min(recipe.batch, data.samples.count)
+    inputs, _ = next(data.batches([Share(np.arange(count))]))
+    with torch.no_grad():
+        example = teacher(*inputs)
+    return make_objective(recipe, example, count, taught=True, classes=data.classes).labelled
 
 
 def _words(examples: Examples) -> list[object]:
@@ -186,7 +207,7 @@ def _train(
                     checkpoint.save(training.state())
                 raise KeyboardInterrupt
             if after_epoch is not None:
-                after_epoch(training.student, training.epoch + 1)
+                after_epoch(training.student, training.rounds - training.epoch - 1)
                 training.renew_statistics()
             watch.epoch(training.finish_epoch(choose=choose))
             if checkpoint is not None:

@@ -35,6 +35,7 @@ class Recipe:
     augment: of `augment.WORDS`; None is crop and flip for images, nothing for arrays
     precision: of the forward pass; "auto" is bfloat16 where the hardware multiplies it
     batch_norm: whether convolutions whose BatchNormalization was folded get one for the training
+    scratch: whether weights are drawn anew first, so that nothing but the shape of the network is used
     seed: of all that is drawn
     """
 
@@ -56,6 +57,7 @@ class Recipe:
     augment: tuple[str, ...] | None = None
     precision: Precision = "auto"
     batch_norm: bool = True
+    scratch: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

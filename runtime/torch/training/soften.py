@@ -11,16 +11,17 @@ from ....passes.selection.plan import Plan
 from ..graph_module import GraphModule
 
 
-def softener(groups: ChannelGroups, plan: Plan, epochs: int) -> Callable[[GraphModule, int], None]:
-    """What zeroes the weights of the weakest units of each group, as many as the plan removes, behind an epoch.
+def softener(groups: ChannelGroups, plan: Plan, *, spare_last: bool = False) -> Callable[[GraphModule, int], None]:
+    """What zeroes, when an epoch ends, the filters of least l2 norm of each group, as many as the plan removes.
 
-    Biases and BatchNormalization stay, so that the unit still emits a constant and gets gradients. Behind the last
-    epoch nothing is zeroed: that is the cut's, whose refit accounts for the constants and for what has regrown.
+    Biases and BatchNormalization stay, so that a zeroed filter still emits a constant and gets gradients. In the paper
+    those that the last epoch leaves at zero are cut. spare_last: nothing is zeroed then, where least squares make up
+    for what has regrown.
     """
     chosen = [(groups[name], len(units)) for name, units in plan.removed.items()]
 
-    def soften(module: GraphModule, epoch: int) -> None:
-        if epoch == epochs:
+    def soften(module: GraphModule, left: int) -> None:
+        if spare_last and not left:
             return
         with torch.no_grad():
             for group, count in chosen:

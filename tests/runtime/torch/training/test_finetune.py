@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -10,9 +11,11 @@ import pytest
 import torch
 from onnx_prune import models
 from onnx_prune.passes.errors import AccuracyError, UsageError
+from onnx_prune.passes.rewrite.redraw import drawn_anew
 from onnx_prune.runtime.data.inputs import model_inputs
 from onnx_prune.runtime.data.open import open_data
 from onnx_prune.runtime.measure.evaluate import accuracy
+from onnx_prune.runtime.torch.graph_module import GraphModule
 from onnx_prune.runtime.torch.training.finetune import finetune
 from onnx_prune.runtime.torch.training.recipe import Recipe
 from onnx_prune.runtime.torch.training.run import Examples, Keeping, Watch
@@ -64,6 +67,28 @@ def test_unlabelled_samples_and_a_teacher_are_enough(teacher, pruned):
     images = {"input": np.load(CALIBRATION)["input"]}
     tuned = finetune(pruned, Examples(images, teacher=teacher), Recipe(epochs=3, batch=50, rate=0.03))
     assert top1(tuned.model) > top1(pruned) + 0.2
+
+
+def test_where_the_labels_alone_count_the_teacher_is_not_run(teacher, pruned, monkeypatch):
+    runs, forward = [], GraphModule.forward
+    monkeypatch.setattr(GraphModule, "forward", lambda *args, **named: runs.append(1) or forward(*args, **named))
+
+    def trained(labels, teacher):
+        runs.clear()
+        return finetune(pruned, Examples(CALIBRATION, teacher=teacher), replace(QUICK, labels=labels)), len(runs)
+
+    (alone, few), (beside, as_few), (taught, many) = trained(1.0, None), trained(1.0, teacher), trained(0.9, teacher)
+    assert alone.model.SerializeToString() == beside.model.SerializeToString() != taught.model.SerializeToString()
+    assert (as_few - few, many - few) == (1, 4)  # one look at its outputs; four steps are taught
+
+
+def test_from_scratch_nothing_of_the_weights_is_used(teacher, pruned):
+    """Two networks of one shape and other weights end at the same bytes."""
+    other = drawn_anew(pruned, 9)
+    recipe = replace(QUICK, scratch=True, labels=1.0, batch_norm=False)
+    ends = [finetune(model, Examples(CALIBRATION), recipe) for model in (pruned, other)]
+    assert ends[0].model.SerializeToString() == ends[1].model.SerializeToString()
+    assert ends[0].epochs[0].score is None
 
 
 def test_labels_alone_are_enough(pruned):
