@@ -30,7 +30,9 @@ _LEVELS = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0)  # of an axis: where pieces are tim
 _BENCH_BYTES = (1 << 20, 64 << 20)
 _NARROW = 4  # channels that a convolution reads at once where there are fewer than a block
 _NEGLIGIBLE = 1e-3  # of the whole: nodes that take less are not timed at other widths
-_REST = (-0.15, 1.0)  # of the sum: what no width changes; below 0 where narrow networks fit their caches better
+# What no width changes is about nothing, beside the sum; and how exact a share of the time is measured.
+_REST, _NOISE = 0.05, 0.015
+_FUSED = (0.8, 1.6)  # what a node takes in the network, of what it takes alone: further off, one of them was disturbed
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +84,21 @@ def at_widths(analysis: Analysis, kept: Array) -> onnx.ModelProto:
 def closed(table: LatencyTable, analysis: Analysis, place: Place) -> LatencyTable:
     """The table whose sum meets what the network takes: whole, and with half of its channels."""
     half = _half(analysis)
-    if (half == table.units).all():
-        (before,) = measured(analysis, [], place)
-        return replace(table, factor=before.compared / max(table.milliseconds(table.units), 1e-9))
-    whole, cut = (timing.compared for timing in measured(analysis, [half], place))
-    sums = table.milliseconds(table.units), table.milliseconds(half)
-    factor = (whole - cut) / max(sums[0] - sums[1], 1e-9)
-    rest = float(np.clip(whole / factor - sums[0], _REST[0] * sums[0], _REST[1] * sums[0])) if factor > 0 else 0.0
-    return replace(table, rest=rest, factor=whole / (rest + sums[0]))
+    vectors = [] if (half == table.units).all() else [half]
+    before, *after = (timing.compared for timing in measured(analysis, vectors, place))
+    sums = [table.milliseconds(kept) for kept in (table.units, *vectors)]
+    rest = _rest(sums[0], sums[1] / sums[0], after[0] / before) if after and sums[0] > 0 else 0.0
+    return replace(table, rest=rest, factor=before / max(rest + sums[0], 1e-9))
+
+
+def _rest(whole: float, predicted: float, share: float) -> float:
+    """Milliseconds that no width changes, by the share of the time that narrow widths take; where that tells much.
+
+    (rest + predicted * whole) / (rest + whole) = share, drawn to 0 as far as the noise of `share` makes it uncertain.
+    """
+    told = (share - predicted) / max(1 - share, _NOISE) * whole
+    doubt = _NOISE / (_REST * max(1 - predicted, _NOISE))
+    return float(np.clip(told / (1 + doubt**2), -3 * _REST * whole, whole))
 
 
 def _half(analysis: Analysis) -> Array:
@@ -117,7 +126,7 @@ def _timed(
     bench = Bench(analysis.graph.opset, size, place.device, place.threads)
     known = cached(chosen, bench)
     missing = {piece: pairs for piece, pairs in chosen.items() if piece not in known}
-    new = dict(time_pieces(missing, bench, progress=place.progress, until=until))
+    new = time_pieces(missing, bench, progress=place.progress, until=until)
     keep(new, bench)
     return known | new
 
@@ -157,7 +166,7 @@ class _Builder:
         for axis in (0, 1):  # what is narrower takes no longer: a piece that was disturbed is not believed
             times = np.flip(np.minimum.accumulate(np.flip(times, axis), axis), axis)
         ms = np.zeros((len(reads) + 1, len(writes) + 1))
-        ms[1:, 1:] = one.ms * times / times[-1, -1]
+        ms[1:, 1:] = times * np.clip(one.ms / times[-1, -1], *_FUSED)
         if one.reads is not None:
             plain = np.where(np.array(reads) < self.block, reads, 0)
             ms[1:, 1:] += (plain * one.piece.positions * self.reorder)[:, None]

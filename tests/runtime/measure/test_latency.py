@@ -106,6 +106,14 @@ def test_slow_models_run_longer_than_is_asked_for_so_that_each_runs_a_few_times(
 
 
 @pytest.mark.usefixtures("fake")
+def test_a_quick_model_runs_once_before_each_run_that_counts():
+    quick = [0.02, *[0.04, 0.02] * 3]
+    first, slow = compare([("q", [0.02, *quick]), ("s", [1.0] * 5)], {}, seconds=4, warmup=0, threads=1)
+    assert "".join(FakeSession.log) == "qs" + "qs" + "sqq" + "qqs" + "sqq"
+    assert (first.wall, slow.wall) == (pytest.approx(20), 1000)
+
+
+@pytest.mark.usefixtures("fake")
 def test_one_round_is_run_however_long_it_takes():
     (only,) = compare([("a", [5.0, 4.0])], {}, seconds=1, warmup=1)
     assert only.wall == 4000
