@@ -8,10 +8,11 @@ from onnx import numpy_helper, parser
 from onnx_prune.models.resnet import resnet_cifar
 from onnx_prune.runtime.analysis import analyse
 from onnx_prune.runtime.measure.blocked import block_size
+from onnx_prune.runtime.measure import pieces as subject
 from onnx_prune.runtime.measure.latency_model import Place, at_widths, measure_table, measured
 from onnx_prune.runtime.measure.optimised import match
 from onnx_prune.runtime.measure.pieces import Bench, pieces, time_pieces
-from onnx_prune.runtime.measure.profile import named, profile
+from onnx_prune.runtime.measure.profile import NodeTime, named, profile
 
 NET = """
 <ir_version: 8, opset_import: ["": 17]>
@@ -71,8 +72,29 @@ def test_optimised_nodes_are_found_again_and_nothing_is_counted_twice(net):
 def test_pieces_are_timed_at_every_width_that_is_asked_for(net):
     piece = pieces(net.groups)[4]
     bench = Bench(net.graph.opset, 1 << 20, "cpu")
-    ((_, times),) = time_pieces({piece: [(16, 16), (64, 96)]}, bench)
-    assert times[64, 96] > times[16, 16] > 0
+    told = []
+    times = time_pieces({piece: [(16, 16), (64, 96)]}, bench, progress=told.append)
+    assert times[piece][64, 96] > times[piece][16, 16] > 0
+    assert told == sorted(told)
+    assert 0 < told[0] < told[-1] == 1
+
+
+def test_pieces_are_timed_again_until_two_turns_agree(net, monkeypatch):
+    piece, takes = pieces(net.groups)[4], iter([9.0, 5.0, 5.1, 4.0])
+    log = []
+
+    def fake(model, feeds, **_):
+        log.append(next(takes))
+        return (NodeTime("piece0", "Conv", log[-1], (), (), True),)
+
+    monkeypatch.setattr(subject, "profile", fake)
+    assert time_pieces({piece: [(64, 96)]}, Bench(17, 1 << 20)) == {piece: {(64, 96): 5.0}}
+    assert log == [9.0, 5.0, 5.1]
+
+
+def test_nothing_is_timed_when_there_is_no_time_left(net):
+    piece = pieces(net.groups)[4]
+    assert time_pieces({piece: [(64, 96)]}, Bench(17, 1 << 20), until=0.0) == {}
 
 
 def test_the_sum_of_the_nodes_meets_the_whole_network_and_narrow_ones_take_less():

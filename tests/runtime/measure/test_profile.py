@@ -1,0 +1,39 @@
+"""What nodes take: undisturbed, finer than the clock's step, and without what the recording adds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import parser
+from onnx_prune.runtime.measure import profile as subject
+from onnx_prune.runtime.measure.latency import compare
+from onnx_prune.runtime.measure.profile import named, profile, recording_ms
+
+CHAIN = 150
+
+
+@pytest.mark.parametrize(
+    ("durations", "told"),
+    [
+        ([2, 3, 3, 3] * 10, 2.75),  # between two steps of the clock
+        ([100] * 30 + [104] * 10 + [250] * 60, 101.0),  # disturbed runs do not count, however many
+        ([7], 7.0),
+    ],
+)
+def test_a_node_takes_what_its_undisturbed_runs_take(durations, told):
+    assert subject._undisturbed(durations) == pytest.approx(told)
+
+
+def test_the_sum_of_many_small_nodes_is_what_they_take_when_nobody_records():
+    steps = " ".join(f"t{i + 1} = Sum(t{i}, w, w)" for i in range(CHAIN))
+    model = parser.parse_model(f"""
+    <ir_version: 8, opset_import: ["": 17]>
+    g (float[1, 8, 8, 8] t0) => (float[1, 8, 8, 8] t{CHAIN}) <float[1] w = {{0.5}}> {{ {steps} }}
+    """)
+    feeds = {"t0": np.ones((1, 8, 8, 8), np.float32)}
+    (whole,) = compare([model], feeds, seconds=0.3, device="cpu", threads=1)
+    nodes = profile(named(model), feeds, seconds=0.3, device="cpu")
+    told = sum(node.ms for node in nodes)
+    with_recording = told + CHAIN * recording_ms("cpu")
+    assert with_recording > 1.3 * whole.wall, "it does matter"
+    assert abs(told - whole.wall) < 0.7 * abs(with_recording - whole.wall)
