@@ -86,8 +86,11 @@ def finetune(model: Path, teacher: Path | None, output: Path | None, as_json: bo
     print_json(shown) if as_json else _print(tuned, accuracy, target)
 
 
+_BUDGETS = ("macs", "params", "size", "latency", "channels")
+
+
 def check_in_turns(options: dict[str, Any]) -> None:
-    """Raise UsageError where flags of the training are given without it, or more processes than cuts can share."""
+    """Raise UsageError where the flags of a training do not go together, or several processes would cut."""
     from ..passes.errors import UsageError
 
     if options["train"] is None:
@@ -97,6 +100,14 @@ def check_in_turns(options: dict[str, Any]) -> None:
                 raise UsageError(
                     f"--{flag} is for fine-tuning", where="the main command", fix="give --finetune DATA as well"
                 )
+    elif options["max_drop"] is not None and not any(
+        options[name] for name in ("macs", "params", "size", "latency", "channels")
+    ):
+        raise UsageError(
+            "with --finetune, --max-drop judges the model of a budget, and none is given",
+            where="--max-drop",
+            fix="give one such as --macs 50%, or look for the smallest model first and train it with onnx-prune finetune",
+        )
     elif int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError(
             "several processes cannot share a cut", where="WORLD_SIZE", fix="prune, then torchrun onnx-prune finetune"

@@ -127,12 +127,12 @@ class _Turns:
     # ---- rounds
 
     def in_rounds(self, schedule: Schedule) -> Trained:
-        model, plans, tuned = self.original, [], []
+        model, plans, tuned, made = self.original, [], [], []
         rounds = planned_rounds(
             schedule, self.original, self.budget, self.recipe, self.settings, progress=self.watch.stage
         )
         for number, step in enumerate(rounds, 1):
-            cut, plan = self._cut(model, step, number)
+            cut, plan = self._cut(model, step, number, made)
             if plans and not plan.removed:
                 if schedule.kind == "trim":
                     break  # nothing is left to trim
@@ -141,14 +141,17 @@ class _Turns:
             plans.append(plan)
             tuned.append(self._tuned(cut, step, number))
             model = tuned[-1].model
-        return Trained(self._result(model, plans), tuple(tuned))
+        return Trained(_decided(self._result(model, plans), made), tuple(tuned))
 
-    def _cut(self, model: onnx.ModelProto, step: Round, number: int) -> tuple[onnx.ModelProto, Plan]:
-        """The round's cut: made, or read where an earlier process has made it."""
+    def _cut(
+        self, model: onnx.ModelProto, step: Round, number: int, made: list[Result]
+    ) -> tuple[onnx.ModelProto, Plan]:
+        """The round's cut: made, and kept in `made`, or read where an earlier process has made it."""
         folder = self._folder(number)
         if folder is not None and (folder / "plan.json").exists():
             return onnx.load(folder / "cut.onnx"), Plan.load(folder / "plan.json")
         result = prune(model, budget=step.budget, progress=self.watch.stage, **{**step.settings, "measure": False})
+        made.append(result)
         if folder is not None:
             save_model(result.model, folder / "cut.onnx", external=result.external)
             result.plan.save(folder / "plan.json")
@@ -207,6 +210,14 @@ class _Turns:
         tuned = self._tuned(self.original, Round(self.budget, recipe, settings), 1, after_epoch)
         widths = exact_widths(plan.groups)
         return Trained(prune(tuned.model, budget=widths, progress=self.watch.stage, **settings), (tuned,))
+
+
+def _decided(result: Result, made: list[Result]) -> Result:
+    """The result with what the first cut was chosen by: data and curves."""
+    if not made:
+        return result
+    first = made[0]
+    return replace(result, curves=first.curves, report=replace(result.report, data=first.report.data))
 
 
 def composed(plans: list[Plan]) -> Plan:

@@ -144,3 +144,10 @@ def test_cross_entropy_by_a_file_in_one_command(run, files, tmp_path):
     code, _, err = run("digits.onnx", "--recipe", str(file))
     assert code == 2
     assert "--recipe is for fine-tuning" in err
+
+
+def test_a_drop_without_a_budget_is_refused_with_a_training(run):
+    _, calibration = models.digits_data()
+    code, _, err = run("digits.onnx", "--finetune", calibration, "--evaluate", calibration, "--max-drop", "1%")
+    assert code == 2
+    assert "give one such as --macs 50%" in err

@@ -24,6 +24,7 @@ _WIDTH, _HEIGHT = 4.6, 3.0  # inches
 INK, GRID, FAINT = "#010203", "#040506", "#070809"
 SERIES = ("#a00001", "#a00002", "#a00003", "#a00004", "#a00005")
 _VARIABLES = {INK: "--ink", GRID: "--line", FAINT: "--faint"} | {c: f"--s{n}" for n, c in enumerate(SERIES, 1)}
+_DECADES = 1e-6  # what is smaller, of the highest, is nothing
 _MANY = 5  # lines that are coloured and named; the others are faint
 
 
@@ -39,9 +40,14 @@ def lines(
     axes: tuple[str, str],
     *,
     log: bool = False,
+    whole: bool = False,
 ) -> str:
-    """Curves over one axis; the highest ones are coloured and named."""
-    highest = sorted(curves, key=lambda key: -max(curves[key][1], default=0.0))[:_MANY]
+    """Curves over one axis; the highest ones, by their ends and then by their means, are coloured and named.
+
+    log: whether the vertical axis is logarithmic; whole: whether the horizontal one counts
+    """
+    highest = sorted(curves, key=lambda key: (-max(curves[key][1], default=0.0), -_mean(curves[key][1])))[:_MANY]
+    peak = max((value for _, y in curves.values() for value in y), default=0.0)
     with _drawing(name) as (figure, axis):
         for key, (x, y) in curves.items():
             if key not in highest:
@@ -50,10 +56,17 @@ def lines(
             axis.plot(*curves[key], color=colour, linewidth=1.8, marker="o", markersize=2.5, label=key)
         axis.set_xlabel(axes[0])
         axis.set_ylabel(axes[1])
-        if log and any(value > 0 for _, y in curves.values() for value in y):
+        if log and peak > 0:
             axis.set_yscale("log")
+            axis.set_ylim(bottom=max(_DECADES * peak, 0.5 * min(v for _, y in curves.values() for v in y if v > 0)))
+        if whole:
+            axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend(frameon=False, fontsize=7, labelcolor=INK, loc="best")
         return _svg(figure, name)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / max(len(values), 1)
 
 
 def bars(name: str, rows: Mapping[str, tuple[float, float]], unit: str) -> str:
@@ -76,9 +89,11 @@ def scatter(
     with _drawing(name) as (figure, axis):
         marked = sorted(point[:2] for point in points if point[2])
         axis.plot([x for x, _ in marked], [y for _, y in marked], color=SERIES[0], linewidth=1.2)
-        for x, y, chosen, label in points:
+        for number, (x, y, chosen, label) in enumerate(sorted(points)):  # neighbours are named above and below
             axis.plot(x, y, "o", color=SERIES[0] if chosen else FAINT, markersize=6)
-            axis.annotate(label, (x, y), xytext=(4, -10), textcoords="offset points", fontsize=7, color=INK)
+            axis.annotate(
+                label, (x, y), xytext=(4, 5 if number % 2 else -10), textcoords="offset points", fontsize=7, color=INK
+            )
         if level is not None:
             axis.axhline(level, color=SERIES[1], linewidth=1, linestyle="--")
         axis.margins(0.15)

@@ -28,6 +28,7 @@ from .style import CSS, SCRIPT
 
 _PACKAGES = ("onnx-prune", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy", "scipy", "torch")
 _KINDS = {"kl": "KL divergence, nats a sample", "relative mse": "relative squared error"}
+_ON = "\\\n"  # a shell goes on in the next line
 _PROFILED = 256 << 20  # bytes of a model whose nodes are timed for the report
 
 
@@ -78,11 +79,13 @@ def _of_sweep(found: Sweep, about: About) -> list[str]:
     unit = "milliseconds" if any(report.latency for _, report in points) else "MACs"
     metric = next((report.metric for _, report in points if report.metric), None)
     kept = "nearness to the original" if metric is None else title(metric)
-    dots = [(p.spent, p.kept, p.front, budget_words(p.budget)) for p, _ in points if p.kept is not None]
-    charts = {f"{kept} against {unit}": scatter("pareto", dots, (unit, kept))} if dots else {}
+    factor, of_axis = _scale(metric)
+    dots = [(p.spent, factor * p.kept, p.front, budget_words(p.budget)) for p, _ in points if p.kept is not None]
+    charts = {f"{kept} against {unit}": scatter("pareto", dots, (unit, of_axis or kept))} if dots else {}
     return [
         f"<h1>{escape(name)}: sweep</h1>",
         _charts(charts | _curve_charts(found.curves)),
+        "<h2>Models</h2>",
         _table(headings, [[(cell, None) for cell in row] for row in rows]),
         _made(about),
         *(_details(f"plan {budget_words(p.budget)}", p.result.plan.to_json()) for p, _ in points if p.result),
@@ -160,15 +163,27 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[tuple[str, object]]]
 
 
 def _charts(drawn: Mapping[str, str]) -> str:
-    figures = (f"<figure>{svg}<figcaption>{escape(words)}</figcaption></figure>" for words, svg in drawn.items())
+    figures = (
+        f"<figure>{_named(svg, words)}<figcaption>{escape(words[:1].upper() + words[1:])}</figcaption></figure>"
+        for words, svg in drawn.items()
+    )
     return f'<div class="charts">{"".join(figures)}</div>'
+
+
+def _named(svg: str, words: str) -> str:
+    """The drawing with a name for who cannot see it."""
+    return svg.replace('role="img"', f'role="img" aria-label="{escape(words)}"', 1)
 
 
 def _made(about: About) -> str:
     settings = [[(name, None), (str(value), None)] for name, value in sorted(about.settings.items())]
     packages = [[(name, None), (found, None)] for name in _PACKAGES if (found := _version(name))]
     packages.append([("python", None), (platform.python_version(), None)])
-    command = f"<h2>How it was made</h2><pre>{escape(about.command)}</pre>" if about.command else ""
+    command = (
+        f"<h2>How it was made</h2><pre>{escape(about.command.replace(' --', f' {_ON}  --'))}</pre>"
+        if about.command
+        else ""
+    )
     shown = (
         f"<details><summary>Settings</summary>{_table(['setting', 'value'], settings)}</details>" if settings else ""
     )
@@ -193,15 +208,24 @@ def _pictures(result: Result) -> dict[str, str]:
     report = result.report
     found = _curve_charts(result.curves)
     if report.tries and report.metric and report.score:
-        dots = [(100 * t.macs, 100 * t.score, t.holds, f"{t.macs:.0%}" if t.holds else "") for t in report.tries]
+        factor, axis = _scale(report.metric)
+        dots = [(100 * t.macs, factor * t.score, t.holds, f"{t.macs:.0%}" if t.holds else "") for t in report.tries]
         name = f"{title(report.metric)} of what was tried; {metric_words(report.metric, report.score[1])} is kept"
-        found[name] = scatter("tries", dots, ("MACs kept, %", f"{title(report.metric)}, %"), 100 * report.score[0])
+        found[name] = scatter("tries", dots, ("MACs kept, %", axis), factor * report.score[0])
     if result.epochs:
         found |= _training(result.epochs)
     if report.latency is not None and result.original is not None and report.size[0] < _PROFILED:
         times = _times(result.original, result.model, report.inputs)
         found["Where the time goes: milliseconds of a run, by operator"] = bars("time", times, "ms")
     return found
+
+
+def _scale(metric: str | None) -> tuple[float, str]:
+    """By what a metric's numbers are multiplied on an axis, and the axis' name: per cent for the built-in ones."""
+    if metric is None:
+        return 1.0, ""
+    share = metric_words(metric, 1.0).endswith("%")
+    return (100.0, f"{title(metric)}, %") if share else (1.0, title(metric))
 
 
 def _curve_charts(curves: Curves) -> dict[str, str]:
@@ -244,10 +268,10 @@ def _training(epochs: Sequence[Any]) -> dict[str, str]:
     }
     found = {}
     if loss:
-        found["Fine-tuning: loss"] = lines("loss", {"loss": _split(loss)}, ("epoch", "loss"))
+        found["Fine-tuning: loss"] = lines("loss", {"loss": _split(loss)}, ("epoch", "loss"), whole=True)
     if any(score.values()):
         drawn = {name: _split(points) for name, points in score.items() if points}
-        found["Fine-tuning: accuracy"] = lines("accuracy", drawn, ("epoch", "%"))
+        found["Fine-tuning: accuracy"] = lines("accuracy", drawn, ("epoch", "%"), whole=True)
     return found
 
 

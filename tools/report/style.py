@@ -15,17 +15,21 @@ p, figcaption { color: var(--soft); margin: 4px 0; overflow-wrap: anywhere; }
 .card b { display: block; font-size: 1.35rem; } .card small { color: var(--soft); }
 .bar { background: var(--line); border-radius: 3px; height: 8px; min-width: 60px; overflow: hidden; }
 .bar i { background: var(--s1); display: block; height: 100%; }
-.charts { display: grid; gap: 16px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); }
+.charts { display: grid; gap: 16px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); }
 figure { margin: 0; background: var(--card); border-radius: 8px; padding: 10px; } svg { width: 100%; height: auto; }
 .table { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { border-bottom: 1px solid var(--line); padding: 4px 8px; text-align: right; vertical-align: top; }
-th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere; min-width: 8rem; }
-.text { text-align: left; min-width: 9rem; }
+th, td { border-bottom: 1px solid var(--line); padding: 4px 8px; text-align: right; vertical-align: middle; }
+td { white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere; white-space: normal; min-width: 8rem; }
+.text { text-align: left; white-space: normal; min-width: 9rem; }
 th button { all: unset; cursor: pointer; font-weight: 600; } th button:focus-visible { outline: 2px solid var(--s1); }
 th[aria-sort=ascending] button::after { content: " \\2191"; }
 th[aria-sort=descending] button::after { content: " \\2193"; }
 pre { background: var(--card); border-radius: 8px; overflow-x: auto; padding: 10px; white-space: pre-wrap;
   overflow-wrap: anywhere; font-size: 0.85rem; }
+@media (max-width: 520px) { table { font-size: 0.85rem; } th, td { padding: 4px; } th:has(+ .text),
+  td:has(> .bar) { display: none; }
+  th:first-child, td:first-child { min-width: 6rem; } .text { min-width: 5rem; } }
 @media print { body { max-width: none; font-size: 11px; } details, .no-print { display: none; }
   figure, .card, tr { break-inside: avoid; } }
 """
