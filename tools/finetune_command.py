@@ -100,13 +100,11 @@ def check_in_turns(options: dict[str, Any]) -> None:
                 raise UsageError(
                     f"--{flag} is for fine-tuning", where="the main command", fix="give --finetune DATA as well"
                 )
-    elif options["max_drop"] is not None and not any(
-        options[name] for name in ("macs", "params", "size", "latency", "channels")
-    ):
+    elif options["max_drop"] is not None and not any(map(options.get, _BUDGETS)):
         raise UsageError(
             "with --finetune, --max-drop judges the model of a budget, and none is given",
             where="--max-drop",
-            fix="give one such as --macs 50%, or look for the smallest model first and train it with onnx-prune finetune",
+            fix="give one such as --macs 50%, or find the smallest model first and train it with onnx-prune finetune",
         )
     elif int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError(
