@@ -1,0 +1,1 @@
+# What this project uses of olive-ai, which is not installed where types are checked.

@@ -1,0 +1,3 @@
+class ONNXModelHandler:
+    model_path: str
+    def __init__(self, model_path: str, onnx_file_name: str | None = ...) -> None: ...

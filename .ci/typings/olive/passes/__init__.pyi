@@ -1,0 +1,4 @@
+from ..hardware import AcceleratorSpec
+
+class Pass:
+    accelerator_spec: AcceleratorSpec

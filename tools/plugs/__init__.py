@@ -1,0 +1,1 @@
+"""onnx-prune as a step of other tools."""
