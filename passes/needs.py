@@ -2,6 +2,7 @@
 
 moments: of what every consumer reads; activations: statistics of every channel; gradients: of the loss by gates on the
 units; sensitivity: how far the outputs move when one group alone is cut; samples: the data themselves, once more;
+training: of a copy of the network on the data;
 costs: what a unit costs in the unit of the budget; removed: what is gone upstream, so that groups are ranked one after
 another. A criterion of one's own may do without `needs`; it gets moments where there are data.
 """
@@ -12,17 +13,18 @@ from typing import Literal, TypeVar
 
 from .errors import UsageError
 
-Need = Literal["moments", "activations", "gradients", "sensitivity", "samples", "costs", "removed"]
+Need = Literal["moments", "activations", "gradients", "sensitivity", "samples", "training", "costs", "removed"]
 Value = TypeVar("Value")
 
 OF_MOMENTS: frozenset[Need] = frozenset({"moments", "activations"})  # a file of measured moments serves as well
-OF_DATA: frozenset[Need] = frozenset({"moments", "activations", "gradients", "sensitivity", "samples"})
+OF_DATA: frozenset[Need] = frozenset({"moments", "activations", "gradients", "sensitivity", "samples", "training"})
 _WORDS: dict[Need, str] = {
     "moments": "the moments of what layers read",
     "activations": "statistics of activations",
     "gradients": "gradients of the loss",
     "sensitivity": "the change of the outputs",
     "samples": "the samples themselves",
+    "training": "a training of the network",
 }
 _INSTEAD = {"--criterion": "l2", "--allocation": "uniform", "--reconstruct": "none"}
 

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
+import onnx
 from threadpoolctl import threadpool_limits
 
 from ..passes.algebra.moments import MomentsSet
 from ..passes.channels.groups import ChannelGroups
 from ..passes.errors import BudgetError, UsageError
 from ..passes.needs import needs_of
-from ..passes.selection.allocate import Align, allocate, excluded, select
+from ..passes.selection.allocate import Align, allocate, excluded
 from ..passes.selection.budget import Budget
 from ..passes.selection.latency_table import LatencyTable
 from ..passes.selection.methods import Amc, Uniform
@@ -23,14 +24,11 @@ from ..passes.selection.plan import Plan, make_plan
 from ..passes.selection.presets import make_preset, most_sensitive
 from ..passes.selection.ranking import Evidence, Ranking, Rankings, rank_groups
 from ..passes.selection.words import word
-from ..runtime.measure.calibrate import Calibration
 from ..runtime.measure.latency_model import Place
 from ..runtime.measure.sensitivity import Sensitivities, scaled_by_network
-from ..runtime.progress import counted
-from ..runtime.select_on_pruned import select_on_pruned
 from .latency.quickest import quickest
 from .latency.within import within_latency
-from .measure import evidence_of, priced, sensitivities_of
+from .measure import evidence_of, priced, selected, sensitivities_of, trained_run
 from .report import Curves, curves_of
 from .run import Run
 from .search_widths import Searched
@@ -59,12 +57,17 @@ class Planner:
         """Which units of which groups go."""
         run, choice = self.run, self.choice
         budget = _preset_widths(run, asked)
-        wanted = budget or (None if run.strategy.allocation.ends else Budget())
+        wanted = budget or (None if run.strategy.ends else Budget())
         widths = partial(_widths, run, choice)
         if wanted is None or wanted.kind != "latency":
             return _planned(run, choice, widths(wanted), wanted)
         place = Place(run.settings.device, run.settings.threads)
         return _planned(run, choice, within_latency(run.analysis, wanted, widths, place, run.progress), wanted)
+
+    def ready(self, plan: Plan) -> Run:
+        """The run that the plan is to be cut in: on the network that the criterion has trained, where it has."""
+        trained = self.choice.trained.get(plan.digest)
+        return self.run if trained is None else trained_run(self.run, trained)
 
     @property
     def curves(self) -> Curves:
@@ -106,6 +109,7 @@ class _Choice:
     exclude: names of the groups that stay
     scaled: rankings -> those with the harms that the allocation goes by, which may have to be measured
     measured: the sensitivities that were, so far
+    trained: the networks that plans are to be cut from, by the plan's digest, where the criterion has trained one
     """
 
     evidence: Evidence
@@ -113,6 +117,7 @@ class _Choice:
     exclude: frozenset[str]
     scaled: Callable[[Mapping[str, Ranking]], Mapping[str, Ranking]]
     measured: list[Sensitivities] = field(default_factory=list)
+    trained: dict[str, onnx.ModelProto] = field(default_factory=dict)
     _harms: dict[str, Ranking] = field(default_factory=dict)
 
     def harms(self, stays: frozenset[str]) -> Mapping[str, Ranking]:
@@ -144,38 +149,19 @@ def _choice(run: Run, moments: MomentsSet | None) -> _Choice:
 def _planned(run: Run, choice: _Choice, kept: np.ndarray, budget: Budget | None) -> Plan:
     """The plan that keeps so many units of each group. budget: as it was asked for, what is kept where none was."""
     cost, strategy = run.analysis.cost, run.strategy
+    found = selected(run, kept, choice.evidence, choice.rankings, choice.exclude)
     plan = make_plan(
         cost,
-        _selected(run, choice, kept),
-        budget or Budget(macs=cost.macs(kept)),
+        found.removed,
+        budget or Budget(macs=cost.macs(cost.kept(found.removed))),
         criterion=word(strategy.criterion),
         allocation=word(strategy.allocation),
         reconstruct=strategy.reconstruct,
         seed=run.settings.seed,
     )
+    if found.trained is not None:
+        choice.trained[plan.digest] = found.trained
     return replace(plan, model=run.analysis.name, sampled=run.extra == "samplers", placed=run.extra == "placers")
-
-
-def _selected(run: Run, choice: _Choice, kept: np.ndarray) -> dict[str, tuple[int, ...]]:
-    """The removed units of each group: by the criterion's rankings, or layer by layer on the network so far."""
-    groups, criterion = run.analysis.groups, run.strategy.criterion
-    if "samples" not in needs_of(criterion):
-        return select(groups, kept, criterion, choice.evidence, choice.rankings)
-    assert run.data is not None, "make_strategy has looked"
-    settings = run.settings
-    counts = {g.name: n for g, n in zip(groups.groups, kept.tolist(), strict=True) if n < g.units}
-    with threadpool_limits(1):
-        chosen = select_on_pruned(
-            groups,
-            counts,
-            run.data,
-            Calibration(seed=settings.seed, device=settings.device),
-            counted(run.progress, "choosing channels on the pruned network", "layers"),
-        )
-    others = [g.name for g in groups.groups if g.name not in counts or g.name in chosen]
-    rest = np.where([g.name in others for g in groups.groups], run.analysis.cost.units, kept)
-    ranked = select(groups, rest, criterion, choice.evidence, choice.rankings)
-    return {g.name: (chosen | ranked)[g.name] for g in groups.groups if g.name in chosen or g.name in ranked}
 
 
 def _widths(run: Run, choice: _Choice, budget: Budget | None, table: LatencyTable | None = None) -> np.ndarray:
@@ -191,6 +177,8 @@ def _widths(run: Run, choice: _Choice, budget: Budget | None, table: LatencyTabl
 
     if budget and budget.shares:
         return allocated(choice.exclude, {})
+    if budget is None and not run.strategy.allocation.ends:
+        return run.analysis.cost.units  # at most: the criterion ends by itself
     if isinstance(run.strategy.allocation, Amc):
         searched = Searched(run, choice.evidence, choice.rankings, choice.exclude)
         return searched.widths(run.strategy.allocation, budget or Budget(), table)

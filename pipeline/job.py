@@ -50,7 +50,8 @@ def within_budget(job: Job, budget: Budget | None) -> Result:
     def attempt(run: Run) -> Result:
         run.progress("choosing channels")
         plans = planner(run, job.moments)
-        result = cut_model(run, plans(budget), job.moments)
+        plan = plans(budget)
+        result = cut_model(plans.ready(plan), plan, job.moments)
         checked = result if job.limit is None else scored(result, job.limit, run.analysis.name)
         return replace(timed(run, checked), curves=plans.curves)
 
@@ -65,8 +66,8 @@ def smallest_within(job: Job, limit: Limit, smallest: str) -> Result:
         plans = planner(run, job.moments)
         search = Search(
             plans,
-            lambda plan: draft(run, plan, job.moments),
-            lambda plan: cut_model(run, plan, job.moments),
+            lambda plan: draft(plans.ready(plan), plan, job.moments),
+            lambda plan: cut_model(plans.ready(plan), plan, job.moments),
             limit,
             smallest,
             run.progress,

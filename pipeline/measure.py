@@ -1,25 +1,32 @@
-"""What criterion, allocation and refit need, measured: the one place that turns needs into measurements."""
+"""What criterion, allocation and refit need, measured or chosen on data: the one place that turns needs into runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
+import onnx
+from threadpoolctl import threadpool_limits
 
 from ..passes.algebra.moments import MomentsSet, load_moments
 from ..passes.needs import OF_MOMENTS, needs_of
+from ..passes.selection.allocate import select
 from ..passes.selection.budget import Budget
 from ..passes.selection.methods import Method
-from ..passes.selection.ranking import Evidence, Ranking
+from ..passes.selection.ranking import Evidence, Ranking, Rankings
 from ..passes.selection.tradeoff import savings
+from ..runtime.analysis import analyse
 from ..runtime.data.batches import Data, part
 from ..runtime.data.sources import Batch
 from ..runtime.effort import make_effort
 from ..runtime.measure.calibrate import Calibration, calibrate
 from ..runtime.measure.sensitivity import Levels, Sensitivities, measure_sensitivity
 from ..runtime.progress import counted
+from ..runtime.select_on_pruned import select_on_pruned
 from .run import Run
+
+Removed = Mapping[str, tuple[int, ...]]
 
 _SENSITIVITY_IMAGES, _SENSITIVITY_MACS = (64, 256), 64 << 30  # images, the fewest and the most; in one pass over them
 
@@ -113,3 +120,78 @@ def priced(run: Run, budget: Budget | None) -> Method:
         return method
     costs = savings(run.analysis.cost, "macs" if budget is None else budget.kind)
     return replace(method, costs=costs, whole=not run.settings.keep_blocks)  # type: ignore[type-var]
+
+
+# ---- which units go
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selected:
+    """removed: group -> its units that go; trained: the network that they are to be cut from, where it is another."""
+
+    removed: Removed
+    trained: onnx.ModelProto | None = None
+
+
+def selected(run: Run, kept: np.ndarray, evidence: Evidence, rankings: Rankings, exclude: frozenset[str]) -> Selected:
+    """The units that go. kept: (groups,), at most so many stay; exclude: the groups that stay whole."""
+    groups, needs = run.analysis.groups, needs_of(run.strategy.criterion)
+    chosen: Removed = {}
+    trained = None
+    if "samples" in needs:
+        chosen = _on_pruned(run, kept)
+    elif "training" in needs:
+        chosen, trained = _by_training(run, kept, exclude)
+    rest = np.where([g.name in chosen for g in groups.groups], run.analysis.cost.units, kept)
+    ranked = select(groups, rest, run.strategy.criterion, evidence, rankings)
+    both = {**ranked, **chosen}
+    return Selected({g.name: both[g.name] for g in groups.groups if both.get(g.name)}, trained)
+
+
+def trained_run(run: Run, model: onnx.ModelProto) -> Run:
+    """The run on a network of the same graph with other weights; its results are compared with the given one."""
+    before, settings = run.analysis, run.settings
+    analysis = analyse(
+        model, example=dict(before.feeds), device=settings.device, seed=settings.seed, inexact=settings.inexact
+    )
+    pinned = {group.name: group.pinned for group in before.groups.groups}
+    groups = tuple(replace(group, pinned=pinned[group.name]) for group in analysis.groups.groups)
+    analysis = replace(analysis, name=before.name, trial=before.trial, groups=replace(analysis.groups, groups=groups))
+    return replace(run, analysis=analysis, plain=run.original)
+
+
+def _on_pruned(run: Run, kept: np.ndarray) -> Removed:
+    groups, settings = run.analysis.groups, run.settings
+    assert run.data is not None, "make_strategy has looked"
+    counts = {g.name: n for g, n in zip(groups.groups, kept.tolist(), strict=True) if n < g.units}
+    with threadpool_limits(1):
+        return select_on_pruned(
+            groups,
+            counts,
+            run.data,
+            Calibration(seed=settings.seed, device=settings.device),
+            counted(run.progress, "choosing channels on the pruned network", "layers"),
+        )
+
+
+def _by_training(run: Run, kept: np.ndarray, exclude: frozenset[str]) -> tuple[Removed, onnx.ModelProto]:
+    """A criterion that ends by itself looks at every group that may be cut. Its fields are those of Discrimination."""
+    from ..runtime.torch.discrimination.stages import Discrimination, select_discriminating
+
+    criterion, groups = run.strategy.criterion, run.analysis.groups
+    assert run.data is not None, "make_strategy has looked"
+    counts = {
+        g.name: n
+        for g, n in zip(groups.groups, kept.tolist(), strict=True)
+        if g.pinned is None and g.name not in exclude and (n < g.units or run.strategy.ends)
+    }
+    asked = {f.name: getattr(criterion, f.name) for f in fields(Discrimination) if hasattr(criterion, f.name)}
+    found = select_discriminating(
+        groups,
+        counts,
+        run.data,
+        replace(Discrimination(**asked), seed=run.settings.seed),
+        device=run.settings.device,
+        progress=counted(run.progress, "choosing channels by training", "layers"),
+    )
+    return found.removed, found.model

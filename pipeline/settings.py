@@ -100,6 +100,11 @@ class Strategy:
     reconstruct: str
     align: Align
 
+    @property
+    def ends(self) -> bool:
+        """Whether there is a least that is come to without a budget: by the allocation, or by the criterion."""
+        return self.allocation.ends or getattr(self.criterion, "ends", False)
+
     def needs(self) -> Mapping[tuple[str, str], frozenset[Need]]:
         """(flag, word) -> what this part of the strategy needs."""
         return {

@@ -157,9 +157,14 @@ def _swept(job: Job, budgets: list[Budget]) -> Sweep:
         run.progress("choosing channels")
         plans = planner(run, job.moments)
         points = []
+
+        def made(asked: Budget) -> Result:
+            plan = plans(asked)
+            return cut_model(plans.ready(plan), plan, job.moments)
+
         for number, budget in enumerate(budgets, 1):
             run.progress(f"budget {number} of {len(budgets)}")
-            points.append(_point(job, run, budget, lambda asked: cut_model(run, plans(asked), job.moments)))
+            points.append(_point(job, run, budget, made))
             say(run.progress, f"{budget_words(budget)}: {_told(points[-1])}")
         return Sweep(tuple(with_front(points)), plans.curves)
 

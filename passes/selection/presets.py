@@ -76,5 +76,7 @@ PRESETS: dict[str, Preset] = {
         "channel-pruning", "uniform", "sequential", touches=sampled_convolutions, extra="samplers"
     ),
     "sfp": Preset("l2", "uniform", "bias", touches=own_convolutions, extra="placers"),
+    "dcp": Preset("dcp", "uniform", "none", touches=convolutions),
+    "dcp-adapt": Preset("dcp-adapt", "uniform", "none", touches=convolutions),
     "nisp": Preset("nisp", "uniform", "none", touches=convolutions),
 }

@@ -1,0 +1,19 @@
+"""Discrimination-aware channel pruning with adaptive stopping. Zhuang et al., NeurIPS 2018, section 3.4."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from .dcp import Dcp
+
+
+@dataclass(frozen=True, slots=True)
+class DcpAdapt(Dcp):
+    """`dcp` that ends by itself: a layer gets no more channels where |L_(t-1) - L_t| <= tolerance * L_0.
+
+    It needs no budget; with one no group keeps more than its share of that.
+    """
+
+    tolerance: float = 1e-3
+    ends: ClassVar[bool] = True

@@ -1,0 +1,173 @@
+"""Discrimination-aware pruning against the same written by hand in torch, layer by layer, with a loss at each depth."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import torch.nn.functional as F
+from onnx import numpy_helper
+from onnx_prune import models
+from onnx_prune.models import NetBuilder
+from onnx_prune.passes.errors import AccuracyError, UsageError
+from onnx_prune.runtime.analysis import analyse
+from onnx_prune.runtime.data.inputs import model_inputs
+from onnx_prune.runtime.data.open import open_data
+from onnx_prune.runtime.torch.discrimination.stages import Discrimination, select_discriminating
+
+PLAIN = Discrimination(losses=0, passes=0, rate=0.0)
+
+
+def chain(seed=0):
+    net = NetBuilder("chain", (3, 6, 6), seed=seed)
+    x = net.input
+    for number in range(3):
+        x = net.relu(net.conv(x, f"conv{number}", 8, 3), f"relu{number}")
+    return net.model(net.gemm(net.flatten(net.global_average_pool(x, "pool"), "flat"), "head", 4))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return chain()
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    return {"input": rng.standard_normal((40, 3, 6, 6)).astype(np.float32), "label": rng.integers(0, 4, 40)}
+
+
+def weights_of(model):
+    return {t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in model.graph.initializer}
+
+
+def chosen(model, data, kept, settings, **options):
+    groups = analyse(model).groups
+    return select_discriminating(groups, kept, open_data(data, model_inputs(model)), settings, **options)
+
+
+def written_out(w, x):
+    """The network by hand: what conv1 and conv2 make, and the logits."""
+    h0 = F.relu(F.conv2d(x, w["conv0.weight"], w["conv0.bias"], padding=1))
+    o1 = F.conv2d(h0, w["conv1.weight"], w["conv1.bias"], padding=1)
+    o2 = F.conv2d(F.relu(o1), w["conv2.weight"], w["conv2.bias"], padding=1)
+    return o1, o2, F.linear(F.relu(o2).mean((2, 3)), w["head.weight"], w["head.bias"])
+
+
+def greedy_by_hand(w, data, layer, count, rate, weight=1.0):
+    """conv `layer`'s input channels: largest |dL/dW_k|, then a step of Nesterov's descent on those that are chosen."""
+    x, y = torch.from_numpy(data["input"]), torch.from_numpy(data["label"])
+    name, full = f"conv{layer}.weight", w[f"conv{layer}.weight"]
+    targets = written_out(w, x)[layer - 1]
+    W, moving, alive = torch.zeros_like(full), torch.zeros_like(full), []
+
+    def gradient(W):
+        W = W.clone().requires_grad_(True)
+        made = written_out({**w, name: W}, x)
+        loss = (targets - made[layer - 1]).square().sum() / (2 * targets.numel()) + weight * F.cross_entropy(made[2], y)
+        return torch.autograd.grad(loss, W)[0]
+
+    for _ in range(count):
+        norms = gradient(W).square().sum((0, 2, 3)).sqrt()
+        norms[alive] = -1
+        alive.append(int(norms.argmax()))
+        W[:, alive[-1]] = full[:, alive[-1]]
+        step = torch.zeros_like(full)
+        step[:, alive] = gradient(W)[:, alive]
+        moving = 0.9 * moving + step
+        W = W - rate * (step + 0.9 * moving)
+    return alive, W
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.05])
+@pytest.mark.parametrize("weight", [0.0, 1.0, 50.0])
+@pytest.mark.parametrize("layer", [1, 2])
+def test_channels_and_their_weights_are_those_of_the_algorithm(model, data, layer, weight, rate):
+    settings = Discrimination(losses=0, passes=0, rate=rate, weight=weight)
+    group = f"conv{layer - 1}"
+    found = chosen(model, data, {group: 5}, settings)
+    alive, W = greedy_by_hand(weights_of(model), data, layer, 5, rate, weight)
+    assert found.removed == {group: tuple(sorted(set(range(8)).difference(alive)))}
+    after = weights_of(found.model)
+    torch.testing.assert_close(after.pop(f"conv{layer}.weight"), W, rtol=1e-4, atol=1e-6)
+    before = weights_of(model)
+    assert all(torch.equal(values, before[name]) for name, values in after.items())
+
+
+def test_the_discriminative_loss_decides_otherwise_than_the_reconstruction(model, data):
+    ends = {chosen(model, data, {"conv1": 4}, Discrimination(0, weight, 0, 0.0)).removed["conv1"] for weight in (0, 50)}
+    assert len(ends) == 2
+
+
+def test_a_later_layer_is_chosen_on_the_network_as_it_is_by_then(model, data):
+    """The targets stay the given network's."""
+    found = chosen(model, data, {"conv0": 5, "conv1": 5}, PLAIN)
+    w = weights_of(model)
+    first, W1 = greedy_by_hand(w, data, 1, 5, 0.0)
+    x, y = torch.from_numpy(data["input"]), torch.from_numpy(data["label"])
+    targets, thin, alive = written_out(w, x)[1], {**w, "conv1.weight": W1}, []
+    for _ in range(5):
+        W2 = torch.zeros_like(w["conv2.weight"])
+        W2[:, alive] = w["conv2.weight"][:, alive]
+        W2.requires_grad_(True)
+        made = written_out({**thin, "conv2.weight": W2}, x)
+        ((targets - made[1]).square().mean() / 2 + F.cross_entropy(made[2], y)).backward()
+        norms = W2.grad.square().sum((0, 2, 3))
+        norms[alive] = -1
+        alive.append(int(norms.argmax()))
+    gone = [tuple(sorted(set(range(8)).difference(part))) for part in (first, alive)]
+    assert found.removed == dict(zip(("conv0", "conv1"), gone, strict=True))
+
+
+def test_a_stage_s_layers_are_chosen_by_the_loss_at_its_end(model, data):
+    """The loss behind conv1 knows nothing of conv2: with another conv2 the same channels of conv0 stay."""
+    other = weights_of(model)
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    for tensor in changed.graph.initializer:
+        if tensor.name == "conv2.weight":
+            tensor.CopyFrom(numpy_helper.from_array(-other[tensor.name].numpy()[::-1].copy(), tensor.name))
+    settings = [Discrimination(losses=losses, passes=0, rate=0.0, weight=50) for losses in (1, 0)]
+    ends = [[chosen(m, data, {"conv0": 4}, one).removed["conv0"] for m in (model, changed)] for one in settings]
+    assert ends[0][0] == ends[0][1]
+    assert ends[1][0] != ends[1][1]
+
+
+def test_stages_train_the_network_and_what_went_stays_zero():
+    digits, told = onnx.load(models.digits_model()), []
+    kept = {"layer1.0.conv1": 10, "layer1.1.conv1": 12, "layer2.0.conv1": 20}
+    found = chosen(
+        digits, str(models.digits_data()[1]), kept, Discrimination(at_once=4, passes=1),
+        progress=lambda *count: told.append(count),
+    )  # fmt: skip
+    assert {name: len(gone) for name, gone in found.removed.items()} == dict(zip(kept, (22, 20, 44), strict=True))
+    after, before = weights_of(found.model), weights_of(digits)
+    for name, gone in found.removed.items():
+        reader = after[name.replace("conv1", "conv2") + ".weight"]
+        assert not reader[:, list(gone)].any()
+        assert reader.abs().sum((0, 2, 3)).count_nonzero() == kept[name]
+    assert all((after[name] != before[name]).any() for name in after if name.endswith("weight"))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_without_labels_the_classes_are_those_that_the_model_finds(model, data):
+    x = torch.from_numpy(data["input"])
+    labels = written_out(weights_of(model), x)[2].argmax(1).numpy()
+    bare, told = {"input": data["input"]}, {"input": data["input"], "label": labels}
+    kept = {"conv1": 4}
+    ends = [chosen(model, d, kept, Discrimination(0, 50, 0, 0.0)) for d in (bare, told, data)]
+    assert ends[0].removed == ends[1].removed != ends[2].removed
+    unused = Discrimination(losses=0, weight=50, passes=0, rate=0.0, labels=False)
+    assert chosen(model, data, kept, unused).removed == ends[0].removed
+
+
+def test_what_is_no_classifier_or_diverges_is_refused(model, data):
+    net = NetBuilder("map", (3, 6, 6))
+    x = net.relu(net.conv(net.input, "conv0", 8, 3), "relu0")
+    with pytest.raises(UsageError, match="need a classifier"):
+        chosen(net.model(net.conv(x, "conv1", 2, 3)), {"input": data["input"]}, {"conv0": 4}, PLAIN)
+    with pytest.raises(AccuracyError, match="has diverged"):
+        chosen(model, data, {"conv1": 8}, Discrimination(losses=0, passes=0, rate=1e20))
+    with pytest.raises(UsageError, match="the model has 4 classes"):
+        chosen(model, {**data, "label": data["label"] + 9}, {"conv1": 4}, PLAIN)
