@@ -25,6 +25,7 @@ from ..passes.graph.mapped import is_mapped
 from ..passes.graph.scratch import scratch_folder
 from ..passes.graph.spill import SPILL_BYTES, beside_folder, spill, weight_bytes
 from .bounds import bounded_memory, bounded_time
+from .crash import left_out
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -154,7 +155,8 @@ def open_session(
                 options.enable_profiling = True
                 options.profile_file_prefix = str(record / "profile")
                 options.optimized_model_filepath = str(record / RECORDED)
-            session = _inference_session(source, options, providers)
+            skipped = left_out(model, source, data_dir) if optimise else []
+            session = _inference_session(source, options, providers, skipped)
         except (OSError, *_failures()) as error:
             raise ReadError(
                 f"ONNX Runtime cannot open the model: {_first_words(error)}",
@@ -207,11 +209,12 @@ def _session_options(optimise: bool, threads: int | None, data_dir: str | Path |
 
 
 def _inference_session(
-    source: str | bytes, options: onnxruntime.SessionOptions, providers: list[Any]
+    source: str | bytes, options: onnxruntime.SessionOptions, providers: list[Any], skipped: Sequence[str] = ()
 ) -> onnxruntime.InferenceSession:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(source, options, providers=providers, enable_fallback=0)
+    more = {"disabled_optimizers": list(skipped)} if skipped else {}
+    session = onnxruntime.InferenceSession(source, options, providers=providers, enable_fallback=0, **more)
     # It keeps the serialised model for its fallback, which is off.
     vars(session).pop("_model_bytes", None)
     return session

@@ -50,8 +50,9 @@ def _folded(s: Sweep, numbers: list[gs.Tensor]) -> None:
 def _shape(s: Sweep) -> None:
     """The sizes themselves."""
     node, axes = s.node, s.axes(0)
-    still = DYNAMIC if s.facts.dynamic else 0
-    kind = np.array([TAINTED if (a >= 0).any() else still for a in axes], np.uint8)
+    read = node.inputs[0].name
+    free = [DYNAMIC if s.facts.varies(read, i) else 0 for i in range(len(axes))]
+    kind = np.array([TAINTED if (a >= 0).any() else f for a, f in zip(axes, free, strict=True)], np.uint8)
     if node.op == "Size":
         kind = np.asarray(np.bitwise_or.reduce(kind, axis=None) if kind.size else 0, np.uint8)
     else:

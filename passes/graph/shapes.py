@@ -36,6 +36,7 @@ class Facts:
     unknown: tensors whose shape is not known
     dynamic: whether an input has a free dimension, so that this holds for one choice of it only
     dtypes: tensor -> its type, as in onnx.TensorProto
+    fixed: tensor -> of each axis, whether its size is the same for all inputs; where an input has a free dimension
     """
 
     shapes: dict[str, Shape]
@@ -43,6 +44,12 @@ class Facts:
     unknown: tuple[str, ...]
     dynamic: bool
     dtypes: dict[str, int] = field(default_factory=dict)
+    fixed: dict[str, tuple[bool, ...]] = field(default_factory=dict)
+
+    def varies(self, name: str, axis: int) -> bool:
+        """Whether the size of that axis may be another one for another input."""
+        fixed = self.fixed.get(name, ())
+        return self.dynamic and not (axis < len(fixed) and fixed[axis])
 
 
 def tensor_facts(
@@ -79,7 +86,28 @@ def tensor_facts(
     check_bounds(graph.source.graph.name, shapes)
     unknown = tuple(o.name for n in graph.gs.nodes for o in n.outputs if o.name and o.name not in shapes)
     dtypes = {n: t.tensor_type.elem_type for n, t in types.items() if t.HasField("tensor_type")}
-    return Facts(shapes, values, unknown, dynamic, dtypes)
+    return Facts(shapes, values, unknown, dynamic, dtypes, _fixed(graph) if dynamic else {})
+
+
+def _fixed(graph: Graph) -> dict[str, tuple[bool, ...]]:
+    """Of each tensor's axes, whether ONNX infers a number for its size while the inputs keep their free dimensions.
+
+    What is declared of tensors inside, which may be of one size only, does not count.
+    """
+    model = without_weights(graph.source)
+    del model.graph.value_info[:]
+    for value in model.graph.output:
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.ClearField("shape")
+    for value in real_inputs(model.graph):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_value") and dim.dim_value <= 0:
+                dim.ClearField("dim_value")
+    found = inferred(model, data_prop=True).graph
+    return {
+        value.name: tuple(dim.HasField("dim_value") for dim in value.type.tensor_type.shape.dim)
+        for value in [*found.input, *found.value_info]
+    }
 
 
 def check_bounds(model: str, shapes: Mapping[str, Shape]) -> None:

@@ -26,6 +26,8 @@ _EXTENTS = (64, 224, 256, 32, 16, 320, 384, 512, 640, 8, 1)
 _BATCHES = (1, 2)
 _HELD = 1 << 27  # elements of an input that are drawn; of a larger one the size alone is said
 _LENGTHS, _LONGEST = (4, 8, 16, 32, 64, 128, 256), 1024  # of a first axis that is not a batch
+_WRITTEN = 12  # sizes written into Reshapes that are tried for other axes too: an export may have fixed them
+_TARGET = 16  # axes of a tensor, at most
 _BATCH_NAME = re.compile(r"n|b|bs|batch.*", re.IGNORECASE)
 _CHANNEL_NAME = re.compile(r"c|ch|channels?|num_channels", re.IGNORECASE)
 
@@ -83,10 +85,13 @@ def runnable_feeds(
         failure = _failure(session, feeds)
         if failure is None:
             return feeds
+    named = {d.dim_param for v in required_inputs(graph_only.graph) for d in v.type.tensor_type.shape.dim}
+    options = " ".join(f"--size-of {name}=N" for name in sorted(named - {""}))
     raise ReadError(
         "no input was found on which the model runs",
         where=f"the last one tried: {failure.what if failure else ''}",
-        fix="name the free sizes of its inputs, or give calibration data",
+        fix=f"{f'say its sizes ({options}), or ' if options else ''}give one example as calibration data: an .npz of "
+        "arrays named like the inputs",
     ) from failure
 
 
@@ -117,8 +122,9 @@ def _distinct(model: onnx.ModelProto, seed: int, batch: int | None, sizes: Mappi
     """Feeds for every pair of a batch and an extent, those with sizes seen before left out."""
     seen = set()
     batches = (batch,) if batch is not None else dict.fromkeys((*_BATCHES, *_leading_sizes(model)))
+    extents = dict.fromkeys((*_EXTENTS, *itertools.islice(_written_sizes(model), _WRITTEN)))
     count = max((len(known) for known in known_numbers(model.graph).values()), default=1)
-    for batch_size, extent, number in itertools.product(batches, _EXTENTS, range(count)):
+    for batch_size, extent, number in itertools.product(batches, extents, range(count)):
         feeds = sample_feeds(model, seed=seed, batch=batch_size, sizes=sizes, extent=extent, number=number)
         shapes = (number, *(array.shape for array in feeds.values()))
         if shapes not in seen:
@@ -131,19 +137,42 @@ def _leading_sizes(model: onnx.ModelProto) -> Iterator[int]:
 
     A target (k, l, ...) asks for k, or k * l, one of (-1, r) for r / (the elements of a frame).
     """
-    held = {tensor.name: tensor for tensor in model.graph.initializer}
-    held |= {n.output[0]: n.attribute[0].t for n in model.graph.node if n.op_type == "Constant" and n.attribute}
     frames = [
         math.prod(d.dim_value for d in value.type.tensor_type.shape.dim[1:]) for value in required_inputs(model.graph)
     ]
-    for node in model.graph.node:
-        if node.op_type == "Reshape" and node.input[1] in held and held[node.input[1]].data_type == TensorProto.INT64:
-            target = numpy_helper.to_array(held[node.input[1]]).ravel().tolist()
-            asked = [*itertools.accumulate(target, operator.mul)]
-            asked += [math.prod(target[1:]) // frame for frame in frames if frame > 0]
-            yield from (n for n in asked if 1 < n <= _LONGEST)
+    for target in _targets(model):
+        asked = [*itertools.accumulate(target, operator.mul)]
+        asked += [math.prod(target[1:]) // frame for frame in frames if frame > 0]
+        yield from (n for n in asked if 1 < n <= _LONGEST)
     if all(d.dim_value > 0 for v in required_inputs(model.graph) for d in v.type.tensor_type.shape.dim[1:]):
         yield from _LENGTHS
+
+
+def _written_sizes(model: onnx.ModelProto) -> Iterator[int]:
+    """Numbers in the targets of Reshapes, each once."""
+    yield from dict.fromkeys(n for target in _targets(model) for n in target if 1 < n <= _LONGEST)
+
+
+def _targets(model: onnx.ModelProto) -> Iterator[list[int]]:
+    """The targets of Reshapes, as far as they are constant: -1 stands for what a Concat adds that is computed."""
+    held = {t.name: _integers(t) for t in model.graph.initializer if t.data_type == TensorProto.INT64}
+    for node in model.graph.node:
+        known = [held.get(name) for name in node.input]
+        if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
+            held[node.output[0]] = _integers(node.attribute[0].t)
+        elif node.op_type == "Unsqueeze" and known[0]:
+            held[node.output[0]] = known[0]
+        elif node.op_type == "Concat" and any(known):
+            held[node.output[0]] = [number for part in known for number in part or (-1,)]
+        elif node.op_type == "Reshape" and len(known) > 1 and known[1]:
+            yield known[1]
+
+
+def _integers(tensor: onnx.TensorProto) -> list[int]:
+    """The numbers of a small tensor; none of a large one, which is no target."""
+    if math.prod(tensor.dims) > _TARGET or tensor.data_location == TensorProto.EXTERNAL:
+        return []
+    return [int(number) for number in numpy_helper.to_array(tensor).ravel().tolist()]
 
 
 def _shape(
