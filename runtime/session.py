@@ -213,7 +213,7 @@ def _inference_session(
 ) -> onnxruntime.InferenceSession:
     import onnxruntime
 
-    more = {"disabled_optimizers": list(skipped)} if skipped else {}
+    more: dict[str, Any] = {"disabled_optimizers": list(skipped)} if skipped else {}
     session = onnxruntime.InferenceSession(source, options, providers=providers, enable_fallback=0, **more)
     # It keeps the serialised model for its fallback, which is off.
     vars(session).pop("_model_bytes", None)

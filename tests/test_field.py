@@ -466,3 +466,81 @@ def test_the_computed_one_of_an_expand_is_not_scaled(tmp_path):
     weights |= {"first": np.array([0]), "minus": np.array([-1])}
     model = model_of(nodes, [value("x", 1, ["n", 3, "h", "h"])], [value("y", 1, ["n", 6, "h", "h"])], weights)
     same_interface_and_smaller(model, tmp_path)
+
+
+def test_a_size_that_the_export_fixed_is_found(tmp_path):
+    """An axis that is declared free, and whose size a Reshape has written in all the same (torch's attention)."""
+    nodes = [
+        node("MatMul", ["x", "w0"], ["a"]),
+        node("Shape", ["x"], ["s"]),
+        node("Gather", ["s", "first"], ["n"]),
+        node("Concat", ["n", "steps", "heads"], ["to"], axis=0),
+        node("Reshape", ["a", "to"], ["h"]),
+        node("Relu", ["h"], ["r"]),
+        node("MatMul", ["r", "w1"], ["y"]),
+    ]
+    weights = {"w0": random(6, 12), "first": np.array([0]), "steps": np.array([7]), "heads": np.array([2, 6])}
+    model = model_of(nodes, [value("x", 1, ["n", "t", 6])], [value("y", 1, None)], {**weights, "w1": random(6, 5)})
+    result = pruned(model)
+    assert result.report.macs[1] < result.report.macs[0]
+
+
+def test_where_no_size_fits_the_message_says_how_to_give_one():
+    nodes = [
+        node("Reshape", ["x", "to"], ["r"]),
+        node("Reshape", ["r", "back"], ["a"]),
+        node("MatMul", ["a", "w0"], ["b"]),
+        node("Relu", ["b"], ["c"]),
+        node("MatMul", ["c", "w1"], ["y"]),
+    ]
+    weights = {"to": np.array([-1, 1019 * 1021]), "back": np.array([-1, 3]), "w0": random(3, 12), "w1": random(12, 5)}
+    model = model_of(nodes, [value("x", 1, ["n", "t", 3])], [value("y", 1, None)], weights)
+    with pytest.raises(ReadError, match="--size-of n=N --size-of t=N"):
+        pruned(model)
+
+
+@pytest.mark.parametrize("batch", [1, "n"])
+def test_a_squeeze_of_all_axes_does_not_lose_the_channels(batch, tmp_path):
+    """Where a cut leaves one channel, its axis must not go as well."""
+    nodes = [
+        node("Conv", ["x", "w0"], ["a"]),
+        node("GlobalMaxPool", ["a"], ["p"]),
+        node("Squeeze", ["p"], ["q"]),
+        node("MatMul", ["q", "w1"], ["y"]),
+    ]
+    model = model_of(
+        nodes,
+        [value("x", 1, [batch, 3, 8, 8])],
+        [value("y", 1, None)],
+        {"w0": random(6, 3, 3, 3), "w1": random(6, 5)},
+    )
+    result = pruned(model, budget=Budget(macs=0.2 if batch == 1 else 0.55))
+    result.save(tmp_path / "cut.onnx")
+    assert result.report.macs[1] < result.report.macs[0]
+
+
+def test_an_output_declared_of_a_size_that_it_cannot_have_is_corrected(tmp_path):
+    """The target is computed from a size, so that the checker knows nothing of it before the cut."""
+    nodes = [
+        node("MatMul", ["x", "w0"], ["a"]),
+        node("Shape", ["a"], ["s"]),
+        node("Gather", ["s", "first"], ["n"]),
+        node("Concat", ["n", "parts"], ["to"], axis=0),
+        node("Reshape", ["a", "to"], ["v"]),
+        node("Transpose", ["v"], ["t"], perm=[0, 2, 1]),
+        node("MatMul", ["x", "w1"], ["b"]),
+        node("Relu", ["b"], ["c"]),
+        node("MatMul", ["c", "w2"], ["y"]),
+    ]
+    weights = {"w0": random(8, 12), "first": np.array([0]), "parts": np.array([3, 4])}
+    weights |= {"w1": random(8, 32), "w2": random(32, 5)}
+    outputs = [value("v", 1, ["n", 5, 35]), value("t", 1, ["n", 4, 3]), value("y", 1, ["n", 5])]
+    result = pruned(model_of(nodes, [value("x", 1, ["n", 8])], outputs, weights, 17))
+    result.save(tmp_path / "cut.onnx")
+    onnx.checker.check_model(onnx.load(tmp_path / "cut.onnx"), full_check=True)
+
+
+def test_a_grouped_convolution_whose_weight_does_not_fit_is_refused():
+    model = net(node("Conv", ["a", "wg"], ["b"], group=8), weights={"wg": random(8, 8, 3, 3)})
+    with pytest.raises(ReadError, match="Input channels C is not equal to kernel channels"):
+        pruned(model)

@@ -15,6 +15,7 @@ import click
 from .commands import COMMANDS
 from .compare_command import compare
 from .finetune_command import finetune
+from .guard import in_a_child
 from .progress import OPTIONS, close_log, log
 from .prune_command import prune
 from .settings.config import configurable
@@ -84,6 +85,12 @@ _NO_MEMORY = (
 )
 
 
+def start() -> None:
+    """What the command onnx-prune does: `main` in a child process."""
+    in_a_child()
+    main()
+
+
 def main() -> None:
     """Run the command line and exit with the code that the error carries; 1 is a bug of ours."""
     try:
@@ -133,4 +140,4 @@ def _bug(error: Exception) -> NoReturn:
 
 
 if __name__ == "__main__":
-    main()
+    start()

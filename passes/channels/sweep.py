@@ -108,7 +108,9 @@ class Sweep(NodeView):
             self.keep(labels, why)
 
     def split(self, flat: Array, axes: Sequence[Array]) -> None:
-        """`flat` (k-dimensional) and the k axes describe the same channels; see Split."""
+        """`flat` (k-dimensional) and the k axes describe the same channels; see Split. ValueError: they cannot."""
+        if flat.shape != tuple(len(axis) for axis in axes):
+            raise ValueError(f"{flat.shape} channels do not stand on axes of {[len(axis) for axis in axes]}")
         self.labelled.splits.append(Split(flat, tuple(axes), self.name))
 
     def produces(self, labels: Array) -> None:

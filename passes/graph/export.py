@@ -235,17 +235,33 @@ def _dims(value: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimension]:
     return list(value.type.tensor_type.shape.dim)
 
 
+def _contradict(first: list[int | str | None] | None, second: list[int | str | None] | None) -> bool:
+    """Whether two declarations cannot both hold: of another rank, or of two numbers for one size."""
+    if first is None or second is None:
+        return False
+    pairs = zip(first, second, strict=False)
+    return len(first) != len(second) or any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in pairs)
+
+
 def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with the shapes of its intermediate tensors inferred anew; the weights are not serialised for it."""
+    """The model with the shapes of its intermediate tensors inferred anew; the weights are not serialised for it.
+
+    An output that was declared of a size that it cannot have gets the one that it has: after a cut, which makes
+    computed sizes constant, ONNX may find out what it could not know before.
+    """
     skeleton = without_weights(model)
     for value in skeleton.graph.output:  # one that was declared wrongly would be believed of what reads it
         if value.type.HasField("tensor_type"):
             value.type.tensor_type.ClearField("shape")
-    fresh = {v.name: v for v in inferred(skeleton, data_prop=True).graph.value_info}
+    found = inferred(skeleton, data_prop=True).graph
+    for declared, real in zip(model.graph.output, found.output, strict=True):
+        if _contradict(_sizes(declared), _sizes(real)):
+            declared.type.CopyFrom(real.type)
+    fresh = {v.name: v for v in found.value_info}
     for value in model.graph.value_info:
-        found = fresh.pop(value.name, value)
+        known = fresh.pop(value.name, value)
         if _sizes(value) is None:
-            value.type.CopyFrom(found.type)
+            value.type.CopyFrom(known.type)
     have = {v.name for v in [*model.graph.input, *model.graph.output]} | {t.name for t in model.graph.initializer}
     model.graph.value_info.extend(value for name, value in fresh.items() if name not in have)
     return model

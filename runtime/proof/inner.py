@@ -47,6 +47,7 @@ class Watched:
     steps: positions of other axes that are compared, where not all are
     bytes: of what is compared
     evidence: whether finite numbers in it that vary show that a cut is right; integers that may be indices do not
+    rank: how many axes it has at the size that it was labelled for
     """
 
     name: str
@@ -55,7 +56,8 @@ class Watched:
     channels: tuple[int, ...]
     steps: Mapping[int, Array]
     bytes: int
-    evidence: bool = True
+    evidence: bool
+    rank: int
 
     @property
     def shown(self) -> str:
@@ -91,7 +93,8 @@ def watched(labelled: LabelledGraph, removed: Array, models: Sequence[onnx.Model
             count = count or int(share * np.prod([float(len(a)) for a in axes]))
             left = {i: kept(a, removed) for i, a in enumerate(axes)}
             cut = {i: stays for i, stays in left.items() if not stays.all()}
-            found.append(Watched(name, kind, cut, channels, steps, 4 * count, kind in _CALM or name in quantised))
+            evidence = kind in _CALM or name in quantised
+            found.append(Watched(name, kind, cut, channels, steps, 4 * count, evidence, len(axes)))
     return found
 
 
@@ -127,7 +130,8 @@ def differences(
         references = list(_shown(twin, part, runs, device))
         for values, reference in zip(_shown(model, part, runs, device), references, strict=True):
             for tensor in part:
-                _add(found, tensor, values[tensor.shown], _kept(tensor, reference[tensor.shown]))
+                if reference[tensor.shown].ndim == tensor.rank:  # a Squeeze without axes gives another one for a batch
+                    _add(found, tensor, values[tensor.shown], _kept(tensor, reference[tensor.shown]))
     return found
 
 
@@ -142,7 +146,7 @@ def rounding(
             rng = np.random.default_rng(seed)
             beside = [{name: _moved(array, rng, _STEPS) for name, array in feeds.items()} for feeds in runs]
             for values, reference in zip(_shown(_rounded(twin, rng), part, beside, device), references, strict=True):
-                for t in part:
+                for t in (t for t in part if reference[t.shown].ndim == t.rank):
                     _add(found, t, _kept(t, values[t.shown]), _kept(t, reference[t.shown]))
     return {name: np.where(np.isfinite(d.error), d.error, 0.0) for name, d in found.items()}
 

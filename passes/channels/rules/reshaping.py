@@ -50,7 +50,7 @@ def regroup(s: Sweep, before: list[Array], after: list[int]) -> list[Array]:
 
 
 def _run(s: Sweep, before: list[Array], after: list[int]) -> list[Array]:
-    _drop_ones(s, before)
+    drop_ones(s, before)
     inner = [a for a in before if len(a) != 1]
     outer = [n for n in after if n != 1]
     if len(inner) == len(outer) == 1:
@@ -63,7 +63,7 @@ def _run(s: Sweep, before: list[Array], after: list[int]) -> list[Array]:
     return [s.fixed(1) if n == 1 else next(rest) for n in after]
 
 
-def _drop_ones(s: Sweep, axes: Sequence[Array]) -> None:
+def drop_ones(s: Sweep, axes: Sequence[Array]) -> None:
     """An axis of one entry may vanish here, so the entry must be there; a larger axis may have been split for it."""
     for axis in axes:
         if len(axis) == 1:
@@ -147,13 +147,6 @@ def _transpose(s: Sweep) -> None:
     s.set(0, [data[p] for p in s.node.attrs.get("perm") or range(len(data) - 1, -1, -1)])
 
 
-def _ones(s: Sweep) -> None:
-    """Squeeze and Unsqueeze: axes of size 1 come and go."""
-    _drop_ones(s, s.axes(0))
-    rest = iter([a for a in s.axes(0) if len(a) != 1])
-    s.set(0, [s.fixed(1) if n == 1 else next(rest) for n in s.out_shape()])
-
-
 def _depth_to_space(s: Sweep) -> None:
     """Channel (b1, b2, c), or (c, b1, b2) in CRD mode, becomes position (b1, b2) of channel c."""
     data, block = s.axes(0), int(s.node.attrs["blocksize"])
@@ -192,30 +185,6 @@ u = Reshape (a, five)
 v = Transpose <perm = [0, 2, 1, 3, 4]> (u)
 z = Reshape (v, four)
 """
-# Packed query, key and value: (3, heads, dimensions) of which only whole heads can go.
-_PACKED = """
-    <ir_version: 8, opset_import: ["": 17]>
-    g (float[2, 4, 6] x) => (float[2, 4, 5] y)
-    <float[6, 24] wqkv, float[24] b, float[8, 5] wo, int64[5] five = {0, 4, 3, 4, 2}, int64[1] one = {2},
-     int64[3] parts = {1, 1, 1}, int64[3] flat = {2, 4, 8}> {
-      m = MatMul (x, wqkv)
-      h = Add (m, b)
-      r = Reshape (h, five)
-      q1, k1, v1 = Split <axis = 2> (r, parts)
-      q = Squeeze (q1, one)
-      k = Squeeze (k1, one)
-      v = Squeeze (v1, one)
-      qh = Transpose <perm = [0, 2, 1, 3]> (q)
-      kh = Transpose <perm = [0, 2, 3, 1]> (k)
-      vh = Transpose <perm = [0, 2, 1, 3]> (v)
-      s = MatMul (qh, kh)
-      p = Softmax <axis = -1> (s)
-      o = MatMul (p, vh)
-      t = Transpose <perm = [0, 2, 1, 3]> (o)
-      c = Reshape (t, flat)
-      y = MatMul (c, wo)
-    }
-    """
 RULES = (
     Rule(
         "Reshape",
@@ -255,19 +224,6 @@ RULES = (
             ),
         },
     ),
-    Rule(
-        "Squeeze",
-        _ones,
-        samples={
-            "a fused projection of heads": _PACKED,
-            "of pooled channels": between_convolutions(
-                "p = GlobalMaxPool (a)\n q = Squeeze (p, k)\n z = Unsqueeze (q, k)",
-                ", int64[2] k = {2, 3}",
-                size="1, 1",
-            ),
-        },
-    ),
-    Rule("Unsqueeze", _ones),
     Rule(
         "DepthToSpace",
         _depth_to_space,

@@ -1,0 +1,69 @@
+"""A crash of a native library ends in words and with 3; what else a run does is as without the child process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no child process elsewhere")
+
+BEGIN = """
+import os, resource, signal, sys, time
+from onnx_prune.tools.guard import in_a_child
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+parent = os.getpid()
+in_a_child()
+"""
+READY = "print('ready', flush=True); time.sleep(60)"
+
+
+def started(code):
+    environment = {name: value for name, value in os.environ.items() if name != "ONNX_PRUNE_DEBUG"}
+    command = [sys.executable, "-c", BEGIN + code]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(signal.SIGSEGV, "SIGSEGV"), (signal.SIGABRT, "SIGABRT"), (signal.SIGKILL, "want of memory")],
+)
+def test_a_crash_ends_in_words(number, words):
+    with started(f"os.kill(os.getpid(), {int(number)})") as process:
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert words in errors
+    assert "where:" in errors
+    assert "fix:" in errors
+
+
+@pytest.mark.parametrize("code", [0, 4, 130])
+def test_the_code_and_the_output_are_those_of_the_child(code):
+    with started(f"print(os.getpid() != parent); sys.exit({code})") as process:
+        output, _ = process.communicate(timeout=60)
+    assert (process.returncode, output) == (code, "True\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_parent_reaches_the_child(number):
+    with started(f"signal.signal({int(number)}, lambda *_: sys.exit(77)); {READY}") as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        assert process.wait(timeout=60) == 77
+
+
+def test_the_child_of_a_killed_parent_is_told_to_end():
+    told = "signal.signal(signal.SIGTERM, lambda *_: (print('told', flush=True), os._exit(0)))"
+    with started(f"{told}; {READY}") as process:
+        assert process.stdout.readline() == "ready\n"
+        process.kill()
+        assert process.stdout.readline() == "told\n"
+
+
+def test_with_the_debug_switch_there_is_no_child(monkeypatch):
+    monkeypatch.setenv("ONNX_PRUNE_DEBUG", "1")
+    command = [sys.executable, "-c", BEGIN + "print(os.getpid() == parent)"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "True\n"

@@ -1,0 +1,83 @@
+"""The command line in a child process, so that a crash of a native library ends in words and an exit code.
+
+ONNX Runtime, which runs models that may come from anyone, ends a process on some of them (an assertion, a null
+pointer), and Linux kills one that takes all memory. The parent waits, passes signals on, and says what happened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from typing import NoReturn
+
+_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
+_FROM_A_PROCESS = 0  # SI_USER; what comes from the terminal reaches the child anyway
+_DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
+_UNREADABLE = 3
+
+_CRASHED = """onnx-prune: a native library crashed on this model ({name})
+  where: most likely ONNX Runtime, which runs the model as it is; nothing more was written
+  fix:   check that ONNX Runtime runs the model, export it again, or try another version of onnxruntime"""
+_KILLED = """onnx-prune: the run was killed from outside ({name}), most likely for want of memory
+  where: this machine, or what is allowed to the process; nothing more was written
+  fix:   take fewer samples (--samples), smaller inputs (--size-of), or a machine with more memory"""
+
+
+def in_a_child() -> None:
+    """Go on in a child process; the parent never returns, and ends as the child does.
+
+    Only on Linux; not where ONNX_PRUNE_DEBUG is set, for debuggers.
+    """
+    if not hasattr(signal, "sigwaitinfo") or sys.platform != "linux" or os.environ.get("ONNX_PRUNE_DEBUG"):
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*_SIGNALS, signal.SIGCHLD})
+    parent = os.getpid()
+    try:
+        child = os.fork()
+    except OSError:  # no more processes are allowed: then without
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return
+    if child:
+        _wait(child)
+    _die_with(parent)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _die_with(parent: int) -> None:
+    """Let the child get SIGTERM when its parent is gone."""
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_DIES_WITH_PARENT, int(signal.SIGTERM), 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(128 + signal.SIGTERM)
+
+
+def _wait(child: int) -> NoReturn:
+    while True:
+        got = signal.sigwaitinfo({*_SIGNALS, signal.SIGCHLD})
+        if got.si_signo in _SIGNALS:
+            if got.si_signo != signal.SIGINT or got.si_code == _FROM_A_PROCESS:
+                os.kill(child, got.si_signo)
+            continue
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            _end(status)
+
+
+def _end(status: int) -> NoReturn:
+    if os.WIFEXITED(status):
+        os._exit(os.WEXITSTATUS(status))
+    number = os.WTERMSIG(status)
+    if number in _SIGNALS:
+        os._exit(128 + number)
+    text = _KILLED if number == signal.SIGKILL else _CRASHED
+    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+    with contextlib.suppress(OSError):
+        os.write(2, f"{text.format(name=name)}\n".encode())
+        from ..passes.graph.scratch import sweep
+
+        sweep()
+    os._exit(_UNREADABLE)
