@@ -15,7 +15,7 @@ import click
 from .commands import COMMANDS
 from .compare_command import compare
 from .finetune_command import finetune
-from .guard import in_a_child
+from .process.guard import in_a_child
 from .progress import OPTIONS, close_log, log
 from .prune_command import prune
 from .settings.config import configurable

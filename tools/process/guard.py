@@ -77,7 +77,7 @@ def _end(status: int) -> NoReturn:
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
     with contextlib.suppress(OSError):
         os.write(2, f"{text.format(name=name)}\n".encode())
-        from ..passes.graph.scratch import sweep
+        from ...passes.graph.scratch import sweep
 
         sweep()
     os._exit(_UNREADABLE)

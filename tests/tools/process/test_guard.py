@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no chi
 
 BEGIN = """
 import os, resource, signal, sys, time
-from onnx_prune.tools.guard import in_a_child
+from onnx_prune.tools.process.guard import in_a_child
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 parent = os.getpid()
 in_a_child()
