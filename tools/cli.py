@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from .commands import COMMANDS
 from .compare_command import compare
@@ -31,9 +32,14 @@ class _Commands(click.Group):
         if args[:1] == ["help"] and not Path("help").exists():
             args = [*args[1:2], "--help"]
         elif args and args[0] not in self.commands and not (args[0].startswith("-") and len(args) == 1):
-            _refuse_mistyped(args[0], self.commands)
+            if not ctx.resilient_parsing:  # a shell that completes the word
+                _refuse_mistyped(args[0], self.commands)
             args = ["prune", *args]
         return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Commands, or else files: the first word may be a model."""
+        return super().shell_complete(ctx, incomplete) or [CompletionItem(incomplete, type="file")]
 
 
 def _refuse_mistyped(word: str, commands: Iterable[str]) -> None:

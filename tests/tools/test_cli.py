@@ -422,3 +422,29 @@ def test_too_little_memory_is_no_bug(run, monkeypatch):
     code, _, err = run("digits.onnx")
     assert code == 3
     assert_error(err, "not enough memory")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("onnx-prune sens", "plain,sensitivity"),
+        ("onnx-prune prune --effort ", "plain,thorough"),
+        ("onnx-prune digits.onnx --cal", "plain,--calibration"),
+        ("onnx-prune digi", "file,digi"),
+        ("onnx-prune inspekt --js", "plain,--json"),
+    ],
+)
+def test_shells_complete_commands_flags_and_models(words, expected):
+    number = len(words.split(" ")) - 1
+    environment = {
+        **os.environ,
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(number),
+        "_ONNX_PRUNE_COMPLETE": "bash_complete",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", "from onnx_prune.tools.cli import main; main()"],
+        env=environment, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert expected in done.stdout.splitlines()
+    assert done.stderr == ""
