@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _NUMBERS = {
     "epochs": (int, "Passes over the training data. Default: 5."),
     "updates": (int, "So many steps instead of --epochs; with --schedule steps after every cut but the last."),
+    "train_samples": (int, "So many of the training data, balanced over the classes. Default: all."),
     "batch": (int, "Samples a step, over all processes. Default: 128."),
     "rate": (float, "The highest learning rate. Default: 0.004."),
     "warmup": (float, "Share of the steps in which the rate rises. Default: 0.05."),
@@ -41,7 +42,7 @@ NAMES = (
     "recipe_file",
 )  # of the parsed flags
 RECIPE = options(
-    *(click.option(f"--{name}", type=kind, help=text) for name, (kind, text) in _NUMBERS.items()),
+    *(click.option(f"--{name.replace('_', '-')}", type=kind, help=text) for name, (kind, text) in _NUMBERS.items()),
     click.option(
         "--schedule-rate",
         type=click.Choice(["cosine", "constant", "steps"]),

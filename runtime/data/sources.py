@@ -6,7 +6,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
@@ -55,6 +55,17 @@ class Samples:
     read: Callable[[np.ndarray], Batch]
     broken: Callable[[], int] = lambda: 0
     largest: Callable[[np.ndarray], np.ndarray] | None = None
+
+    def at(self, chosen: np.ndarray) -> Samples:
+        """Some of them, in this order."""
+        largest = self.largest
+        return replace(
+            self,
+            count=len(chosen),
+            labels=None if self.labels is None else self.labels[chosen],
+            read=lambda indices: self.read(chosen[indices]),
+            largest=None if largest is None else lambda indices: largest(chosen[indices]),
+        )
 
 
 # ---- images

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ....passes.errors import UsageError
 from ...data.inputs import ModelInput
-from ...data.open import DataSource, in_background, open_samples
+from ...data.open import DataSource, choose, in_background, open_samples
 from ...data.preprocess import ImageReader, Preprocessing
 from ...data.sources import Batch, Samples
 from ...progress import Stage, silent
@@ -124,6 +124,8 @@ def training_data(
     Raises UsageError where images are to be augmented that are none.
     """
     samples, reader = open_samples(source, inputs, preprocessing)
+    if recipe.train_samples:
+        samples = samples.at(choose(samples.count, samples.labels, recipe.train_samples, recipe.seed))
     shape = samples.read(np.zeros(1, np.int64)).feeds[inputs[0].name].shape
     words = recipe.augment if recipe.augment is not None else ("crop", "flip") if reader is not None else ()
     if words and (len(inputs) != 1 or len(shape) != 4):

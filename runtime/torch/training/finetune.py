@@ -150,7 +150,7 @@ def _evaluation(
 ) -> TrainingData | None:
     if examples.evaluation is None:
         return None
-    plain = replace(recipe, augment=())
+    plain = replace(recipe, augment=(), train_samples=0)
     return training_data(examples.evaluation, model_inputs(model), examples.preprocessing, plain, device, watch.stage)
 
 

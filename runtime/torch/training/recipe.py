@@ -34,6 +34,7 @@ class Recipe:
     clip: largest norm of the gradient, 0 for any
     augment: of `augment.WORDS`; None is crop and flip for images, nothing for arrays
     precision: of the forward pass; "auto" is bfloat16 where the hardware multiplies it
+    train_samples: so many of the training data, of each class the same number where there are labels; 0 for all
     batch_norm: whether convolutions whose BatchNormalization was folded get one for the training
     scratch: whether weights are drawn anew first, so that nothing but the shape of the network is used
     seed: of all that is drawn
@@ -56,6 +57,7 @@ class Recipe:
     clip: float = 5.0
     augment: tuple[str, ...] | None = None
     precision: Precision = "auto"
+    train_samples: int = 0
     batch_norm: bool = True
     scratch: bool = False
     seed: int = 0
@@ -105,6 +107,7 @@ def _one_of(name: str, value: str, words: tuple[str, ...]) -> None:
 _BOUNDS = (
     ("epochs", 1, math.inf),
     ("updates", 0, math.inf),
+    ("train_samples", 0, math.inf),
     ("gamma", 0, 1),
     ("batch", 1, math.inf),
     ("rate", 0, math.inf),
