@@ -19,6 +19,7 @@ _NUMBERS = {
     "epochs": (int, "Passes over the training data. Default: 5."),
     "updates": (int, "So many steps instead of --epochs; with --schedule steps after every cut but the last."),
     "train_samples": (int, "So many of the training data, balanced over the classes. Default: all."),
+    "workers": (int, "Processes that decode images which do not fit into memory. Default: one a core."),
     "batch": (int, "Samples a step, over all processes. Default: 128."),
     "rate": (float, "The highest learning rate. Default: 0.004."),
     "warmup": (float, "Share of the steps in which the rate rises. Default: 0.05."),
@@ -49,7 +50,9 @@ RECIPE = options(
         help="How the rate changes after the warm-up. Default: cosine to zero, or steps with --milestones.",
     ),
     click.option("--milestones", help="Epochs at which the rate falls to --gamma of itself: 160,240."),
-    click.option("--augment", help="Any of crop,flip,cutout,mixup, or none. Default: crop,flip for images."),
+    click.option(
+        "--augment", help="Any of crop,resized-crop,flip,cutout,mixup, or none. Default: crop,flip for images."
+    ),
     click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="Default: what pays here."),
     click.option("--frozen-batch-norm", is_flag=True, help="Put no BatchNormalization back for the training."),
     click.option("--scratch", is_flag=True, help="Draw all weights anew first: the network's shape alone is used."),

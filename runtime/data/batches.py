@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
 from .random_feeds import Feeds
 from .sources import Batch
 
-_READERS = 2  # threads that decode; pillow and zlib let the interpreter go meanwhile
-_AHEAD = 3  # batches that wait decoded, at most
+Part = TypeVar("Part")  # what a batch is read by: the numbers of its samples, and maybe more
+# Threads that decode; pillow and zlib let the interpreter go meanwhile.
+_READERS = max(2, min((os.cpu_count() or 2) // 2, 8))
+_AHEAD = _READERS + 1  # batches that wait decoded, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +31,7 @@ class Data:
     broken: how many samples could not be read so far, or are none, and were left out
     held_out: others of the same source, where they were asked for and there are enough
 
-    At most three batches are held in memory beside the one in use.
+    At most `_AHEAD` batches are held in memory beside the one in use.
     """
 
     samples: int | None
@@ -62,7 +66,7 @@ class Data:
         return self.batches()
 
 
-def in_background(read: Callable[[np.ndarray], Batch], parts: Sequence[np.ndarray]) -> Iterator[Batch]:
+def in_background(read: Callable[[Part], Batch], parts: Sequence[Part]) -> Iterator[Batch]:
     """Each part's batch in turn, while the next ones are being read."""
     pool = ThreadPoolExecutor(_READERS, "onnx-prune-data")
     waiting: deque[Future[Batch]] = deque()

@@ -19,7 +19,7 @@ from .inputs import ModelInput
 # A batch is {input name: array}, that and labels, or one array an input and maybe labels.
 DataSource = str | os.PathLike[str] | Mapping[str, Any] | Callable[[], Iterable[object]] | Iterable[object] | Any
 Known = Path | Mapping[str, np.ndarray] | Callable[[], Iterable[object]]
-KINDS = "a folder or zip of images, .npz, .npy or module:function"
+KINDS = "a folder, zip or tar of images, .npz, .npy or module:function"
 
 
 class Replayed:

@@ -12,10 +12,11 @@ from ...passes.errors import ReadError, UsageError
 from .aside import parted, plausible, without_every_eighth
 from .batches import Data, in_background, of_size
 from .given import KINDS, DataSource, known_source
+from .images import image_samples
 from .inputs import ModelInput, fits
 from .preprocess import ImageReader, Preprocessing, image_reader
 from .random_feeds import Feeds
-from .sources import Batch, Samples, array_samples, image_samples, load_arrays
+from .sources import Batch, Samples, array_samples, load_arrays
 from .streams import stream
 
 _BATCH_ELEMENTS, _LARGEST_BATCH = 1 << 20, 128  # a batch of photographs is about 8, of CIFAR images 128
@@ -169,7 +170,7 @@ def _samples(
     if path.suffix.lower() in (".npz", ".npy"):
         _no_images(preprocessing, path)
         return array_samples(load_arrays(path, inputs), inputs, str(path), targets=targets)
-    if path.is_file() and path.suffix.lower() != ".zip":
+    if path.is_file() and path.suffix.lower() not in (".zip", ".tar"):
         raise UsageError("this kind of data cannot be read", where=str(path), fix=f"give {KINDS}")
     if len(inputs) != 1:
         raise UsageError(

@@ -15,6 +15,7 @@ import numpy as np
 
 from ...passes.errors import ReadError, UsageError
 from ...passes.graph.reading import check_regular
+from .archives import ZipFiles
 from .inputs import ModelInput, check_feeds
 from .preprocess import ImageReader
 from .random_feeds import Feeds
@@ -24,7 +25,7 @@ ZIP_FAILURES = (zipfile.BadZipFile, zipfile.LargeZipFile, RuntimeError, NotImple
 _NPY_FAILURES = (OSError, EOFError, ValueError, TypeError, OverflowError, MemoryError, SyntaxError, tokenize.TokenError)
 LABELS = ("label", "labels")  # keys of an .npz that hold the classes
 _IMAGES = frozenset([".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"])
-_LAYOUT = "put images in one folder a class, or all in one folder where classes are not needed"
+LAYOUT = "put images in one folder a class, or all in one folder where classes are not needed"
 
 
 class Batch(NamedTuple):
@@ -46,7 +47,7 @@ class Samples:
     labels: int64 (count,) or None
 
     broken: how many could not be read so far, and were left out; largest: the largest magnitude of each of these
-    samples, for arrays.
+    samples, for arrays; cropped: `read` with a seed a sample, which draws the part of its image (`ImageReader.part`).
     """
 
     count: int
@@ -55,59 +56,33 @@ class Samples:
     read: Callable[[np.ndarray], Batch]
     broken: Callable[[], int] = lambda: 0
     largest: Callable[[np.ndarray], np.ndarray] | None = None
+    cropped: Callable[[np.ndarray, np.ndarray | None], Batch] | None = None
 
     def at(self, chosen: np.ndarray) -> Samples:
         """Some of them, in this order."""
-        largest = self.largest
+        largest, cropped = self.largest, self.cropped
         return replace(
             self,
             count=len(chosen),
             labels=None if self.labels is None else self.labels[chosen],
             read=lambda indices: self.read(chosen[indices]),
             largest=None if largest is None else lambda indices: largest(chosen[indices]),
+            cropped=None if cropped is None else Chosen(cropped, chosen),
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Reads some of the samples by their numbers among the chosen ones; it can be sent where `cropped` can."""
+
+    cropped: Callable[[np.ndarray, np.ndarray | None], Batch]
+    chosen: np.ndarray
+
+    def __call__(self, indices: np.ndarray, crops: np.ndarray | None = None) -> Batch:
+        return self.cropped(self.chosen[indices], crops)
+
+
 # ---- images
-
-
-def image_samples(path: Path, name: str, reader: ImageReader, *, skip: bool = True) -> Samples:
-    """The images of a folder or zip, for the model input `name`; where they lie in several folders, these are classes.
-
-    Classes are the folders in alphabetical order. skip: one image in ten that cannot be read is left out, and counted;
-    a batch of them is smaller by those. The first ones are read to see that all is well. Raises ReadError or UsageError
-    where there is no image, where more cannot be read, or where some lie in class folders and some do not.
-    """
-    names, opened = listing(path)
-    files = pictures(names)
-    if not files:
-        raise ReadError("there is no image", where=str(path), fix=_LAYOUT)
-    broken: set[str] = set()
-    most = max(1, len(files) // _BROKEN) if skip and len(files) > 1 else 0
-
-    def image(file: str) -> np.ndarray | None:
-        try:
-            return read_image(file, opened, reader, path)
-        except ReadError:
-            broken.add(file)
-            if len(broken) > most:
-                raise
-        return None
-
-    while files and image(files[0]) is None:
-        files = files[1:]
-    labels, classes = _classes(files, path)
-
-    def read(indices: np.ndarray) -> Batch:
-        found = [(index, pixels) for index in indices.tolist() if (pixels := image(files[index])) is not None]
-        kept, images = [index for index, _ in found], [pixels for _, pixels in found]
-        stacked = stacked_images(images, path) if images else np.empty((0, 1), reader.dtype)
-        return Batch({name: stacked}, None if labels is None else labels[kept])
-
-    return Samples(len(files), labels, classes, read, lambda: len(broken))
-
-
-_BROKEN = 10  # one image in so many may be unreadable
 
 
 def read_image(file: str, opened: Callable[[str], IO[bytes]], reader: ImageReader, path: Path) -> np.ndarray:
@@ -125,10 +100,10 @@ def listing(path: Path) -> tuple[list[str], Callable[[str], IO[bytes]]]:
     """The files of a folder or zip in alphabetical order, and what opens one of them. Raises ReadError."""
     if path.is_file():
         try:
-            archive = zipfile.ZipFile(path)
+            archive = ZipFiles(path)
         except (OSError, *ZIP_FAILURES) as error:
-            raise ReadError("this is not a zip archive", where=f"{path}: {error}", fix=_LAYOUT) from error
-        return sorted(archive.namelist()), archive.open
+            raise ReadError("this is not a zip archive", where=f"{path}: {error}", fix=LAYOUT) from error
+        return archive.names(), archive
     found = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir())
     return found, partial(_open_regular, path)
 
@@ -146,17 +121,6 @@ def pictures(names: Iterable[str]) -> list[str]:
         if PurePosixPath(name).suffix.lower() in _IMAGES
         and not any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
     )
-
-
-def _classes(files: Sequence[str], path: Path) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    parents = [str(PurePosixPath(name).parent) for name in files]
-    folders = sorted(set(parents))
-    if len(folders) == 1:
-        return None, ()
-    if "." in folders:
-        raise UsageError("some images lie in class folders and some do not", where=str(path), fix=_LAYOUT)
-    number = {folder: i for i, folder in enumerate(folders)}
-    return np.array([number[p] for p in parents], np.int64), tuple(folders)
 
 
 def stacked_images(images: list[np.ndarray], path: Path) -> np.ndarray:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-WORDS = ("crop", "flip", "cutout", "mixup")
+WORDS = ("crop", "resized-crop", "flip", "cutout", "mixup")
 _PADDING, _HOLE = 8, 2  # a crop moves by up to 1/8 of the size, as 4 of 32 pixels; a hole is half as wide as the image
 
 
@@ -26,6 +26,7 @@ class Draws:
     hole: (n, 2) its centre, as shares of the size
     partner: (n,) the image that is mixed in
     share: what is left of the image's own, one for the batch
+    part: (n,) int64, the seed of the random part that is read of each image in the place of the middle
     """
 
     shift: Tensor | None = None
@@ -33,11 +34,12 @@ class Draws:
     hole: Tensor | None = None
     partner: Tensor | None = None
     share: float = 1.0
+    part: Tensor | None = None
 
     def of(self, rows: Tensor) -> Draws:
         """Those of some images."""
         shift, flip, hole, partner = (v if v is None else v[rows] for v in self._each())
-        return Draws(shift, flip, hole, partner, self.share)
+        return Draws(shift, flip, hole, partner, self.share, None if self.part is None else self.part[rows])
 
     def _each(self) -> tuple[Tensor | None, ...]:
         return self.shift, self.flip, self.hole, self.partner
@@ -51,12 +53,14 @@ def draw(words: Collection[str], count: int, size: tuple[int, int], rng: np.rand
     hole = torch.from_numpy(rng.random((count, 2)))
     partner = torch.from_numpy(rng.permutation(count))
     share = float(rng.beta(1.0, 1.0))
+    part = torch.from_numpy(rng.integers(0, 2**62, count)) if "resized-crop" in words else None
     return Draws(
         shift if "crop" in words else None,
         flip if "flip" in words else None,
         hole if "cutout" in words else None,
         partner if "mixup" in words else None,
         share if "mixup" in words else 1.0,
+        part,
     )
 
 

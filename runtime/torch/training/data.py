@@ -19,6 +19,7 @@ from ...progress import Stage, silent
 from .augment import Draws, draw, holed, moved
 from .losses import Labels
 from .recipe import Recipe
+from .workers import read_parts
 
 _SHARE_OF_MEMORY = 0.5  # of what is free: what the decoded samples may take
 _DECODED = 256  # samples decoded at a time
@@ -45,6 +46,7 @@ class TrainingData:
     words: the augmentation
     batch: samples a batch, where the model fixes it
     device: where batches go
+    workers: processes that decode images which are not held, 0 for one a core
     """
 
     samples: Samples
@@ -56,6 +58,7 @@ class TrainingData:
     words: tuple[str, ...]
     batch: int | None
     device: torch.device
+    workers: int = 0
 
     @property
     def classes(self) -> int | None:
@@ -64,7 +67,8 @@ class TrainingData:
 
     def batches(self, shares: Sequence[Share]) -> Iterator[tuple[list[Tensor], Labels | None]]:
         """Inputs and labels of each, while the next ones are being read."""
-        read = in_background(self.samples.read, [share.indices for share in shares])
+        parts = [(s.indices, None if s.draws.part is None else s.draws.part.numpy()) for s in shares]
+        read = read_parts(self.samples, parts, self.workers)
         for batch, share in zip(read, shares, strict=True):
             yield self._inputs(batch, share.draws), self._labels(batch.labels, share.draws)
 
@@ -136,8 +140,14 @@ def training_data(
         )
     image = len(inputs) == 1 and len(shape) == 4
     last = reader.layout == "NHWC" if reader else preprocessing is not None and preprocessing.layout == "NHWC"
+    if "resized-crop" in words and samples.cropped is None:
+        raise UsageError(
+            "random parts are taken of image files",
+            where="--augment resized-crop",
+            fix="give --train as images in a folder, zip or tar, or take --augment crop",
+        )
     return TrainingData(
-        samples=_held(samples, progress),
+        samples=samples if "resized-crop" in words else _held(samples, progress),
         names=tuple(i.name for i in inputs),
         image=inputs[0].name if image else None,
         size=(shape[1], shape[2]) if last else (shape[-2], shape[-1]),
@@ -146,6 +156,7 @@ def training_data(
         words=words,
         batch=inputs[0].batch,
         device=device,
+        workers=recipe.workers,
     )
 
 
@@ -169,7 +180,7 @@ def _held(samples: Samples, progress: Stage) -> Samples:
         labels = samples.labels
         return Batch({name: a[indices] for name, a in feeds.items()}, None if labels is None else labels[indices])
 
-    return replace(samples, read=read)
+    return replace(samples, read=read, cropped=None)
 
 
 def _free_memory() -> float:

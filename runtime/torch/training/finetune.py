@@ -59,7 +59,7 @@ def finetune(
     with joined(place.type) as processes:
         place = torch.device(place.type, torch.cuda.current_device()) if place.type == "cuda" else place
         recipe = _fitting(model, recipe or Recipe(), processes)
-        key = run_key([model, examples.teacher], asdict(recipe), _words(examples), processes.count)
+        key = run_key([model, examples.teacher], asdict(replace(recipe, workers=0)), _words(examples), processes.count)
         checkpoint = None if keeping.folder is None else Checkpoint(keeping.folder, key)
         inputs = model_inputs(model)
         data = training_data(examples.train, inputs, examples.preprocessing, recipe, place, watch.stage)

@@ -35,6 +35,7 @@ class Recipe:
     augment: of `augment.WORDS`; None is crop and flip for images, nothing for arrays
     precision: of the forward pass; "auto" is bfloat16 where the hardware multiplies it
     train_samples: so many of the training data, of each class the same number where there are labels; 0 for all
+    workers: processes that decode images which do not fit into memory, 0 for one a core
     batch_norm: whether convolutions whose BatchNormalization was folded get one for the training
     scratch: whether weights are drawn anew first, so that nothing but the shape of the network is used
     seed: of all that is drawn
@@ -58,6 +59,7 @@ class Recipe:
     augment: tuple[str, ...] | None = None
     precision: Precision = "auto"
     train_samples: int = 0
+    workers: int = 0
     batch_norm: bool = True
     scratch: bool = False
     seed: int = 0
@@ -108,6 +110,7 @@ _BOUNDS = (
     ("epochs", 1, math.inf),
     ("updates", 0, math.inf),
     ("train_samples", 0, math.inf),
+    ("workers", 0, math.inf),
     ("gamma", 0, 1),
     ("batch", 1, math.inf),
     ("rate", 0, math.inf),

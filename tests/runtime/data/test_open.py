@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import tarfile
 import threading
 import time
 import types
@@ -32,7 +33,7 @@ def picture(value: int, size: tuple[int, int] = (4, 6), kind: str = "png") -> by
     return file.getvalue()
 
 
-@pytest.fixture(params=["folder", "zip"])
+@pytest.fixture(params=["folder", "zip", "tar"])
 def pictures(request, tmp_path):
     """Writes {name: bytes} as a folder or as a zip and returns the path."""
 
@@ -42,6 +43,13 @@ def pictures(request, tmp_path):
                 for name, content in files.items():
                     archive.writestr(name, content)
             return tmp_path / "data.zip"
+        if request.param == "tar":
+            with tarfile.open(tmp_path / "data.tar", "w") as archive:
+                for name, content in files.items():
+                    info = tarfile.TarInfo(name)
+                    info.size = len(content)
+                    archive.addfile(info, io.BytesIO(content))
+            return tmp_path / "data.tar"
         for name, content in files.items():
             (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / "data" / name).write_bytes(content)
