@@ -26,6 +26,7 @@ from ..passes.selection.ranking import Evidence, Ranking, Rankings, rank_groups
 from ..passes.selection.words import word
 from ..runtime.measure.latency_model import Place
 from ..runtime.measure.sensitivity import Sensitivities, scaled_by_network
+from ..runtime.together import together
 from .latency.quickest import quickest
 from .latency.within import within_latency
 from .measure import evidence_of, priced, selected, sensitivities_of, trained_run
@@ -54,7 +55,10 @@ class Planner:
     choice: _Choice
 
     def __call__(self, asked: Budget | None) -> Plan:
-        """Which units of which groups go."""
+        """Which units of which groups go: of several processes those that the first one found, which may go by time."""
+        return together().same(self._plan(asked))
+
+    def _plan(self, asked: Budget | None) -> Plan:
         run, choice = self.run, self.choice
         budget = _preset_widths(run, asked)
         wanted = budget or (None if run.strategy.ends else Budget())

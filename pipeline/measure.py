@@ -18,12 +18,14 @@ from ..passes.selection.ranking import Evidence, Ranking, Rankings
 from ..passes.selection.tradeoff import savings
 from ..runtime.analysis import analyse
 from ..runtime.data.batches import Data, part
+from ..runtime.data.open import LARGEST_BATCH
 from ..runtime.data.sources import Batch
 from ..runtime.effort import make_effort
 from ..runtime.measure.calibrate import Calibration, calibrate
 from ..runtime.measure.sensitivity import Levels, Sensitivities, measure_sensitivity
 from ..runtime.progress import counted
 from ..runtime.select_on_pruned import select_on_pruned
+from ..runtime.together import Alone, Together, together
 from .run import Run
 
 Removed = Mapping[str, tuple[int, ...]]
@@ -39,17 +41,26 @@ def moments_of(run: Run) -> MomentsSet | None:
     if data is None or not (run.strategy.may_use(OF_MOMENTS) or settings.save_moments is not None):
         return None
     data = data.first(make_effort(settings.effort).moments)
+    group = _sharing(data)
     moments = calibrate(
         run.analysis.groups.labelled,
-        data,
+        data if group.count == 1 else data.picked(lambda number: number % group.count == group.rank),
         settings=Calibration(
             seed=settings.seed, device=settings.device, activations="activations" in needs_of(run.strategy.criterion)
         ),
-        progress=counted(run.progress, "calibrating", "samples", of=data.samples),
+        progress=counted(run.progress, "calibrating", "samples", of=(data.samples or 0) // group.count or None),
+        group=group,
     )
     if settings.save_moments is not None:
         moments.save(settings.save_moments)
     return moments
+
+
+def _sharing(data: Data) -> Together:
+    """The processes that take turns with the batches: all, where each gets one at least."""
+    group = together()
+    enough = data.samples is not None and data.samples >= group.count * LARGEST_BATCH
+    return group if enough else Alone()
 
 
 def evidence_of(run: Run, moments: MomentsSet | None) -> Evidence:
@@ -87,15 +98,19 @@ def sensitivities_of(
     macs = run.analysis.cost.macs(run.analysis.cost.units)
     most = int(np.clip(_SENSITIVITY_MACS // max(macs, 1), *_SENSITIVITY_IMAGES))
     images, levels = how.probed(run.data.samples or most, len(rankings))
-    return measure_sensitivity(
+    group, names = together(), list(rankings)
+    found = measure_sensitivity(
         run.analysis.groups,
-        rankings,
+        {name: rankings[name] for name in names[group.rank :: group.count]},
         moments,
         _few(run.data, min(images, most)),
         levels=Levels(levels, () if run.settings.keep_blocks else _may_go(run)),
         device=run.settings.device,
         progress=counted(run.progress, "measuring sensitivity", "groups"),
     )
+    every = group.gathered(found)
+    values = {name: curve for one in every for name, curve in one.values.items()}
+    return Sensitivities(next((one.kind for one in every if one.kind), ""), {name: values[name] for name in names})
 
 
 def _may_go(run: Run) -> list[str]:

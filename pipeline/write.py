@@ -35,7 +35,7 @@ from ..runtime.fit_head import fit_head
 from ..runtime.measure.calibrate import Calibration
 from ..runtime.measure.closeness import Closeness, closeness
 from ..runtime.measure.latency import Timing, compare, machine, ratio
-from ..runtime.progress import counted
+from ..runtime.progress import counted, is_first
 from ..runtime.proof.compare import Proof, Shown
 from ..runtime.proof.prove import prove_same
 from ..runtime.proof.saved import check_saved, shown
@@ -315,7 +315,7 @@ def _report(run: Run, plan: Plan, written: Written, proof: Proof | None) -> Resu
 
 def timed(run: Run, result: Result) -> Result:
     """The result with the latency of both models, where that is wanted."""
-    if not run.settings.measure:
+    if not run.settings.measure or not is_first():
         return result
     run.progress("measuring latency")
     models = [run.original, result.model]

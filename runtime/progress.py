@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 Stage = Callable[[str], None]  # what is being done, such as "proving"
 Count = Callable[[int, int | None], None]  # how many are done, of how many; None where nobody knows before the end
+
+
+def is_first() -> bool:
+    """Whether this is the one of torchrun's processes that writes files and speaks; alone it is."""
+    return int(os.environ.get("RANK", "0")) == 0 or int(os.environ.get("WORLD_SIZE", "1")) == 1
 
 
 def silent(*_: object) -> None:

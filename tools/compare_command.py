@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from ..runtime.progress import is_first
 from .compare_config import Config, read_config
 from .compare_table import as_json, as_text, write_tables
 from .options import ALIGN_ANY, BUDGETS, DEVICE, IMAGES, JSON, NO_LATENCY, SEED, THREADS, preprocessing
@@ -68,9 +69,10 @@ def compare(context: click.Context, **given: Any) -> None:  # noqa: ANN401
     with progress_shown() as progress:
         for outcome in run(terms, methods, folder, progress):
             _note(outcome, rows, failed, elsewhere, progress)
-            write_tables(folder, [rows[method.key] for method in methods if method.key in rows])
+            if is_first():
+                write_tables(folder, [rows[method.key] for method in methods if method.key in rows])
     table = [rows[method.key] for method in methods if method.key in rows]
-    if said["as_json"]:
+    if said["as_json"] and is_first():
         click.echo(as_json(table), nl=False)
     elif not voice().quiet:
         click.echo(as_text(table), nl=False)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..runtime.progress import is_first
 from .progress import log, notice, voice
 from .settings.config import given_settings
 
@@ -37,6 +38,8 @@ def finish(
 ) -> None:
     from .show import print_result
 
+    if not is_first():
+        return
     result.save(target)
     if plan_file is not None:
         settings = given_settings(click.get_current_context(), files=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..runtime.progress import is_first
 from .checks import check_outputs
 from .endings import print_json
 from .options import DEVICE, IMAGES, JSON, SEED, options, preprocessing
@@ -90,7 +90,7 @@ _BUDGETS = ("macs", "params", "size", "latency", "channels")
 
 
 def check_in_turns(options: dict[str, Any]) -> None:
-    """Raise UsageError where the flags of a training do not go together, or several processes would cut."""
+    """Raise UsageError where the flags of a training do not go together."""
     from ..passes.errors import UsageError
 
     if options["train"] is None:
@@ -105,10 +105,6 @@ def check_in_turns(options: dict[str, Any]) -> None:
             "with --finetune, --max-drop judges the model of a budget, and none is given",
             where="--max-drop",
             fix="give one such as --macs 50%, or find the smallest model first and train it with onnx-prune finetune",
-        )
-    elif int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError(
-            "several processes cannot share a cut", where="WORLD_SIZE", fix="prune, then torchrun onnx-prune finetune"
         )
 
 
@@ -147,6 +143,8 @@ def forget_run(target: Path) -> None:
     """Remove the state of a run whose result is written."""
     from ..pipeline.training.in_turns import forget
 
+    if not is_first():
+        return
     forget(_state_of(target))
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..runtime.figures import duration
+from ..runtime.progress import is_first
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -36,7 +37,9 @@ class Voice:
 
 
 def voice() -> Voice:
-    """That of the command that runs."""
+    """That of the command that runs; of several processes the first one speaks."""
+    if not is_first():
+        return Voice(quiet=True)
     context = click.get_current_context(silent=True)
     return Voice() if context is None else context.meta.get(_KEY, Voice())
 

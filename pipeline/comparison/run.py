@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,8 @@ from ...passes.selection.presets import make_preset
 from ...runtime.data.inputs import model_inputs
 from ...runtime.data.open import open_data
 from ...runtime.measure.evaluate import accuracy
-from ...runtime.progress import Stage, silent
+from ...runtime.progress import Stage, is_first, silent
+from ...runtime.together import together
 from ..prune import prune
 from ..training.finetune import finetune
 from ..training.in_turns import prune_and_finetune
@@ -47,18 +49,20 @@ def compare(terms: Terms, methods: Sequence[Contender], folder: Path, progress: 
     from. Raises UsageError where the folder holds a comparison on other terms, or the data have no labels.
     """
     _check(terms, methods)
-    store = Store(folder, terms.key)
-    store.open()
+    store, group = Store(folder, terms.key), together()
+    if is_first():
+        store.open()
     missing = []
     for method in methods:
-        row = store.row(method.key)
+        row = group.same(store.row(method.key) if is_first() else None)
         if row is None:
             missing.append(method)
         else:
             yield Outcome(method, row)
     for method in missing:
-        with store.claimed(method.key) as mine:
-            row = store.row(method.key)  # it may have been finished meanwhile
+        with store.claimed(method.key) if is_first() else nullcontext(False) as claimed:
+            # it may have been finished meanwhile
+            row, mine = group.same((store.row(method.key) if is_first() else None, claimed))
             if row is not None or not mine:
                 yield Outcome(method, row)
                 continue
@@ -67,8 +71,9 @@ def compare(terms: Terms, methods: Sequence[Contender], folder: Path, progress: 
             except OnnxPruneError as error:
                 yield Outcome(method, error=error)
                 continue
-            store.keep(method.key, row)
-            shutil.rmtree(store.work(method.key))
+            if is_first():
+                store.keep(method.key, row)
+                shutil.rmtree(store.work(method.key))
             yield Outcome(method, row)
 
 
@@ -139,32 +144,40 @@ class _Making:
 
     def _original(self) -> Scores:
         """Of the model as it is, measured once for all rows."""
-        file = self.store.folder / "original.json"
-        if not file.exists():
-            self.progress("evaluating the original")
-            write_text(file, json.dumps(self._scores(self.terms.model)))
-        top1, top5 = json.loads(file.read_text(encoding="utf-8"))
+        top1, top5 = self._kept(self.store.folder / "original.json", self._measured_original)
         return top1, top5
+
+    def _measured_original(self) -> Scores:
+        self.progress("evaluating the original")
+        return self._scores(self.terms.model)
+
+    def _kept(self, file: Path, made: Callable[[], Any]) -> Any:  # noqa: ANN401 - what JSON holds
+        """What the file says; it is made and written first where there is none. All processes get the same."""
+        group = together()
+        if not group.same(file.exists()):
+            found = made()
+            if is_first():
+                write_text(file, json.dumps(found))
+        return group.same(json.loads(file.read_text(encoding="utf-8")) if is_first() else None)
 
     def _scores(self, model: ModelLike) -> Scores:
         proto = load(model).source
         data = open_data(self.terms.evaluation, model_inputs(proto), self.terms.preprocessing)
-        found = accuracy(proto, data, device=self._settings.get("device", "auto"))
+        found = accuracy(proto, data, device=self._settings.get("device", "auto"), group=together())
         return found.top1, found.top5
 
     def _cut(self) -> dict[str, Any]:
         """What the cut has brought; made, or read where an earlier process has made it."""
-        file = self._folder / "cut.json"
-        if file.exists():
-            return json.loads(file.read_text(encoding="utf-8"))
+        return self._kept(self._folder / "cut.json", self._made_cut)
+
+    def _made_cut(self) -> dict[str, Any]:
         start = time.perf_counter()
         result = prune(self.terms.model, budget=self._budget, progress=self.progress, **self._settings)
         seconds = time.perf_counter() - start
-        result.save(self._folder / "cut.onnx")
+        if is_first():
+            result.save(self._folder / "cut.onnx")
         self.progress("evaluating the cut model")
-        facts = {**_facts(result), "seconds": seconds, "scores": self._scores(result.model)}
-        write_text(file, json.dumps(facts))
-        return facts
+        return {**_facts(result), "seconds": seconds, "scores": self._scores(result.model)}
 
     def _tuned(self, model: Path) -> FineTuned:
         """The cut model, trained by the common recipe; the original teaches unless labels alone do."""

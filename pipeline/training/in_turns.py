@@ -19,7 +19,9 @@ from ...passes.graph.spill import file_bytes
 from ...passes.selection.budget import Budget
 from ...passes.selection.plan import Plan
 from ...runtime.data.given import repeatable
+from ...runtime.progress import is_first
 from ...runtime.proof.saved import shown
+from ...runtime.together import Together, together
 from ..prune import apply, prune
 from ..read import read_alone
 from ..settings import Settings, make_settings
@@ -108,7 +110,7 @@ class _Turns:
     def check(self) -> None:
         """Raise UsageError where a folder holds another run, or one that is not to be continued."""
         folder = self.keeping.folder
-        if folder is None:
+        if folder is None or not is_first():
             return
         file = folder / "run"
         if file.exists() and not self.keeping.resume:
@@ -147,15 +149,15 @@ class _Turns:
         self, model: onnx.ModelProto, step: Round, number: int, made: list[Result]
     ) -> tuple[onnx.ModelProto, Plan]:
         """The round's cut: made, and kept in `made`, or read where an earlier process has made it."""
-        folder = self._folder(number)
-        if folder is not None and (folder / "plan.json").exists():
-            return onnx.load(folder / "cut.onnx"), Plan.load(folder / "plan.json")
+        folder, group = self._folder(number), together()
+        if group.same(folder is not None and (folder / "plan.json").exists()):
+            return _read_cut(folder, group)
         result = prune(model, budget=step.budget, progress=self.watch.stage, **{**step.settings, "measure": False})
         made.append(result)
-        if folder is not None:
+        if folder is not None and is_first():
             save_model(result.model, folder / "cut.onnx", external=result.external)
             result.plan.save(folder / "plan.json")
-        return result.model, result.plan
+        return group.same((result.model, result.plan))
 
     def _tuned(
         self, cut: onnx.ModelProto, step: Round, number: int, after_epoch: AfterEpoch | None = None
@@ -175,10 +177,11 @@ class _Turns:
     def _folder(self, number: int) -> Path | None:
         if self.keeping.folder is None:
             return None
-        self.keeping.folder.mkdir(exist_ok=True)
-        write_text(self.keeping.folder / "run", self.key)
         folder = self.keeping.folder / str(number)
-        folder.mkdir(exist_ok=True)
+        if is_first():
+            self.keeping.folder.mkdir(exist_ok=True)
+            write_text(self.keeping.folder / "run", self.key)
+            folder.mkdir(exist_ok=True)
         return folder
 
     def _result(self, model: onnx.ModelProto, plans: list[Plan]) -> Result:
@@ -218,6 +221,15 @@ def _decided(result: Result, made: list[Result]) -> Result:
         return result
     first = made[0]
     return replace(result, curves=first.curves, report=replace(result.report, data=first.report.data))
+
+
+def _read_cut(folder: Path | None, group: Together) -> tuple[onnx.ModelProto, Plan]:
+    """What the first process finds in the folder."""
+    assert folder is not None, "what was kept lies in it"
+    kept = (onnx.load(folder / "cut.onnx"), Plan.load(folder / "plan.json")) if is_first() else None
+    found = group.same(kept)
+    assert found is not None, "the first one has it"
+    return found
 
 
 def composed(plans: list[Plan]) -> Plan:

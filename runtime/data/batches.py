@@ -30,6 +30,7 @@ class Data:
     fixed: whether the model fixes how many samples a batch has
     broken: how many samples could not be read so far, or are none, and were left out
     held_out: others of the same source, where they were asked for and there are enough
+    picking: as `picked`, where batches can be left out without being read
 
     At most `_AHEAD` batches are held in memory beside the one in use.
     """
@@ -41,6 +42,13 @@ class Data:
     fixed: bool = False
     broken: Callable[[], int] = lambda: 0
     held_out: Data | None = None
+    picking: Callable[[Callable[[int], bool]], Iterator[Batch | int]] | None = None
+
+    def picked(self, mine: Callable[[int], bool]) -> Iterator[Batch | int]:
+        """The batches of some numbers; in the place of each other one, how many samples it has."""
+        if self.picking is not None:
+            return self.picking(mine)
+        return (batch if mine(number) else batch.size for number, batch in enumerate(self.batches()))
 
     def example(self) -> Feeds:
         """Input for one run: a sample, or as many as the model fixes."""
@@ -60,7 +68,16 @@ class Data:
                 if seen >= samples:
                     return
 
-        return replace(self, samples=None if self.samples is None else samples, batches=batches)
+        def picking(mine: Callable[[int], bool]) -> Iterator[Batch | int]:
+            seen = 0
+            for item in self.picked(mine):
+                yield item
+                seen += item if isinstance(item, int) else item.size
+                if seen >= samples:
+                    return
+
+        whole = None if self.samples is None else samples
+        return replace(self, samples=whole, batches=batches, picking=picking)
 
     def __iter__(self) -> Iterator[Batch]:
         return self.batches()

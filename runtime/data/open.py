@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from .random_feeds import Feeds
 from .sources import Batch, Samples, array_samples, load_arrays
 from .streams import stream
 
-_BATCH_ELEMENTS, _LARGEST_BATCH = 1 << 20, 128  # a batch of photographs is about 8, of CIFAR images 128
+_BATCH_ELEMENTS, LARGEST_BATCH = 1 << 20, 128  # a batch of photographs is about 8, of CIFAR images 128
 
 
 def open_data(  # noqa: PLR0913 - each is a choice of its own
@@ -82,10 +82,16 @@ def batched(
         whole = (batch for batch in in_background(found.read, parts) if batch.size)
         return of_size(whole, wanted.batch) if wanted.batch else whole
 
+    def picking(mine: Callable[[int], bool]) -> Iterator[Batch | int]:
+        read = in_background(found.read, [part for number, part in enumerate(parts) if mine(number)])
+        for number, part in enumerate(parts):
+            yield next(read) if mine(number) else len(part)
+
     def broken() -> int:
         return found.broken() + left_out
 
-    return Data(cut, found.classes, found.labels is not None, batches, bool(wanted.batch), broken)
+    picked = None if wanted.batch else picking
+    return Data(cut, found.classes, found.labels is not None, batches, bool(wanted.batch), broken, picking=picked)
 
 
 def choose(count: int, labels: np.ndarray | None, samples: int | None, seed: int) -> np.ndarray:
@@ -197,4 +203,4 @@ def _batch_size(samples: Samples, inputs: Sequence[ModelInput], asked: int | Non
         return max(asked, 1)
     first = samples.read(np.zeros(1, np.int64)).feeds
     elements = sum(array.size for array in first.values())
-    return int(np.clip(_BATCH_ELEMENTS // max(elements, 1), 1, _LARGEST_BATCH))
+    return int(np.clip(_BATCH_ELEMENTS // max(elements, 1), 1, LARGEST_BATCH))

@@ -19,6 +19,7 @@ from ..data.random_feeds import Feeds
 from ..data.sources import Batch
 from ..progress import Count, silent
 from ..session import Device, Session, open_session
+from ..together import Alone, Together
 from .ahead import side_by_side, threads_each, workers
 from .sums import Accumulator, GramProducts
 
@@ -46,15 +47,17 @@ class Calibration:
 
 def calibrate(
     labelled: LabelledGraph,
-    data: Iterable[Batch],
+    data: Iterable[Batch | int],
     taps: Taps | None = None,
     settings: Calibration | None = None,
     progress: Count = silent,
+    group: Together = Alone(),  # noqa: B008 - a value
 ) -> MomentsSet:
     """Moments of all consumers that `taps` read (by default every one of channels), in one pass over the data.
 
     The labels must be those of shapes of the data's size. Memory: the moments, rows that wait to be added (at most half
-    of that again), and one batch, however many images there are. progress is told how many images are done.
+    of that again), and one batch, however many images there are. progress is told how many images are done. The
+    number of samples stands for a batch that another process of the group takes; the moments are those of all.
     Raises UsageError where the data do not fit, ReadError where the model does not run or gives what is not finite.
     """
     settings = settings or Calibration()
@@ -70,6 +73,8 @@ def calibrate(
         progress(images, None)
     if not images:
         raise UsageError("there are no samples to calibrate on", where="the calibration data", fix="give at least one")
+    if group.count > 1:
+        sums.join(group)
     return sums.result(labelled.graph.sha256())
 
 
@@ -106,7 +111,7 @@ def _opset(model: onnx.ModelProto) -> int:
 
 
 def _run(
-    model: onnx.ModelProto, instruments: Instrument, data: Iterable[Batch], settings: Calibration
+    model: onnx.ModelProto, instruments: Instrument, data: Iterable[Batch | int], settings: Calibration
 ) -> Iterator[tuple[int, list[Array], Mapping[str, Array]]]:
     """Batch by batch the number of images, tap by tap the patches (images, positions, k, C), and all outputs."""
     threads = threads_each(settings.device) if settings.threads is None else settings.threads
@@ -116,6 +121,9 @@ def _run(
 
     def drawn() -> Iterator[tuple[Feeds, Draw, int]]:
         for batch in data:
+            if isinstance(batch, int):
+                instruments.draw(batch, positions)  # what is drawn for an image follows from its number
+                continue
             count = _images(batch.feeds, instruments.taps)
             yield batch.feeds, instruments.draw(count, positions), count
 
@@ -160,6 +168,14 @@ class _Sums:
             means = np.stack([found[o].astype(np.float64) for o in outputs]) * images
             self._means[tensor] = self._means.get(tensor, 0) + means
         self._images += images
+
+    def join(self, group: Together) -> None:
+        """The sums of all processes."""
+        for accumulator in chain(*self._accumulators):
+            accumulator.join(group)
+        names = list(self._means)
+        *means, images = group.total([*(self._means[name] for name in names), np.array([self._images])])
+        self._means, self._images = dict(zip(names, means, strict=True)), int(images[0])
 
     def _begin(self, patches: Array, groups: int) -> list[Accumulator]:
         kernel, channels = patches.shape[2], patches.shape[3] // groups

@@ -9,10 +9,12 @@ from typing import Literal
 import numpy as np
 
 from ...passes.errors import UsageError
+from ..data.batches import Data
 from ..data.random_feeds import Feeds
 from ..data.sources import Batch
 from ..progress import Count, silent
 from ..session import Device, Runnable, Session, open_session
+from ..together import Alone, Together
 from .ahead import side_by_side, threads_each, workers
 
 
@@ -46,9 +48,11 @@ def accuracy(
     device: Device = "auto",
     threads: int | None = None,
     progress: Count = silent,
+    group: Together = Alone(),  # noqa: B008 - a value
 ) -> Accuracy:
     """Top-1 and top-5 of the first output of the form (samples, classes); progress is told how many samples are done.
 
+    group: processes that all ask for it, and share the batches of `Data`.
     Raises UsageError where the data have no labels, or labels that the model has no class for, or no output is one of
     a classifier.
     """
@@ -62,13 +66,24 @@ def accuracy(
             )
         return _ranks(_logits(session.run(batch.feeds), len(batch.labels)), batch.labels)
 
-    for ranks in side_by_side(ranked, data, workers(device) if threads is None else 1):
+    shared = group.count > 1 and isinstance(data, Data)
+    mine = _own(data, group) if shared and isinstance(data, Data) else data
+    for ranks in side_by_side(ranked, mine, workers(device) if threads is None else 1):
         hits += np.count_nonzero(ranks < 1), np.count_nonzero(ranks < 5)
         done += len(ranks)
         progress(done, None)
+    if shared:
+        found = group.total([hits, np.array([done])])
+        hits, done = found[0], int(found[1][0])
     if not done:
         raise UsageError("there are no samples to evaluate", where="the evaluation data", fix="give at least one")
     return Accuracy(float(hits[0] / done), float(hits[1] / done), done)
+
+
+def _own(data: Data, group: Together) -> Iterator[Batch]:
+    """The batches that this process takes."""
+    picked = data.picked(lambda number: number % group.count == group.rank)
+    return (batch for batch in picked if not isinstance(batch, int))
 
 
 def outputs(

@@ -10,6 +10,7 @@ from onnx import parser
 from ...passes.algebra.gram import power_of_two
 from ...passes.algebra.moments import Moments
 from ..session import Device, Session, open_session
+from ..together import Together
 
 Array = np.ndarray
 
@@ -78,6 +79,17 @@ class Accumulator:
             self._held += len(U)
         if not self._wide and self._held >= self._most:
             self._flush()
+
+    def join(self, group: Together) -> None:
+        """Count the rows of all processes; of those that are kept, as many as are kept of one."""
+        if self._wide:
+            parts = group.gathered(np.concatenate(self._waiting))
+            self._waiting = [np.concatenate(parts)[: self._most]]
+        else:
+            self._flush()
+            (self._lower,) = group.total([self._lower])
+        self._total, rows = group.total([self._total, np.array([self._rows])])
+        self._rows = int(rows[0])
 
     def result(self) -> Moments:
         """The moments of all rows, channel-major. Frees what it held."""

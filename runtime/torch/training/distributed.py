@@ -7,12 +7,15 @@ whole batch (`SynchronisedBatchNorm`): the result is that of one process with th
 
 from __future__ import annotations
 
+import atexit
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -28,6 +31,10 @@ if TYPE_CHECKING:
         saved_tensors: tuple[Tensor, ...]
 
         def save_for_backward(self, *tensors: Tensor) -> None: ...
+
+
+Value = TypeVar("Value")
+_PATIENCE = timedelta(hours=6)  # that one process waits for another, which may measure or write meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,29 @@ class Processes:
             dist.all_reduce(values)
         return values
 
+    def total(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The sums over the processes of these arrays, float64."""
+        sums = [torch.from_numpy(np.array(array, np.float64)) for array in arrays]
+        for values in sums if self.count > 1 else ():
+            dist.all_reduce(values)
+        return [values.numpy() for values in sums]
+
+    def gathered(self, value: Value) -> list[Value]:
+        """The values of all processes, in their order."""
+        if self.count == 1:
+            return [value]
+        found: list[Any] = [None] * self.count
+        dist.all_gather_object(found, value)
+        return found
+
+    def same(self, value: Value) -> Value:
+        """The first process's value."""
+        if self.count == 1:
+            return value
+        holder: list[Any] = [value if self.first else None]
+        dist.broadcast_object_list(holder, src=0)
+        return holder[0]
+
     def wait(self) -> None:
         """Until all are here."""
         if self.count > 1:
@@ -78,13 +108,26 @@ def joined(device: str) -> Generator[Processes]:
     if dist.is_initialized():
         yield Processes(dist.get_rank(), dist.get_world_size())
         return
-    if device == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    _start(device)
     try:
         yield Processes(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
+
+
+def joined_for_good() -> Processes:
+    """The processes that torchrun has started, until this one ends."""
+    if not dist.is_initialized():
+        _start("cuda" if torch.cuda.is_available() else "cpu")
+        atexit.register(dist.destroy_process_group)
+    return Processes(dist.get_rank(), dist.get_world_size())
+
+
+def _start(device: str) -> None:
+    """Gloo for what lies in memory, nccl for what lies on GPUs, one for each process of a machine."""
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=_PATIENCE)
 
 
 class SynchronisedBatchNorm(torch.autograd.Function):
