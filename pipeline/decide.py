@@ -26,7 +26,7 @@ from ..passes.selection.ranking import Evidence, Ranking, Rankings, rank_groups
 from ..passes.selection.words import word
 from ..runtime.measure.latency_model import Place
 from ..runtime.measure.sensitivity import Sensitivities, scaled_by_network
-from ..runtime.together import together
+from ..runtime.processes.together import together
 from .latency.quickest import quickest
 from .latency.within import within_latency
 from .measure import evidence_of, priced, selected, sensitivities_of, trained_run

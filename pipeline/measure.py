@@ -23,9 +23,9 @@ from ..runtime.data.sources import Batch
 from ..runtime.effort import make_effort
 from ..runtime.measure.calibrate import Calibration, calibrate
 from ..runtime.measure.sensitivity import Levels, Sensitivities, measure_sensitivity
+from ..runtime.processes.together import Alone, Together, together
 from ..runtime.progress import counted
 from ..runtime.select_on_pruned import select_on_pruned
-from ..runtime.together import Alone, Together, together
 from .run import Run
 
 Removed = Mapping[str, tuple[int, ...]]

@@ -20,8 +20,8 @@ from ...passes.selection.presets import make_preset
 from ...runtime.data.inputs import model_inputs
 from ...runtime.data.open import open_data
 from ...runtime.measure.evaluate import accuracy
+from ...runtime.processes.together import together
 from ...runtime.progress import Stage, is_first, silent
-from ...runtime.together import together
 from ..prune import prune
 from ..training.finetune import finetune
 from ..training.in_turns import prune_and_finetune

@@ -19,9 +19,9 @@ from ...passes.graph.spill import file_bytes
 from ...passes.selection.budget import Budget
 from ...passes.selection.plan import Plan
 from ...runtime.data.given import repeatable
+from ...runtime.processes.together import Together, together
 from ...runtime.progress import is_first
 from ...runtime.proof.saved import shown
-from ...runtime.together import Together, together
 from ..prune import apply, prune
 from ..read import read_alone
 from ..settings import Settings, make_settings

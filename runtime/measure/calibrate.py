@@ -17,9 +17,9 @@ from ...passes.errors import ReadError, UsageError
 from ...passes.rewrite.taps import Draw, Instrument, Taps, find_taps, instrument
 from ..data.random_feeds import Feeds
 from ..data.sources import Batch
+from ..processes.together import Alone, Together
 from ..progress import Count, silent
 from ..session import Device, Session, open_session
-from ..together import Alone, Together
 from .ahead import side_by_side, threads_each, workers
 from .sums import Accumulator, GramProducts
 

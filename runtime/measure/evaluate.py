@@ -12,9 +12,9 @@ from ...passes.errors import UsageError
 from ..data.batches import Data
 from ..data.random_feeds import Feeds
 from ..data.sources import Batch
+from ..processes.together import Alone, Together
 from ..progress import Count, silent
 from ..session import Device, Runnable, Session, open_session
-from ..together import Alone, Together
 from .ahead import side_by_side, threads_each, workers
 
 

@@ -9,8 +9,8 @@ from onnx import parser
 
 from ...passes.algebra.gram import power_of_two
 from ...passes.algebra.moments import Moments
+from ..processes.together import Together
 from ..session import Device, Session, open_session
-from ..together import Together
 
 Array = np.ndarray
 

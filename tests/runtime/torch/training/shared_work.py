@@ -15,8 +15,8 @@ from onnx_prune.runtime.data.inputs import model_inputs
 from onnx_prune.runtime.data.open import open_data
 from onnx_prune.runtime.measure.evaluate import accuracy
 from onnx_prune.runtime.measure.metric import Evaluation
+from onnx_prune.runtime.processes.together import together
 from onnx_prune.runtime.progress import silent
-from onnx_prune.runtime.together import together
 
 TEST, CALIBRATION = (str(path) for path in models.digits_data())
 

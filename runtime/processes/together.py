@@ -65,6 +65,6 @@ def together() -> Together:
 
 @functools.cache
 def _joined() -> Together:
-    from .torch.training.distributed import joined_for_good  # needs torch
+    from ..torch.training.distributed import joined_for_good  # needs torch
 
     return joined_for_good()
