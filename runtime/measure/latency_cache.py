@@ -12,12 +12,15 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from ..session import runtime_version
 from .latency import machine
 from .pieces import Bench, Piece, Widths
 
 Times = dict[Piece, dict[Widths, float]]
-_FORMAT, _MOST = "onnx-prune latencies 1", 4000  # pieces in a file; the oldest go
+_FORMAT, _MOST = "onnx-prune latencies 2", 4000  # pieces in a file; the oldest go
+_PATIENCE = 5.0  # seconds to wait for another process that writes
 _FOLDER = "ONNX_PRUNE_CACHE"  # the environment variable that names another folder; "" keeps nothing
 
 
@@ -34,20 +37,21 @@ def cached(wanted: Mapping[Piece, list[Widths]], bench: Bench) -> Times:
 
 
 def keep(times: Times, bench: Bench) -> None:
-    """Add these to the file, with what other processes wrote meanwhile; nothing happens where it cannot be written."""
+    """Add these to the file, beside what other processes add; nothing happens where it cannot be written."""
     path = _file(bench)
     if path is None or not times:
         return
     new = {
         _key(piece, bench): {f"{r},{w}": round(ms, 6) for (r, w), ms in pairs.items()} for piece, pairs in times.items()
     }
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, NotImplementedError):  # a file system that knows no locks
         path.parent.mkdir(parents=True, exist_ok=True)
-        pieces = _read(path)
-        for key, pairs in new.items():
-            pieces[key] = {**pieces.pop(key, {}), **pairs}
-        pieces = dict(list(pieces.items())[-_MOST:])
-        _write(path, json.dumps({"format": _FORMAT, "machine": machine(), "pieces": pieces}))
+        with contextlib.suppress(Timeout), FileLock(path.with_suffix(".lock"), timeout=_PATIENCE):
+            pieces = _read(path)
+            for key, pairs in new.items():
+                pieces[key] = {**pieces.pop(key, {}), **pairs}
+            pieces = dict(list(pieces.items())[-_MOST:])
+            _write(path, json.dumps({"format": _FORMAT, "machine": machine(), "pieces": pieces}))
 
 
 def cache_folder() -> Path | None:

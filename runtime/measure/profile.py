@@ -68,8 +68,8 @@ def profile(
 def recording_ms(device: Device = "auto") -> float:
     """Milliseconds that the recording adds to what it tells of each node: 1 to 3 us.
 
-    A chain of nodes that do next to nothing, as it is recorded, less what it takes when nobody records. Each has data, a
-    weight and a bias of four axes, as convolutions do: their shapes are written down while the clock runs.
+    A chain of nodes that do next to nothing, as it is recorded, less what it takes when nobody records. Each has data,
+    a weight and a bias of four axes, as convolutions do: their shapes are written down while the clock runs.
     """
     names = [f"t{number}" for number in range(_CHAIN + 1)]
     one = np.full((1, 1, 1, 1), 0.5, np.float32)
@@ -87,7 +87,7 @@ def recording_ms(device: Device = "auto") -> float:
     return max(float(np.median(found)), 0.0) / _CHAIN
 
 
-def _recorded(  # noqa: PLR0913 - profile's, and what it takes off
+def _recorded(
     model: onnx.ModelProto,
     feeds: Mapping[str, np.ndarray],
     seconds: float,

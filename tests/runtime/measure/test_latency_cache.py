@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
 import pytest
 from onnx_prune.runtime.measure.latency_cache import cache_folder, cached, keep
 from onnx_prune.runtime.measure.pieces import Bench, Piece, PieceInput
@@ -27,7 +30,18 @@ def test_what_was_timed_is_found_again_and_merged(folder):
         one: {(8, 8): 0.5, (4, 8): 0.25},
         other: {(16, 16): 2.0},
     }
-    assert [path.suffix for path in folder.iterdir()] == [".json"], "one file, nothing temporary"
+    assert {path.suffix for path in folder.iterdir()} <= {".json", ".lock"}, "one file, nothing temporary"
+
+
+def _add(number):
+    keep({piece(width=8 * number): {(8, 8): float(number)}}, BENCH)
+
+
+def test_processes_that_write_at_once_lose_nothing(folder):
+    with ProcessPoolExecutor(4, get_context("spawn")) as pool:
+        list(pool.map(_add, range(1, 13)))
+    wanted = {piece(width=8 * number): [(8, 8)] for number in range(1, 13)}
+    assert cached(wanted, BENCH) == {one: {(8, 8): one.whole[0] / 8} for one in wanted}
 
 
 def test_a_width_that_was_not_timed_asks_for_the_piece_again(folder):
@@ -41,10 +55,10 @@ def test_other_threads_and_networks_of_another_size_are_other_times(folder, othe
     assert cached({piece(): [(8, 8)]}, other) == {}
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "another"}', '{"format": "onnx-prune latencies 1"}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "another"}', '{"format": "onnx-prune latencies 2"}'])
 def test_a_broken_file_is_measured_anew_and_written_over(folder, text):
     keep({piece(): {(8, 8): 0.5}}, BENCH)
-    (path,) = folder.iterdir()
+    (path,) = folder.glob("*.json")
     path.write_text(text)
     assert cached({piece(): [(8, 8)]}, BENCH) == {}
     keep({piece(): {(8, 8): 0.75}}, BENCH)
