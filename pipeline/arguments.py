@@ -57,7 +57,7 @@ _KINDS: Mapping[str, _Kind] = {
     **dict.fromkeys(("preset", "reconstruct", "exclude", "replace_head", "smallest", "device", "effort"), _WORD),
     **dict.fromkeys(("moments", "save_moments", "folder"), _PATH),
     **dict.fromkeys(("inexact", "keep_blocks", "measure", "resume"), _FLAG),
-    **dict.fromkeys(("samples", "evaluate_samples", "threads"), _whole(1)),
+    **dict.fromkeys(("samples", "evaluate_samples", "threads", "latency_batch"), _whole(1)),
     **dict.fromkeys(("sizes", "example"), _BY_NAME),
     "seed": _whole(0),
     "align": _Kind(

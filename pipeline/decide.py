@@ -24,11 +24,12 @@ from ..passes.selection.plan import Plan, make_plan
 from ..passes.selection.presets import make_preset, most_sensitive
 from ..passes.selection.ranking import Evidence, Ranking, Rankings, rank_groups
 from ..passes.selection.words import word
-from ..runtime.measure.latency_model import Place
+from ..runtime.latency.batched import of_batch
+from ..runtime.latency.model import Place
 from ..runtime.measure.sensitivity import Sensitivities, scaled_by_network
 from ..runtime.processes.together import together
 from .latency.quickest import quickest
-from .latency.within import within_latency
+from .latency.within import timing_layers, within_latency
 from .measure import evidence_of, priced, selected, sensitivities_of, trained_run
 from .report import Curves, curves_of
 from .run import Run
@@ -66,7 +67,8 @@ class Planner:
         if wanted is None or wanted.kind != "latency":
             return _planned(run, choice, widths(wanted), wanted)
         place = Place(run.settings.device, run.settings.threads)
-        return _planned(run, choice, within_latency(run.analysis, wanted, widths, place, run.progress), wanted)
+        timed = of_batch(run.analysis, run.settings.latency_batch)
+        return _planned(run, choice, within_latency(timed, wanted, widths, place, run.progress), wanted)
 
     def ready(self, plan: Plan) -> Run:
         """The run that the plan is to be cut in: on the network that the criterion has trained, where it has."""
@@ -188,8 +190,8 @@ def _widths(run: Run, choice: _Choice, budget: Budget | None, table: LatencyTabl
         return searched.widths(run.strategy.allocation, budget or Budget(), table)
     if table is None and _free_of_harm(run, budget):
         within = partial(_allocated, run, {}, budget, choice.exclude)
-        run.progress("timing widths")
-        return quickest(run.analysis, within, Place(run.settings.device, run.settings.threads))
+        place = Place(run.settings.device, run.settings.threads, timing_layers(run.progress))
+        return quickest(of_batch(run.analysis, run.settings.latency_batch), within, place)
     sums = frozenset(group.name for group in run.analysis.groups.free if len(group.produced) > 1)
     if "costs" in needs_of(run.strategy.allocation) and sums - choice.exclude:
         stays = choice.exclude | sums

@@ -57,6 +57,7 @@ def prune(  # noqa: PLR0913 - each argument is a flag of the command line
     device: Device = "auto",
     measure: bool = True,
     threads: int | None = 1,
+    latency_batch: int = 1,
     sizes: Mapping[str, int] | None = None,
     evaluate: DataSource | None = None,
     evaluate_samples: int | None = None,
@@ -91,6 +92,7 @@ def prune(  # noqa: PLR0913 - each argument is a flag of the command line
         device: "auto", "cpu" or "cuda".
         measure: whether latency is measured.
         threads: of one operator while it is; None: all cores.
+        latency_batch: samples in a run while it is, where the model leaves that open.
         sizes: values of free dimensions of the inputs, by name.
         evaluate: data to measure the accuracy on, before and after; with labels, unless the metric needs none.
         evaluate_samples: so many of them; all by default.
@@ -129,6 +131,7 @@ def prune(  # noqa: PLR0913 - each argument is a flag of the command line
         device=device,
         measure=measure,
         threads=threads,
+        latency_batch=latency_batch,
     )
     job = prepare(model, settings, goal, sizes, progress)
     if job.limit is not None and max_drop is not None and limit is None:
@@ -185,6 +188,7 @@ def apply(  # noqa: PLR0913 - each argument is a flag of the command line
     device: Device = "auto",
     measure: bool = True,
     threads: int | None = 1,
+    latency_batch: int = 1,
     progress: Stage = silent,
 ) -> Result:
     """Redo a plan, on its model or another checkpoint of the same graph, with proof and measurement.
@@ -193,7 +197,13 @@ def apply(  # noqa: PLR0913 - each argument is a flag of the command line
     be read, UsageError where plan and model do not belong together, ProofError as `prune`.
     """
     chosen = Settings(
-        replace_head=replace_head, inexact=inexact, seed=seed, device=device, measure=measure, threads=threads
+        replace_head=replace_head,
+        inexact=inexact,
+        seed=seed,
+        device=device,
+        measure=measure,
+        threads=threads,
+        latency_batch=latency_batch,
     )
     settings = make_settings(chosen)
     loaded = plan if isinstance(plan, Plan) else Plan.load(plan)

@@ -22,6 +22,7 @@ from ..runtime.data.inputs import model_inputs
 from ..runtime.data.open import Data, example_input, open_data
 from ..runtime.data.random_feeds import Feeds
 from ..runtime.data.synthetic import reads_images, synthetic_data
+from ..runtime.latency.batched import timed_feeds
 from ..runtime.progress import Stage
 from ..runtime.proof.source import check_read
 from ..runtime.reduced import lighter
@@ -93,6 +94,7 @@ def _analysed(
         macs, facts = analysis.cost.macs(analysis.cost.units), analysis.groups.labelled.facts
         trial = lighter(analysis.graph.source, facts, macs, analysis.feeds, settings.device)
         analysis = replace(analysis, trial=trial)
+    timed_feeds(analysis, settings.latency_batch)  # whether the model takes such a batch is known before the work
     check_read(analysis.groups, analysis.trial, settings.device)
     name = Path(model).name if isinstance(model, str | os.PathLike) else graph.source.graph.name
     return replace(analysis, name=name)

@@ -57,6 +57,7 @@ class Settings:
     device: where models run
     measure: whether latency is measured
     threads: of one operator while it is; one disturbs least and is disturbed least. None: all cores
+    latency_batch: samples in a run while it is
     """
 
     preset: str | None = None
@@ -78,6 +79,7 @@ class Settings:
     device: Device = "auto"
     measure: bool = True
     threads: int | None = 1
+    latency_batch: int = 1
 
     @property
     def synthetic(self) -> bool:

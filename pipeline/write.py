@@ -32,6 +32,7 @@ from ..passes.rewrite.simplify import simplified
 from ..passes.selection.plan import Plan, recounted, removed_from_plan
 from ..runtime.effort import make_effort
 from ..runtime.fit_head import fit_head
+from ..runtime.latency.batched import timed_feeds
 from ..runtime.measure.calibrate import Calibration
 from ..runtime.measure.closeness import Closeness, closeness
 from ..runtime.measure.latency import Timing, compare, machine, ratio
@@ -319,7 +320,8 @@ def timed(run: Run, result: Result) -> Result:
         return result
     run.progress("measuring latency")
     models = [run.original, result.model]
-    before, after = compare(models, run.analysis.trial, device=run.settings.device, threads=run.settings.threads)
+    feeds = timed_feeds(run.analysis, run.settings.latency_batch)
+    before, after = compare(models, feeds, device=run.settings.device, threads=run.settings.threads)
     report = replace(
         result.report,
         latency=(before.wall, after.wall),
@@ -331,8 +333,9 @@ def timed(run: Run, result: Result) -> Result:
 
 def _measured_on(run: Run, timings: tuple[Timing, Timing]) -> str:
     threads = "1 thread" if run.settings.threads == 1 else f"{run.settings.threads or 'all'} threads"
+    batch = f", batch {run.settings.latency_batch}," if run.settings.latency_batch > 1 else ""
     busy = ", which was busy: compared by processor time" if any(timing.busy for timing in timings) else ""
-    return f"{threads} of {machine()}{busy}"
+    return f"{threads}{batch} of {machine()}{busy}"
 
 
 def _rows(groups: ChannelGroups, plan: Plan) -> list[GroupRow]:

@@ -22,7 +22,7 @@ FUNCTIONS = {
     "prune": [
         "model", "budget", "preset", "criterion", "allocation", "reconstruct", *OF_DATA, "moments", "save_moments",
         "align", "exclude", "keep_blocks", "replace_head", "inexact", "effort", "seed", "device", "measure", "threads",
-        "sizes", "evaluate", "evaluate_samples", "metric", "max_drop", "smallest", "progress",
+        "latency_batch", "sizes", "evaluate", "evaluate_samples", "metric", "max_drop", "smallest", "progress",
     ],
     "inspect": ["model", "device", "seed", "sizes", "example", "inexact"],
     "sensitivity": [
@@ -31,7 +31,9 @@ FUNCTIONS = {
     "sweep": [
         "model", "budgets", "evaluate", "evaluate_samples", "metric", "sizes", "progress", "**settings",
     ],
-    "apply": ["model", "plan", "replace_head", "inexact", "seed", "device", "measure", "threads", "progress"],
+    "apply": [
+        "model", "plan", "replace_head", "inexact", "seed", "device", "measure", "threads", "latency_batch", "progress",
+    ],
     "evaluate": ["model", "data", "reference", "metric", "samples", "preprocessing", "seed", "device"],
     "finetune": [
         "model", "train", "teacher", "evaluation", "recipe", "preprocessing", "folder", "resume", "device",
@@ -61,6 +63,7 @@ FIELDS = {
         "device",
         "measure",
         "threads",
+        "latency_batch",
     ],
     "Budget": ["macs", "params", "size", "latency", "channels"],
     "Plan": [

@@ -14,6 +14,7 @@ from .options import (
     DEVICE,
     IMAGES,
     JSON,
+    LATENCY_BATCH,
     METRIC,
     MODEL,
     NO_LATENCY,
@@ -60,6 +61,7 @@ def evaluate(model: Path, data: str, reference: Path | None, as_json: bool, **op
 @DEVICE
 @NO_LATENCY
 @THREADS
+@LATENCY_BATCH
 @JSON
 def apply(model: Path, plan: Path, output: Path | None, no_latency: bool, as_json: bool, **chosen: Any) -> None:  # noqa: ANN401
     """Redo a plan.json on MODEL, or on another checkpoint of the same graph."""
@@ -150,36 +152,4 @@ def sensitivity(model: Path, as_json: bool, **options: Any) -> None:  # noqa: AN
         print_sensitivity(analysis, found)
 
 
-@click.command()
-@click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--seconds",
-    type=click.FloatRange(min=0),
-    default=5,
-    show_default=True,
-    help="How long to measure, all models together.",
-)
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of one operator.")
-@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Samples in one run.")
-@DEVICE
-@SIZES
-@JSON
-def bench(models: tuple[Path, ...], seconds: float, threads: int, batch: int, as_json: bool, **options: Any) -> None:  # noqa: ANN401
-    """Measure the latency of MODELS in ONNX Runtime, on the first one's random input, in turns."""
-    from ..runtime.data.random_feeds import runnable_feeds
-    from ..runtime.measure.latency import compare, machine
-    from .show import print_latencies
-
-    device = options["device"]
-    with progress_shown() as progress:
-        progress("measuring latency")
-        feeds = runnable_feeds(models[0], batch=batch, sizes=free_sizes(options["sizes"]), device=device)
-        timings = compare(models, feeds, seconds=seconds, device=device, threads=threads)
-    if as_json:
-        rows = [{"model": str(m), "latency": t.wall, **asdict(t)} for m, t in zip(models, timings, strict=True)]
-        print_json({"machine": machine(), "threads": threads, "models": rows})
-    else:
-        print_latencies([str(model) for model in models], timings)
-
-
-COMMANDS = (apply, bench, demo, evaluate, inspect, sensitivity)
+COMMANDS = (apply, demo, evaluate, inspect, sensitivity)

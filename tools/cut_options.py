@@ -8,7 +8,19 @@ from typing import Any
 
 import click
 
-from .options import ALIGN, DEVICE, IMAGES, NO_LATENCY, SEED, SIZES, THREADS, free_sizes, options, preprocessing
+from .options import (
+    ALIGN,
+    DEVICE,
+    IMAGES,
+    LATENCY_BATCH,
+    NO_LATENCY,
+    SEED,
+    SIZES,
+    THREADS,
+    free_sizes,
+    options,
+    preprocessing,
+)
 
 STRATEGY = options(
     click.option(
@@ -57,8 +69,9 @@ CUT = options(
     SIZES,
     NO_LATENCY,
     THREADS,
+    LATENCY_BATCH,
 )
-_PLAIN = ("align", "exclude", "keep_blocks", "inexact", "replace_head", "seed", "device", "threads")
+_PLAIN = ("align", "exclude", "keep_blocks", "inexact", "replace_head", "seed", "device", "threads", "latency_batch")
 _DATA_DRIVEN = (
     "effort",
     "preset",

@@ -73,6 +73,9 @@ THREADS = click.option(
     show_default=True,
     help="Threads of one operator while latency is measured.",
 )
+LATENCY_BATCH = click.option(
+    "--latency-batch", type=click.IntRange(min=1), default=1, show_default=True, help="Samples in a run that is timed."
+)
 NO_LATENCY = click.option("--no-latency", is_flag=True, help="Do not measure latency before and after.")
 METRIC = click.option(
     "--metric",

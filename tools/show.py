@@ -17,7 +17,6 @@ from rich.text import Text
 from ..passes.selection.presets import most_sensitive
 from ..pipeline.sweep import budget_words
 from ..runtime.figures import count, digits, listed, shortened, shortened_inside
-from ..runtime.measure.latency import Timing, machine, ratio
 from ..runtime.measure.metric import metric_words, title
 from ..runtime.measure.sensitivity import LEVELS
 from ..runtime.soundness import why_nothing
@@ -36,14 +35,14 @@ _WIDE = 100  # columns of a file or a pipe
 _KINDS = {"kl": "KL divergence of the outputs, nats a sample", "relative mse": "relative squared error of the outputs"}
 
 
-def _console() -> Console:
+def terminal() -> Console:
     """Lines fold at the terminal's edge; a file or a pipe has a fixed one."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
 
 
 def print_result(result: Result, target: Path, plan_file: Path | None) -> None:
     """Groups with units before and after, then what it brought."""
-    report, console = result.report, _console()
+    report, console = result.report, terminal()
     changed = [row for row in report.groups if row.after < row.before]
     table = Table(title=f"{report.model}: channels", title_justify="left", show_edge=False, pad_edge=False)
     for heading, justify in (("group", "left"), ("before", "right"), ("after", "right"), ("kept", "right")):
@@ -146,7 +145,7 @@ def _role(group: ChannelGroup, key: tuple[str, str, int]) -> str:
 
 
 def print_inspection(analysis: Analysis, *, members: bool) -> None:
-    console = _console()
+    console = terminal()
     cost = analysis.cost
     whole = cost.macs(cost.units)
     console.print(
@@ -228,7 +227,7 @@ def sensitivity_dict(analysis: Analysis, sensitivities: Sensitivities) -> dict[s
 
 def print_sensitivity(analysis: Analysis, sensitivities: Sensitivities) -> None:
     """A row a group, in the order of the graph; the most sensitive ones stand out."""
-    console, groups = _console(), analysis.groups.free
+    console, groups = terminal(), analysis.groups.free
     middle = {g.name: v[(len(v) - 1) // 2] for g in groups if (v := list(sensitivities.values[g.name].values()))}
     sensitive = most_sensitive(middle) if middle else frozenset()
     console.print(Text.assemble((analysis.name, "bold"), f": {_KINDS[sensitivities.kind]}"))
@@ -262,7 +261,7 @@ def print_score(score: dict[str, Any]) -> None:
 
 def print_sweep(found: Sweep, files: dict[int, str]) -> None:
     """A row a budget; * marks the front."""
-    console = _console()
+    console = terminal()
     headings, rows = found.rows()
     table = Table(show_edge=False, pad_edge=False)
     for heading in (*headings, "file"):
@@ -273,18 +272,3 @@ def print_sweep(found: Sweep, files: dict[int, str]) -> None:
     for point in found.points:
         if point.missed is not None:
             console.print(Text(f"{budget_words(point.budget)}: {point.missed}", style="dim"))
-
-
-def print_latencies(models: list[str], timings: list[Timing]) -> None:
-    """Wall and processor time of each, the spread of the runs, and the ratio to the first."""
-    table = Table(show_edge=False, pad_edge=False)
-    for heading in ("model", "latency", "processor time", "spread", "of the first"):
-        table.add_column(heading, justify="left" if heading == "model" else "right", overflow="fold")
-    for model, t in zip(models, timings, strict=True):
-        share = f"{ratio(timings[0], t):.1%}"
-        table.add_row(Text(model), f"{digits(t.wall)} ms", f"{digits(t.cpu)} ms", f"{t.spread:.0%}", share)
-    console = _console()
-    console.print(table)
-    console.print(Text(f"measured on {machine()}", style="dim"))
-    if any(t.busy for t in timings):
-        console.print("the machine was busy: the last column compares processor time")

@@ -2,7 +2,7 @@
 
     milliseconds(kept) = factor * (rest + sum_n ms_n(width read, width written)),    widths = base + row @ kept
 
-Nothing is run here: see `runtime.measure.latency_model`, which measures the tables.
+Nothing is run here: see `runtime.latency.model`, which measures the tables.
 """
 
 from __future__ import annotations
@@ -98,12 +98,14 @@ class NodeTable:
 
     Where a side has width 0 the node is gone and takes 0 ms: the first row and the first column are 0. A node whose
     two widths are one (depthwise, pooling, elementwise) has a second side of constant width 1, see `fixed_side`.
+    op: what it is, for whoever reads the table.
     """
 
     name: str
     reads: Side
     writes: Side
     ms: Array
+    op: str = ""
 
     def __post_init__(self) -> None:
         assert self.ms.shape == (len(self.reads.scale.grid), len(self.writes.scale.grid))

@@ -11,8 +11,8 @@ from ...passes.errors import BudgetError, ReadError
 from ...passes.selection.allocate import Align
 from ...passes.selection.latency_table import LatencyTable
 from ...runtime.analysis import Analysis
-from ...runtime.measure.blocked import block_size
-from ...runtime.measure.latency_model import Place, measured, timed_nodes
+from ...runtime.latency.blocked import block_size
+from ...runtime.latency.model import Place, measured, timed_nodes
 
 Array = np.ndarray
 Allocated = Callable[[Align, LatencyTable | None], Array]  # widths that meet the budget; raises BudgetError

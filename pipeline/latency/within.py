@@ -12,8 +12,8 @@ from ...passes.errors import BudgetError
 from ...passes.selection.budget import Budget
 from ...passes.selection.latency_table import LatencyTable
 from ...runtime.analysis import Analysis
+from ...runtime.latency.model import Place, measure_table, measured
 from ...runtime.measure.latency import ratio
-from ...runtime.measure.latency_model import Place, measure_table, measured
 from ...runtime.progress import Stage
 
 Array = np.ndarray

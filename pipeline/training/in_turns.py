@@ -34,7 +34,15 @@ if TYPE_CHECKING:
     from ...runtime.torch.training.recipe import Recipe
     from ...runtime.torch.training.run import Examples, FineTuned, Keeping, Watch
 
-_OF_APPLY = ("seed", "device", "inexact", "replace_head", "measure", "threads")  # settings that `apply` heeds
+_OF_APPLY = (
+    "seed",
+    "device",
+    "inexact",
+    "replace_head",
+    "measure",
+    "threads",
+    "latency_batch",
+)  # settings that `apply` heeds
 
 _OF_ZEROS = (None, "none", "bias")  # refits of a network whose filters are zero: constants are all that goes
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.sources import Batch
-from ..measure.latency_cache import cache_folder
+from ..latency.cache import cache_folder
 
 Array = np.ndarray
 _MOST = 32  # searches that are kept; the oldest go

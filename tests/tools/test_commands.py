@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import onnx
+import pytest
+from onnx import parser
 from onnx_prune import models
 
 DATA = [str(path) for path in models.digits_data()]  # test, calibration
@@ -83,3 +86,31 @@ def test_episodes_are_those_of_the_search_and_of_nothing_else(run):
     assert code == 2
     assert "only a search has episodes" in said
     assert run(*given, "--preset", "thinet", "--episodes", "3")[0] == 2
+
+
+def test_bench_per_node_says_where_the_time_goes_and_how_good_the_prediction_is(run):
+    found = json.loads(run("bench", "digits.onnx", "--per-node", "--batch", "2", "--json")[1])
+    assert found["batch"] == 2
+    assert sum(node["ms"] for node in found["nodes"]) + found["rest"] == pytest.approx(found["whole"])
+    assert any("Conv" in node["op"] and node["reads"] and node["writes"] for node in found["nodes"])
+    assert len(found["checks"]) == 6
+    assert all(0 < share < 1.5 for pair in found["checks"] for share in pair)
+    code, out, _ = run("bench", "digits.onnx", "--per-node")
+    assert code == 0
+    assert "the whole network" in out
+    assert "6 random widths is predicted" in out
+    code, _, said = run("bench", "digits.onnx", "digits.onnx", "--per-node")
+    assert code == 2
+    assert "--per-node looks at one model" in said
+
+
+def test_latency_is_measured_at_the_batch_that_is_asked_for(run):
+    report = json.loads(run("digits.onnx", "--criterion", "l1", "--latency-batch", "4", "--json")[1])
+    assert "batch 4" in report["measured_on"]
+    fixed = parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[1, 4] x) => (float[1, 4] y) { y = Relu (x) }'
+    )
+    onnx.save(fixed, "fixed.onnx")
+    code, _, said = run("fixed.onnx", "--latency-batch", "4")
+    assert code == 2
+    assert "does not leave open how many samples it takes" in said

@@ -21,8 +21,8 @@ from ...pipeline.sweep import Sweep, budget_words
 from ...pipeline.write import Result
 from ...runtime.data.inputs import model_inputs
 from ...runtime.figures import shortened, shortened_inside
+from ...runtime.latency.profile import named, profile
 from ...runtime.measure.metric import metric_words, title
-from ...runtime.measure.profile import named, profile
 from .charts import bars, lines, require_matplotlib, scatter
 from .style import CSS, SCRIPT
 

@@ -10,8 +10,8 @@ from onnx_prune.passes.errors import BudgetError, ReadError
 from onnx_prune.passes.selection.latency_table import LatencyTable, fixed_side, linear_node
 from onnx_prune.pipeline.latency import quickest as subject
 from onnx_prune.pipeline.latency.quickest import quickest
+from onnx_prune.runtime.latency.model import Place
 from onnx_prune.runtime.measure.latency import Timing
-from onnx_prune.runtime.measure.latency_model import Place
 
 UNITS = np.array([64])
 WIDTHS = {("auto", False): 48, (16, False): 32, (32, False): 40, ("auto", True): 56}

@@ -12,8 +12,8 @@ from onnx_prune.passes.selection.budget import Budget
 from onnx_prune.passes.selection.latency_table import LatencyTable, fixed_side, linear_node
 from onnx_prune.pipeline.latency import within as subject
 from onnx_prune.pipeline.latency.within import within_latency
+from onnx_prune.runtime.latency.model import Place
 from onnx_prune.runtime.measure.latency import Timing
-from onnx_prune.runtime.measure.latency_model import Place
 from onnx_prune.runtime.progress import silent
 
 UNITS = 1000

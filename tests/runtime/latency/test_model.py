@@ -7,12 +7,12 @@ import pytest
 from onnx import numpy_helper, parser
 from onnx_prune.models.resnet import resnet_cifar
 from onnx_prune.runtime.analysis import analyse
-from onnx_prune.runtime.measure import pieces as subject
-from onnx_prune.runtime.measure.blocked import block_size
-from onnx_prune.runtime.measure.latency_model import Place, at_widths, measure_table, measured
-from onnx_prune.runtime.measure.optimised import match
-from onnx_prune.runtime.measure.pieces import Bench, pieces, time_pieces
-from onnx_prune.runtime.measure.profile import NodeTime, named, profile
+from onnx_prune.runtime.latency import pieces as subject
+from onnx_prune.runtime.latency.blocked import block_size
+from onnx_prune.runtime.latency.model import Place, at_widths, measure_table, measured
+from onnx_prune.runtime.latency.optimised import match
+from onnx_prune.runtime.latency.pieces import Bench, pieces, time_pieces
+from onnx_prune.runtime.latency.profile import NodeTime, named, profile
 
 NET = """
 <ir_version: 8, opset_import: ["": 17]>

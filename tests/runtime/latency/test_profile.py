@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from onnx import parser
-from onnx_prune.runtime.measure import profile as subject
+from onnx_prune.runtime.latency import profile as subject
+from onnx_prune.runtime.latency.profile import named, profile, recording_ms
 from onnx_prune.runtime.measure.latency import compare
-from onnx_prune.runtime.measure.profile import named, profile, recording_ms
 
 CHAIN = 150
 

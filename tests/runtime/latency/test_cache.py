@@ -6,8 +6,8 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import pytest
-from onnx_prune.runtime.measure.latency_cache import cache_folder, cached, keep
-from onnx_prune.runtime.measure.pieces import Bench, Piece, PieceInput
+from onnx_prune.runtime.latency.cache import cache_folder, cached, keep
+from onnx_prune.runtime.latency.pieces import Bench, Piece, PieceInput
 
 BENCH = Bench(17, 1 << 20, "cpu", 1)
 

@@ -16,8 +16,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ...passes.graph.scratch import scratch_folder
+from ..measure.latency import compare
 from ..session import RECORDED, Device, open_session
-from .latency import compare
 
 BLOCKED = "_nchwc"  # is added to the name of what a node of the blocked layout writes
 _SUFFIX = "_kernel_time"

@@ -15,10 +15,10 @@ from ...passes.channels.apply_removal import apply_removal
 from ...passes.graph.export import to_model
 from ...passes.selection.latency_table import Band, LatencyTable, NodeTable, Side, fixed_side, scale
 from ..analysis import Analysis
+from ..measure.latency import Timing, compare
 from ..session import Device
 from .blocked import block_size, reorder_ms
-from .latency import Timing, compare
-from .latency_cache import cached, keep
+from .cache import cached, keep
 from .optimised import Matched, Width, match
 from .pieces import Bench, Piece, Widths, time_pieces
 from .profile import named, profile
@@ -170,7 +170,7 @@ class _Builder:
         if one.reads is not None:
             plain = np.where(np.array(reads) < self.block, reads, 0)
             ms[1:, 1:] += (plain * one.piece.positions * self.reorder)[:, None]
-        return NodeTable(one.name, self._stairs(one.reads, reads), self._stairs(one.writes, writes), ms)
+        return NodeTable(one.name, self._stairs(one.reads, reads), self._stairs(one.writes, writes), ms, one.op)
 
     def _stairs(self, width: Width | None, grid: Sequence[int]) -> Side:
         """Whole blocks; 4 channels where there are fewer than a block."""
@@ -186,7 +186,7 @@ class _Builder:
         grids = [[1] if w is None else sorted({min(step, w.full), w.full}) for w in (one.reads, one.writes)]
         sides = [self._line(w, grid) for w, grid in zip((one.reads, one.writes), grids, strict=True)]
         shares = [np.array([0, *grid]) / grid[-1] for grid in grids]
-        return NodeTable(one.name, sides[0], sides[1], one.ms * np.outer(*shares))
+        return NodeTable(one.name, sides[0], sides[1], one.ms * np.outer(*shares), one.op)
 
     def _line(self, width: Width | None, grid: Sequence[int]) -> Side:
         if width is None:

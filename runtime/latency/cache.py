@@ -14,8 +14,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from ..measure.latency import machine
 from ..session import runtime_version
-from .latency import machine
 from .pieces import Bench, Piece, Widths
 
 Times = dict[Piece, dict[Widths, float]]
