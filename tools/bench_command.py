@@ -13,7 +13,14 @@ from .options import DEVICE, JSON, SIZES, free_sizes
 from .progress import progress_shown
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ..runtime.analysis import Analysis
+    from ..runtime.latency.per_node import PerNode
+    from ..runtime.measure.latency import Timing
+
+
+_MANY = 30  # nodes shown, those that take most
 
 
 @click.command()
@@ -46,7 +53,6 @@ def bench(models: tuple[Path, ...], as_json: bool, per_node: bool, **options: An
 def _bench_models(models: tuple[Path, ...], options: dict[str, Any], as_json: bool) -> None:
     from ..runtime.data.random_feeds import runnable_feeds
     from ..runtime.measure.latency import compare, machine
-    from .show_latency import print_latencies
 
     device, threads = options["device"], options["threads"]
     with progress_shown() as progress:
@@ -58,7 +64,7 @@ def _bench_models(models: tuple[Path, ...], options: dict[str, Any], as_json: bo
         rows = [{"model": str(m), "latency": t.wall, **asdict(t)} for m, t in zip(models, timings, strict=True)]
         print_json({"machine": machine(), "threads": threads, "models": rows})
     else:
-        print_latencies([str(model) for model in models], timings)
+        _print_latencies([str(model) for model in models], timings)
 
 
 def _bench_nodes(models: tuple[Path, ...], options: dict[str, Any], as_json: bool) -> None:
@@ -66,7 +72,6 @@ def _bench_nodes(models: tuple[Path, ...], options: dict[str, Any], as_json: boo
     from ..pipeline.latency.within import timing_layers
     from ..runtime.latency.per_node import per_node
     from ..runtime.measure.latency import machine
-    from .show_latency import print_nodes
 
     if len(models) != 1:
         raise UsageError("--per-node looks at one model", where=" ".join(map(str, models)), fix="give one")
@@ -79,7 +84,7 @@ def _bench_nodes(models: tuple[Path, ...], options: dict[str, Any], as_json: boo
         context = {"model": str(models[0]), "machine": machine(), "threads": options["threads"]}
         print_json({**context, "batch": options["batch"], **asdict(found)})
     else:
-        print_nodes(found, threads=options["threads"], batch=options["batch"])
+        _print_nodes(found, threads=options["threads"], batch=options["batch"])
 
 
 def _analysis(model: Path, options: dict[str, Any]) -> Analysis:
@@ -94,3 +99,66 @@ def _place(options: dict[str, Any], progress: Any) -> Any:  # noqa: ANN401 - imp
     from ..runtime.latency.model import Place
 
     return Place(options["device"], options["threads"], progress)
+
+
+def _print_latencies(models: list[str], timings: list[Timing]) -> None:
+    """Wall and processor time of each, the spread of the runs, and the ratio to the first."""
+    from rich.text import Text
+
+    from ..runtime.figures import digits
+    from ..runtime.measure.latency import machine, ratio
+    from .show import headed, terminal
+
+    out, table = terminal(), headed("model", "latency", "processor time", "spread", "of the first")
+    for model, t in zip(models, timings, strict=True):
+        share = f"{ratio(timings[0], t):.1%}"
+        table.add_row(Text(model), f"{digits(t.wall)} ms", f"{digits(t.cpu)} ms", f"{t.spread:.0%}", share)
+    out.print(table)
+    out.print(Text(f"measured on {machine()}", style="dim"))
+    if any(t.busy for t in timings):
+        out.print("the machine was busy: the last column compares processor time")
+
+
+def _print_nodes(found: PerNode, *, threads: int, batch: int) -> None:
+    """The nodes that take most, what the others take, and how good the predictions are."""
+    from rich.text import Text
+
+    from ..runtime.figures import shortened
+    from ..runtime.measure.latency import machine
+    from .show import headed, terminal
+
+    out, table = terminal(), headed("node", "operator", "reads", "writes", "time", "share")
+    for node in found.nodes[:_MANY]:
+        widths = ["" if width is None else str(width) for width in (node.reads, node.writes)]
+        table.add_row(
+            Text(shortened(node.name.removesuffix("_nchwc"))), node.op, *widths, *_cells(node.ms, found.whole)
+        )
+    others = found.nodes[_MANY:]
+    if others:
+        table.add_row(f"... {len(others)} more nodes", "", "", "", *_cells(sum(n.ms for n in others), found.whole))
+    table.add_row("difference to the whole", "", "", "", *_cells(found.rest, found.whole))
+    table.add_row("the whole network", "", "", "", *_cells(found.whole, found.whole))
+    out.print(table)
+    _print_predictions(out, found)
+    out.print(Text(f"{threads} thread{'s' * (threads > 1)}, batch {batch}, measured on {machine()}", style="dim"))
+
+
+def _print_predictions(out: Console, found: PerNode) -> None:
+    from rich.text import Text
+
+    if not found.errors:
+        out.print("no channels can go: there is nothing to predict")
+        return
+    errors = [abs(error) for error in found.errors]
+    pairs = ", ".join(f"{predicted:.1%} for {measured:.1%}" for predicted, measured in found.checks)
+    out.print(
+        f"latency at {len(errors)} random widths is predicted {sum(errors) / len(errors):.1%} off on average, "
+        f"{max(errors):.1%} at most"
+    )
+    out.print(Text(f"predicted for measured, of the whole network's: {pairs}", style="dim"))
+
+
+def _cells(ms: float, whole: float) -> tuple[str, str]:
+    from ..runtime.figures import digits
+
+    return f"{digits(ms)} ms", f"{ms / whole:.1%}"
