@@ -13,7 +13,6 @@ from typing import NoReturn
 import click
 from click.shell_completion import CompletionItem
 
-from .bench_command import bench
 from .commands import COMMANDS
 from .compare_command import compare
 from .finetune_command import finetune
@@ -65,7 +64,7 @@ def cli() -> None:
     """
 
 
-for command in (*COMMANDS, bench, compare, finetune, prune, sweep):
+for command in (*COMMANDS, compare, finetune, prune, sweep):
     for option in OPTIONS:
         option(command)
     if "config" not in {parameter.name for parameter in command.params}:

@@ -272,12 +272,3 @@ def print_sweep(found: Sweep, files: dict[int, str]) -> None:
     for point in found.points:
         if point.missed is not None:
             console.print(Text(f"{budget_words(point.budget)}: {point.missed}", style="dim"))
-
-
-def headed(*headings: str) -> Table:
-    """A table without rows yet; the first column and operators stand left, numbers right."""
-    table = Table(show_edge=False, pad_edge=False)
-    for number, heading in enumerate(headings):
-        left = number == 0 or heading == "operator"
-        table.add_column(heading, justify="left" if left else "right", overflow="fold")
-    return table
