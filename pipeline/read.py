@@ -18,6 +18,7 @@ from ..passes.rewrite.place import with_placers
 from ..passes.rewrite.sample import with_samplers
 from ..passes.selection.presets import Extra, make_preset
 from ..runtime.analysis import Analysis, analyse
+from ..runtime.data.expected import doubt
 from ..runtime.data.inputs import model_inputs
 from ..runtime.data.open import Data, example_input, open_data
 from ..runtime.data.random_feeds import Feeds
@@ -50,9 +51,10 @@ def read(model: ModelLike, settings: Settings, progress: Stage, sizes: Mapping[s
     extra = None if settings.preset is None else make_preset(settings.preset).extra
     analysis = _analysed(model, graph, settings, sizes, example, extra=extra)
     untouched(analysis.groups, settings)  # what matches nothing is said before the work
+    unlike = None if data is None else doubt(analysis.graph, data, settings.device)
     data = data or _synthetic_data(analysis, settings)
     strategy = make_strategy(settings, data=data is not None)
-    return Run(analysis, settings, strategy, progress, start, data, graph.source if extra else None, extra)
+    return Run(analysis, settings, strategy, progress, start, data, graph.source if extra else None, extra, unlike)
 
 
 def read_alone(model: ModelLike, settings: Settings, progress: Stage, *, extra: Extra | None = None) -> Run:

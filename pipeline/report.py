@@ -70,6 +70,7 @@ class Report:
     proof: largest relative difference of the outputs to those of the original with silenced channels
     seconds: load to proof
     data: what channels were chosen and refitted on, None for the weights alone
+    doubt: why the data are most likely not prepared as those of the training were; None where nothing speaks for it
     head: by what the last layers were replaced after the proof, None where they were not
     compared: how many of the tensors that the cut changed the proof saw with finite, varied numbers, and how many there
         are
@@ -115,6 +116,7 @@ class Report:
     score: tuple[float, float] | None = None
     tries: tuple[Try, ...] = ()
     gone: tuple[str, ...] = ()
+    doubt: str | None = None
 
     def __repr__(self) -> str:
         pairs = f"macs={self.macs}, params={self.params}, size={self.size}, latency={self.latency}"

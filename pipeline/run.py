@@ -23,6 +23,7 @@ class Run:
     data: what channels are chosen and refitted on; None for the weights alone
     plain: the model that was given, where samplers or placers were put into the one that is analysed
     extra: which of them were
+    doubt: why the data are most likely not prepared as in training
     """
 
     analysis: Analysis
@@ -33,6 +34,7 @@ class Run:
     data: Data | None = None
     plain: onnx.ModelProto | None = None
     extra: Extra | None = None
+    doubt: str | None = None
 
     @property
     def judged_on(self) -> Data | None:

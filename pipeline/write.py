@@ -295,6 +295,7 @@ def _report(run: Run, plan: Plan, written: Written, proof: Proof | None) -> Resu
         size=(file_bytes(run.original), file_bytes(model)),
         latency=None,
         data=run.data_in_words,
+        doubt=run.doubt,
         proof=math.nan if proof is None else proof.error,
         compared=None if proof is None else proof.tensors,
         inner=None if proof is None else proof.inner,

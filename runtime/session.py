@@ -209,7 +209,7 @@ def _session_options(optimise: bool, threads: int | None, data_dir: str | Path |
 
 
 def _inference_session(
-    source: str | bytes, options: onnxruntime.SessionOptions, providers: list[Any], skipped: Sequence[str] = ()
+    source: str | bytes, options: onnxruntime.SessionOptions, providers: list[Any], skipped: Iterable[str] = ()
 ) -> onnxruntime.InferenceSession:
     import onnxruntime
 

@@ -109,6 +109,7 @@ FIELDS = {
         "score",
         "tries",
         "gone",
+        "doubt",
     ],
 }
 ERRORS = {

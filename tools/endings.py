@@ -53,8 +53,17 @@ def finish(
         print_json({**result.report.as_dict(), "output": str(target), "plan": str(plan_file or ""), **extra})
     elif not voice().quiet:
         print_result(result, target, plan_file)
-    if warning is not None:
-        notice(warning)
+    for text in (_doubt(result.report.doubt), warning):
+        if text is not None:
+            notice(text)
+
+
+def _doubt(reason: str | None) -> str | None:
+    return reason and (
+        "the data are most likely not prepared as those of the training were: what is fitted to them may be worthless\n"
+        f"  where: {reason}\n"
+        "  fix:   check --mean, --std, --resize and --crop, or scale the arrays as for the training"
+    )
 
 
 def save_report(found: Result | Sweep, path: Path) -> None:
