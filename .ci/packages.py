@@ -7,13 +7,16 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-LEFT_OUT = ("onnx_prune/tests/", "onnx_prune/tools/lab/", "onnx_prune/docs/", "onnx_prune/.ci/")
+LEFT_OUT = tuple(f"onnx_prune/{name}/" for name in ("tests", "tools/lab", "docs", "examples", ".ci"))
 IN_THE_SDIST = (
+    ".ci/backend.py",
     "CHANGELOG.md",
+    "Dockerfile",
     "LICENSE",
     "README.md",
     "constraints.txt",
     "docs/methods.md",
+    "examples/first_steps.ipynb",
     "models/digits.onnx",
     "tests/conftest.py",
     "tests/passes/conftest.py",

@@ -266,4 +266,4 @@ def test_the_dockerfile_installs_what_there_is():
     assert "/src/constraints.txt" in text
     assert (ROOT / "constraints.txt").exists()
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
-    assert not {"models", "tools", "README.md", "LICENSE", "constraints.txt"} & set(ignored)
+    assert not {".ci", "models", "tools", "README.md", "LICENSE", "constraints.txt"} & set(ignored)
