@@ -51,6 +51,12 @@ _WORD = _Kind("a text", _of(str), "a str")
 _PATH = _Kind("a path", _of(str, os.PathLike), "a str or a Path")
 _FLAG = _Kind("a truth value", _of(bool), "True or False")
 _BY_NAME = _Kind("a dictionary", _of(Mapping), "a dictionary by name")
+
+
+def _numbers(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(type(n) in (int, float) for n in value)
+
+
 _KINDS: Mapping[str, _Kind] = {
     **dict.fromkeys(("model", "teacher", "reference"), _MODEL),
     **dict.fromkeys(("calibration", "data", "train", "evaluate", "evaluation"), _DATA),
@@ -59,6 +65,7 @@ _KINDS: Mapping[str, _Kind] = {
     **dict.fromkeys(("inexact", "keep_blocks", "measure", "resume"), _FLAG),
     **dict.fromkeys(("samples", "evaluate_samples", "threads", "latency_batch"), _whole(1)),
     **dict.fromkeys(("sizes", "example"), _BY_NAME),
+    "levels": _Kind("a list of shares", _numbers, "numbers between 0 and 1, such as [0.25, 0.5]"),
     "seed": _whole(0),
     "align": _Kind(
         "an alignment", lambda value: value == "auto" or type(value) is int, "a whole number from 1 on, or 'auto'"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -26,7 +26,7 @@ from ..passes.selection.ranking import Evidence, Ranking, Rankings, rank_groups
 from ..passes.selection.words import word
 from ..runtime.latency.batched import of_batch
 from ..runtime.latency.model import Place
-from ..runtime.measure.sensitivity import Sensitivities, scaled_by_network
+from ..runtime.measure.sensitivity import LEVELS, Sensitivities, scaled_by_network
 from ..runtime.processes.together import together
 from .latency.quickest import quickest
 from .latency.within import timing_layers, within_latency
@@ -98,12 +98,12 @@ def _preset_widths(run: Run, budget: Budget | None) -> Budget | None:
     return Budget(channels={re.escape(name): share for name, share in shares.items()})
 
 
-def sensitivities(run: Run, moments: MomentsSet | None) -> Sensitivities:
-    """How far the outputs move when one group alone is cut at a few levels; the data must be there."""
+def sensitivities(run: Run, moments: MomentsSet | None, levels: Sequence[float] = LEVELS) -> Sensitivities:
+    """How far the outputs move when one group alone loses these shares of its units; the data must be there."""
     evidence = evidence_of(run, moments)
     with threadpool_limits(1):
         refitted = None if run.strategy.reconstruct == "none" else moments
-        return sensitivities_of(run, rank_groups(run.strategy.criterion, evidence), refitted, "thorough")
+        return sensitivities_of(run, rank_groups(run.strategy.criterion, evidence), refitted, levels)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -87,17 +87,22 @@ def _gradients(run: Run) -> Mapping[str, np.ndarray] | None:
 
 
 def sensitivities_of(
-    run: Run, rankings: Mapping[str, Ranking], moments: MomentsSet | None, effort: str | None = None
+    run: Run, rankings: Mapping[str, Ranking], moments: MomentsSet | None, shares: Sequence[float] | None = None
 ) -> Sensitivities:
     """How far the outputs move when one of these groups alone is cut, refitted where there are moments.
 
-    Those that may go entirely are also measured so, unless blocks are kept. effort: the run's by default.
+    Those that may go entirely are also measured so, unless blocks are kept. shares: of a group's units, one after
+    another, on all samples that have labels; else what the run's effort says.
     """
     assert run.data is not None, "make_strategy has looked"
-    how = make_effort(effort or run.settings.effort)
     macs = run.analysis.cost.macs(run.analysis.cost.units)
     most = int(np.clip(_SENSITIVITY_MACS // max(macs, 1), *_SENSITIVITY_IMAGES))
-    images, levels = how.probed(run.data.samples or most, len(rankings))
+    effort = make_effort(run.settings.effort if shares is None else "thorough")
+    images, levels = effort.probed(run.data.samples or most, len(rankings))
+    if shares is not None:
+        levels = tuple(shares)
+        most = max(most, run.data.samples or 0) if run.data.labelled else most
+        images = most
     group, names = together(), list(rankings)
     found = measure_sensitivity(
         run.analysis.groups,
@@ -109,8 +114,10 @@ def sensitivities_of(
         progress=counted(run.progress, "measuring sensitivity", "groups"),
     )
     every = group.gathered(found)
+    kind = next((one.kind for one in every if one.kind), "")
     values = {name: curve for one in every for name, curve in one.values.items()}
-    return Sensitivities(next((one.kind for one in every if one.kind), ""), {name: values[name] for name in names})
+    right = {name: curve for one in every for name, curve in one.top1.items()}
+    return Sensitivities(kind, {n: values[n] for n in names}, {n: right[n] for n in names if n in right})
 
 
 def _may_go(run: Run) -> list[str]:

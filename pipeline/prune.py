@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ..passes.errors import UsageError
@@ -18,7 +18,7 @@ from ..runtime.data.open import DataSource
 from ..runtime.data.preprocess import Preprocessing
 from ..runtime.effort import NORMAL
 from ..runtime.measure.metric import Evaluation, MetricLike
-from ..runtime.measure.sensitivity import Sensitivities
+from ..runtime.measure.sensitivity import LEVELS, Sensitivities
 from ..runtime.progress import Stage, silent
 from ..runtime.session import Device
 from .arguments import checked
@@ -153,13 +153,22 @@ def sensitivity(  # noqa: PLR0913 - each argument is a flag of the command line
     seed: int = 0,
     device: Device = "auto",
     sizes: Mapping[str, int] | None = None,
+    levels: Sequence[float] = LEVELS,
     progress: Stage = silent,
 ) -> tuple[Analysis, Sensitivities]:
     """What was read, and how far the outputs move when one group alone loses a share of its units.
 
     The units go in the order of the criterion, and what is left of the group's consumers is refitted on the moments,
-    unless reconstruct="none". The arguments are those of `prune`. Raises UsageError where there are no data.
+    unless reconstruct="none". levels: the shares. Data with labels tell the accuracy as well. The other arguments are
+    those of `prune`. Raises UsageError where there are no data, or for a level that is no share.
     """
+    wrong = [level for level in levels if not 0 < level < 1]
+    if wrong or not len(levels):
+        raise UsageError(
+            f"{wrong[0] if wrong else 'nothing'} is no share of a group",
+            where="--levels",
+            fix="give some such as 10%,50%,90%",
+        )
     settings = Settings(
         criterion=criterion,
         reconstruct=reconstruct,
@@ -174,7 +183,7 @@ def sensitivity(  # noqa: PLR0913 - each argument is a flag of the command line
     run = read(model, make_settings(settings), progress, sizes)
     if run.data is None:
         raise UsageError("sensitivity is measured on data", where="--calibration", fix="give images or arrays")
-    return run.analysis, sensitivities(run, moments_of(run))
+    return run.analysis, sensitivities(run, moments_of(run), sorted(set(levels)))
 
 
 @checked

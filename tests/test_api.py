@@ -26,7 +26,8 @@ FUNCTIONS = {
     ],
     "inspect": ["model", "device", "seed", "sizes", "example", "inexact"],
     "sensitivity": [
-        "model", *OF_DATA, "criterion", "reconstruct", "exclude", "inexact", "seed", "device", "sizes", "progress",
+        "model", *OF_DATA, "criterion", "reconstruct", "exclude", "inexact", "seed", "device", "sizes", "levels",
+        "progress",
     ],
     "sweep": [
         "model", "budgets", "evaluate", "evaluate_samples", "metric", "sizes", "progress", "**settings",

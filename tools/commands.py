@@ -138,24 +138,31 @@ def demo(output: Path | None, no_latency: bool, as_json: bool) -> None:
 @IMAGES
 @click.option("--criterion", help="Which channels go. Default: obs.")
 @click.option("--reconstruct", help="none: what is left of the next layers is not refitted.")
+@click.option(
+    "--levels", default="25%,50%,75%", show_default=True, help="Shares of a group that go, one after another."
+)
 @SEED
 @DEVICE
 @SIZES
 @JSON
 def sensitivity(model: Path, as_json: bool, **options: Any) -> None:  # noqa: ANN401
-    """Show how far the outputs of MODEL move when one group of channels alone loses 25, 50 or 75 %."""
+    """Show how far the outputs of MODEL move when one group of channels alone loses 25, 50 or 75 %.
+
+    Where the data have labels, how accurate it is then stands beside it.
+    """
     from ..pipeline.prune import sensitivity as run
+    from .scores import shares
     from .show import print_sensitivity, sensitivity_dict
 
     given = ("calibration", "samples", "criterion", "reconstruct", "seed", "device")
     chosen = {name: options[name] for name in given if options[name] is not None}
-    images, sizes = preprocessing(options), free_sizes(options["sizes"])
+    images, sizes, levels = preprocessing(options), free_sizes(options["sizes"]), shares(options["levels"], "--levels")
     with progress_shown() as progress:
-        analysis, found = run(model, progress=progress, sizes=sizes, preprocessing=images, **chosen)
+        analysis, found = run(model, progress=progress, sizes=sizes, preprocessing=images, levels=levels, **chosen)
     if as_json:
         print_json(sensitivity_dict(analysis, found))
     else:
-        print_sensitivity(analysis, found)
+        print_sensitivity(analysis, found, levels)
 
 
 @click.command()

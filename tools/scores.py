@@ -42,6 +42,13 @@ def _open(model: onnx.ModelProto, source: str, preprocessing: Preprocessing | No
     return open_data(source, model_inputs(model), preprocessing)
 
 
+def shares(text: str, flag: str) -> tuple[float, ...]:
+    """Shares with commas between them, 10%,50% or 0.1,0.5, in order. Raises UsageError."""
+    parts = [(part.strip().removesuffix("%"), part.strip().endswith("%")) for part in text.split(",")]
+    found = numbers(",".join(part for part, _ in parts), flag, float)
+    return tuple(sorted({n / 100 if percent else n for n, (_, percent) in zip(found, parts, strict=True)}))
+
+
 def numbers(text: str, flag: str, kind: type[Number]) -> tuple[Number, ...]:
     """Numbers with commas between them. Raises UsageError."""
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -217,32 +217,42 @@ def sizes_in_words(inputs: Mapping[str, tuple[int, ...]], free: Sequence[str]) -
 
 
 def sensitivity_dict(analysis: Analysis, sensitivities: Sensitivities) -> dict[str, Any]:
-    """What `sensitivity --json` prints: of each group the divergence by the number of units that go."""
+    """What `sensitivity --json` prints: of each group divergence, and top-1, by the number of units that go."""
+    told = {"divergence": sensitivities.values} | ({"top1": sensitivities.top1} if sensitivities.top1 else {})
     groups = [
-        {"name": g.name, "units": g.units, "divergence": {str(n): v for n, v in sensitivities.values[g.name].items()}}
+        {"name": g.name, "units": g.units, **{k: {str(n): v for n, v in f[g.name].items()} for k, f in told.items()}}
         for g in analysis.groups.free
     ]
     return {"model": analysis.name, "kind": sensitivities.kind, "groups": groups}
 
 
-def print_sensitivity(analysis: Analysis, sensitivities: Sensitivities) -> None:
-    """A row a group, in the order of the graph; the most sensitive ones stand out."""
+def print_sensitivity(analysis: Analysis, sensitivities: Sensitivities, levels: Sequence[float] = LEVELS) -> None:
+    """A row a group, in the order of the graph; the most sensitive ones stand out. With labels, accuracies below."""
     console, groups = terminal(), analysis.groups.free
     middle = {g.name: v[(len(v) - 1) // 2] for g in groups if (v := list(sensitivities.values[g.name].values()))}
     sensitive = most_sensitive(middle) if middle else frozenset()
     console.print(Text.assemble((analysis.name, "bold"), f": {_KINDS[sensitivities.kind]}"))
-    table = Table(show_edge=False, pad_edge=False)
-    for heading in ("group", "units", *(f"{level:.0%} gone" for level in (*LEVELS, 1))):
-        table.add_column(heading, justify="left" if heading == "group" else "right", overflow="fold")
-    for g in groups:
-        values = [sensitivities.values[g.name].get(int(level * g.units)) for level in (*LEVELS, 1)]
-        cells = ["" if value is None else f"{value:.2e}" for value in values]
-        table.add_row(Text(shortened(g.name)), str(g.units), *cells, style="yellow" if g.name in sensitive else "")
-    console.print(table)
+    console.print(_curves(analysis, sensitivities.values, (*levels, 1), "{:.2e}", sensitive))
+    if sensitivities.top1:
+        console.print(Text(f"\ntop-1, {next(iter(sensitivities.top1.values()))[0]:.2%} with nothing gone"))
+        console.print(_curves(analysis, sensitivities.top1, (*levels, 1), "{:.2%}", sensitive))
     if sensitive:
-        console.print(
-            Text(f"most sensitive: {listed([g.name for g in groups if g.name in sensitive])}", style="yellow")
-        )
+        names = listed([g.name for g in groups if g.name in sensitive])
+        console.print(Text(f"most sensitive: {names}", style="yellow"))
+
+
+def _curves(
+    analysis: Analysis, found: Mapping[str, Mapping[int, float]], levels: Sequence[float], form: str, marked: Set[str]
+) -> Table:
+    """A column a level."""
+    table = Table(show_edge=False, pad_edge=False)
+    for heading in ("group", "units", *(f"{level:.3g}% gone" for level in (100 * share for share in levels))):
+        table.add_column(heading, justify="left" if heading == "group" else "right", overflow="fold")
+    for g in analysis.groups.free:
+        values = [found[g.name].get(int(level * g.units)) if int(level * g.units) else None for level in levels]
+        cells = ["" if value is None else form.format(value) for value in values]
+        table.add_row(Text(shortened(g.name)), str(g.units), *cells, style="yellow" if g.name in marked else "")
+    return table
 
 
 def print_score(score: dict[str, Any]) -> None:

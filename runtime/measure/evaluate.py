@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -137,6 +137,17 @@ def compare_outputs(
     return Divergence(float(np.mean(list(values.values()))), values, kind, done)
 
 
+def top1(found: Iterable[Feeds], labels: Sequence[np.ndarray | None]) -> float | None:
+    """The share of right samples by outputs that are there already; None without labels, or where none classifies."""
+    right, done = 0, 0
+    for feeds, known in zip(found, labels, strict=True):
+        if known is None or not any(_classifies(value, len(known)) for value in feeds.values()):
+            return None
+        right += int((_ranks(_logits(dict(feeds), len(known)), known) == 0).sum())
+        done += len(known)
+    return right / done if done else None
+
+
 def _distances(reference: np.ndarray, value: np.ndarray, classifies: bool) -> np.ndarray:
     """Sums over a batch: of the KL divergences, of (y - r)^2, of r^2."""
     reference, value = reference.astype(np.float64), value.astype(np.float64)
@@ -168,15 +179,20 @@ def _floats(session: Session, batch: Batch) -> Feeds:
 
 def _logits(values: dict[str, object], samples: int) -> np.ndarray:
     for value in values.values():
-        if isinstance(value, np.ndarray) and value.dtype.kind not in "biuOUS":
-            rows = value.reshape(len(value), -1) if value.ndim else value
-            if value.ndim >= 2 and rows.shape == (samples, value.shape[1]) and value.shape[1] > 1:
-                return rows
+        if isinstance(value, np.ndarray) and value.dtype.kind not in "biuOUS" and _classifies(value, samples):
+            return value.reshape(samples, -1)
     raise UsageError(
         "no output of the model has the form (samples, classes)",
         where=", ".join(f"{k} {getattr(v, 'shape', '')}" for k, v in values.items()),
         fix="compare it with the original: onnx-prune evaluate --reference",
     )
+
+
+def _classifies(value: np.ndarray, samples: int) -> bool:
+    """Whether it is (samples, classes), maybe with further axes of size 1."""
+    if value.ndim < 2 or value.shape[1] < 2:
+        return False
+    return len(value) == samples and value.size == samples * value.shape[1]
 
 
 def _ranks(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -64,6 +64,12 @@ def test_sensitivity_shows_every_free_group_at_three_levels_and_without_it_where
         assert list(group["divergence"]) == [str(group["units"] * n // 4) for n in levels]
         values = list(group["divergence"].values())
         assert 0 < values[0] < values[2] < worse["divergence"][str(group["units"] * 3 // 4)]
+    assert "top-1, 100.00% with nothing gone" in out
+    assert found["groups"][0]["top1"]["0"] == 1
+    code, out, _ = run(*given, "--levels", "10%,90%")
+    assert "10% gone" in out
+    assert "90% gone" in out
+    assert run(*given, "--levels", "10%,x")[0] == run(*given, "--levels", "110%")[0] == 2
     assert files() == ["digits.onnx"]
 
 
