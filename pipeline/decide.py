@@ -72,7 +72,7 @@ class Planner:
 
     def ready(self, plan: Plan) -> Run:
         """The run that the plan is to be cut in: on the network that the criterion has trained, where it has."""
-        trained = self.choice.trained.get(plan.digest)
+        trained = together().same(self.choice.trained.get(plan.digest))
         return self.run if trained is None else trained_run(self.run, trained)
 
     @property
