@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 from ..passes.errors import UsageError
 from ..passes.needs import OF_DATA, OF_MOMENTS, Need, needs_of, unmet
-from ..passes.rewrite.one_shot import KINDS
 from ..passes.selection.allocate import Align
 from ..passes.selection.criteria import make_criterion
 from ..passes.selection.methods import Amc, Method, make_method
 from ..passes.selection.presets import PRESETS, Preset, make_preset
 from ..passes.selection.ranking import Criterion
+from ..passes.selection.refits import refit_kind, refit_needs
 from ..passes.selection.words import word
 from ..runtime.data.given import DataSource, repeatable
 from ..runtime.data.preprocess import Preprocessing
@@ -39,7 +39,7 @@ class Settings:
     preset: a strategy of a paper (a name of `presets.PRESETS`); also says which groups stay where `exclude` does not
     criterion: which channels go (a name of `criteria()` or a Criterion)
     allocation: how many each group keeps (a name of `METHODS` or a Method)
-    reconstruct: how what stays is refitted (one of `one_shot.KINDS`)
+    reconstruct: how what stays is refitted (one of `one_shot.KINDS`; `distill` may have options)
     calibration: images or arrays, see `runtime.data.open.open_data`, or "synthetic", or "none". None: synthetic images
         for small models that read images, but none where moments are given, nor where the criterion is named and
         nothing that is named looks at more than weights
@@ -112,7 +112,7 @@ class Strategy:
         return {
             ("--criterion", word(self.criterion)): needs_of(self.criterion),
             ("--allocation", word(self.allocation)): needs_of(self.allocation),
-            ("--reconstruct", self.reconstruct): KINDS[self.reconstruct],
+            ("--reconstruct", self.reconstruct): refit_needs(self.reconstruct),
         }
 
     def may_use(self, some: frozenset[Need]) -> bool:
@@ -164,7 +164,7 @@ def _implied_calibration(settings: Settings) -> str:
         return SYNTHETIC_IF_IMAGES
     allocation = settings.allocation or (preset and preset.allocation)
     refit = settings.reconstruct or (preset and preset.reconstruct) or "none"
-    needs = needs_of(make_criterion(criterion)) | KINDS[refit]
+    needs = needs_of(make_criterion(criterion)) | refit_needs(refit)
     if allocation is not None:
         needs |= needs_of(make_method(allocation))
     return SYNTHETIC_IF_IMAGES if needs & OF_DATA else NONE
@@ -174,8 +174,7 @@ def _check(settings: Settings) -> None:
     if settings.preset is not None:
         make_preset(settings.preset)
     make_effort(settings.effort)
-    for name, words in (("reconstruct", tuple(KINDS)), ("replace_head", ("gap",))):
-        value = getattr(settings, name)
-        if value is not None and value not in words:
-            flag = "--" + name.replace("_", "-")
-            raise UsageError(f"there is no '{value}'", where=flag, fix=f"choose from {', '.join(words)}")
+    if settings.reconstruct is not None:
+        refit_kind(settings.reconstruct)
+    if settings.replace_head not in (None, "gap"):
+        raise UsageError(f"there is no '{settings.replace_head}'", where="--replace-head", fix="choose from gap")

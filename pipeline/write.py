@@ -19,35 +19,27 @@ from ..passes.algebra.moments import MomentsSet
 from ..passes.channels.apply_removal import apply_removal
 from ..passes.channels.groups import ChannelGroups
 from ..passes.channels.vanish.take_out import settled_cut
-from ..passes.errors import ProofError
 from ..passes.graph.export import infer_shapes, to_model
 from ..passes.graph.files import save_model
-from ..passes.graph.model import Graph
 from ..passes.graph.spill import file_bytes
-from ..passes.rewrite.one_shot import mean_outputs, refit_once
-from ..passes.rewrite.place import place_constants, without_idle_placers
-from ..passes.rewrite.refit_scope import outside_refit
+from ..passes.rewrite.place import without_idle_placers
 from ..passes.rewrite.sample import without_idle_samplers
 from ..passes.rewrite.simplify import simplified
 from ..passes.selection.plan import Plan, recounted, removed_from_plan
-from ..runtime.effort import make_effort
 from ..runtime.fit_head import fit_head
 from ..runtime.latency.batched import timed_feeds
 from ..runtime.measure.calibrate import Calibration
-from ..runtime.measure.closeness import Closeness, closeness
 from ..runtime.measure.latency import Timing, compare, machine, ratio
-from ..runtime.progress import counted, is_first
+from ..runtime.progress import is_first
 from ..runtime.proof.compare import Proof, Shown
 from ..runtime.proof.prove import prove_same
 from ..runtime.proof.saved import check_saved, shown
-from ..runtime.reconstruct import Refitted, refit_sequentially
 from .proven import proven
+from .refit import KEPT, Written, added_elements, distilled, judged, refitted
 from .report import Curves, GroupRow, Report
 from .run import Run
 
 _DRAFTED = 256  # samples that a draft is refitted on, at least
-KEPT = "kept"
-_NAMED = 3  # layers whose reasons are told
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,23 +96,6 @@ def _properties(model: onnx.ModelProto) -> dict[str, str]:
     return {entry.key: entry.value for entry in model.metadata_props}
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A model on its way, with what it costs.
-
-    refit: "kept", what of it was not, or why nothing was; None where none was asked for; closeness: to the original
-    graph: of which it is the model, where that was refitted
-    """
-
-    model: onnx.ModelProto
-    macs: int
-    params: int
-    refit: str | None = None
-    closeness: Closeness | None = None
-    shown: Shown | None = None
-    graph: Graph | None = None
-
-
 def write(run: Run, plan: Plan, moments: MomentsSet | None = None) -> Result:
     """Cut, prove, refit, replace the head, report. Raises ProofError where the cut model is not what it must be."""
     return timed(run, cut_model(run, plan, moments))
@@ -146,42 +121,11 @@ def _assembled(run: Run, plan: Plan, moments: MomentsSet | None, *, prove: bool)
     proof = proven(run, removed, bare.model) if prove else None
     bare = bare if proof is None else replace(bare, shown=proof.shown)
     fitted = refitted(run, removed, cut, bare, moments, counted.reconstruct)
-    if fitted.refit is not None and not fitted.refit.startswith(KEPT):
+    lean = _without_remains(run, removed, fitted)
+    lean = distilled(run, lean, counted.reconstruct) if prove else lean
+    if lean.refit is not None and not lean.refit.startswith(KEPT):
         counted = replace(counted, reconstruct="none")
-    return _report(run, counted, _replace_head(run, _without_remains(run, removed, fitted)), proof)
-
-
-def refitted(
-    run: Run, removed: np.ndarray, cut: Graph, bare: Written, moments: MomentsSet | None, kind: str
-) -> Written:
-    """The model of the cut graph with its layers refitted in place where that brings it nearer to the original.
-
-    bare: of the same graph, not refitted; moments: of the original. Biases that come with the refit are counted.
-    """
-    if kind == "none":
-        return judged(run, bare, None)
-    with threadpool_limits(1):
-        means = {} if moments is None else mean_outputs(run.analysis.groups.labelled, removed, moments)
-        cut = apply_removal(run.analysis.groups.labelled, removed, means) if means else cut
-        placed = place_constants(run.analysis.groups.labelled, removed, cut)
-        if kind == "sequential":
-            found = _on_data(run, removed, cut)
-        else:
-            assert moments is not None, "make_strategy has looked"
-            run.progress("refitting")
-            found = Refitted(refit_once(run.analysis.groups.labelled, removed, cut, moments, kind))
-    if not found.layers and not means and not placed:
-        return replace(judged(run, bare, None), refit=f"nothing was refitted: {_why_nothing(run, removed, found)}")
-    model = to_model(cut)
-    different = list(outside_refit(run.analysis.groups.labelled, cut, bare.model, model))
-    if different:
-        raise ProofError(
-            "the refitted model differs from the proved one in more than what was refitted",
-            where=f"{run.analysis.name}: {', '.join(different[:3])}",
-            fix="nothing was written; this is a bug of onnx-prune: please report it with the graph",
-        )
-    fitted = Written(model, bare.macs, bare.params + added_elements(bare.model, model), _in_words(found), graph=cut)
-    return judged(run, bare, fitted)
+    return _report(run, counted, _replace_head(run, lean), proof)
 
 
 def _without_remains(run: Run, removed: np.ndarray, written: Written) -> Written:
@@ -196,70 +140,6 @@ def _without_remains(run: Run, removed: np.ndarray, written: Written) -> Written
     model = to_model(lean)
     prove_same(groups, model, written.model, run.analysis.feeds, run.settings.device)
     return replace(written, model=model, params=written.params + added_elements(written.model, model))
-
-
-def added_elements(before: onnx.ModelProto, after: onnx.ModelProto) -> int:
-    """How many more parameters the second has: biases of layers that had none, less what could be left out."""
-
-    def elements(model: onnx.ModelProto) -> int:
-        return sum(math.prod(tensor.dims) for tensor in model.graph.initializer)
-
-    return elements(after) - elements(before)
-
-
-def judged(run: Run, bare: Written, fitted: Written | None) -> Written:
-    """The refitted model where it is no farther from the original than the bare one, else that; with its closeness."""
-    if run.judged_on is None or (fitted is None and not run.settings.measure):
-        return fitted or bare
-    run.progress("comparing with the original")
-    candidates = [bare] if fitted is None else [bare, fitted]
-    models = [candidate.model for candidate in candidates]
-    found = closeness(run.original, models, run.judged_on, device=run.settings.device)
-    if fitted is None:
-        return replace(bare, closeness=found[0])
-    if found[1].distance <= found[0].distance:
-        return replace(fitted, closeness=found[1])
-    return replace(
-        bare,
-        refit=f"left out: with it the outputs are farther from the original's ({found[1].distance:.2g}) than without "
-        f"({found[0].distance:.2g}), on {found[0].samples} samples",
-        closeness=found[0],
-    )
-
-
-def _on_data(run: Run, removed: np.ndarray, cut: Graph) -> Refitted:
-    assert run.data is not None
-    return refit_sequentially(
-        run.analysis.groups.labelled,
-        removed,
-        cut,
-        run.data,
-        Calibration(seed=run.settings.seed, device=run.settings.device),
-        counted(run.progress, "refitting", "layers"),
-        make_effort(run.settings.effort),
-    )
-
-
-def _in_words(found: Refitted) -> str:
-    """How much of the refit there is: all of it, or which layers have none and why."""
-    if not found.left:
-        return KEPT
-    named = [f"{name} ({why})" for name, why in list(found.left.items())[:_NAMED]]
-    more = f" and {len(found.left) - _NAMED} more" if len(found.left) > _NAMED else ""
-    of = len(found.left) + found.layers
-    return f"{KEPT} but for {len(found.left)} of {of} layers, which stay as they were cut: {', '.join(named)}{more}"
-
-
-def _why_nothing(run: Run, removed: np.ndarray, found: Refitted) -> str:
-    if found.left:
-        return "; ".join(dict.fromkeys(found.left.values()))
-    labelled = run.analysis.groups.labelled
-    nodes = labelled.graph.gs.nodes
-    read = {nodes[c.node].op for c in labelled.consumers if removed[c.labels[c.labels >= 0]].any()}
-    if not read:
-        return "no layer that can be refitted reads what was cut"
-    kinds = ", ".join(sorted(read))
-    return f"the weights that read what was cut ({kinds}) are integers, in groups, or made by other nodes"
 
 
 def _replace_head(run: Run, cut: Written) -> Written:

@@ -22,6 +22,8 @@ class Effort:
     probes: samples that it is measured on, at least and at most
     positions: of a layer's rows in its refit, patches a sample
     rows: of a layer's refit as a multiple of its inputs, at least, and at least so many at all
+    refit: samples that layers are refitted on, at most
+    rounds: of a fit in front of an activation, at most
     """
 
     moments: int
@@ -30,6 +32,8 @@ class Effort:
     probes: tuple[int, int]
     positions: int
     rows: tuple[int, int]
+    refit: int
+    rounds: int
 
     def probed(self, samples: int, groups: int) -> tuple[int, tuple[float, ...]]:
         """On how many samples the sensitivity of so many groups is measured, and at which levels.
@@ -48,9 +52,9 @@ class Effort:
 
 
 EFFORTS: Mapping[str, Effort] = {
-    "quick": Effort(256, (0.5,), 0.4, (8, 64), 16, (16, 4096)),
-    NORMAL: Effort(1024, (0.25, 0.5, 0.75), 2.0, (8, 256), 32, (48, 16384)),
-    "thorough": Effort(1 << 30, (0.25, 0.5, 0.75), 1e9, (64, 256), 32, (1 << 20, 16384)),
+    "quick": Effort(256, (0.5,), 0.4, (8, 64), 16, (16, 4096), 256, 4),
+    NORMAL: Effort(1024, (0.25, 0.5, 0.75), 2.0, (8, 256), 32, (48, 16384), 1024, 8),
+    "thorough": Effort(1 << 30, (0.25, 0.5, 0.75), 1e9, (64, 256), 32, (1 << 20, 16384), 1 << 30, 8),
 }
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ..passes.algebra.layer.fit import LayerFit, Rows
+from ..passes.algebra.layer.fit import ROUNDS, LayerFit, Rows
 from ..passes.algebra.least_squares import Refit
 from ..passes.channels.affine import AffineConsumer, affine_consumers, write_refit
 from ..passes.channels.constants import kept
@@ -191,7 +191,8 @@ class _Layer:
         start = Refit(W * scale[:, None, None], b * scale + shift)
         rows, samples = self._rows(left, original, now)
         activation = paths[0].activation if len(paths) == 1 else None
-        refit, why = LayerFit(start, activation, fit.consumer.may_have_bias)(rows, samples)
+        rounds = ROUNDS if self.effort is None else self.effort.rounds
+        refit, why = LayerFit(start, activation, fit.consumer.may_have_bias, rounds)(rows, samples)
         if why is not None:
             found.left[fit.consumer.name] = why
             return

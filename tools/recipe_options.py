@@ -32,7 +32,7 @@ _NUMBERS = {
     "average": (float, "Decay of a moving average of the weights that is kept instead, such as 0.999."),
     "clip": (float, "Largest norm of the gradient, 0 for any. Default: 5."),
 }
-_WORDS = ("precision", "schedule_rate")
+_WORDS = ("precision", "schedule_rate", "optimiser")
 NAMES = (
     *_NUMBERS,
     *_WORDS,
@@ -53,6 +53,7 @@ RECIPE = options(
     click.option(
         "--augment", help="Any of crop,resized-crop,flip,cutout,mixup, or none. Default: crop,flip for images."
     ),
+    click.option("--optimiser", type=click.Choice(["sgd", "adam"]), help="Default: sgd, with Nesterov's momentum."),
     click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="Default: what pays here."),
     click.option("--frozen-batch-norm", is_flag=True, help="Put no BatchNormalization back for the training."),
     click.option("--scratch", is_flag=True, help="Draw all weights anew first: the network's shape alone is used."),

@@ -19,9 +19,12 @@ from .node_view import NodeView
 Array = np.ndarray
 
 
-def silence(labelled: LabelledGraph, removed: Array) -> Graph:
-    """The original graph with what reads the removed labels (one bool a label) silenced. Interface and sizes stay."""
-    graph = labelled.graph.copy()
+def silence(labelled: LabelledGraph, removed: Array, graph: Graph | None = None) -> Graph:
+    """The original graph with what reads the removed labels (one bool a label) silenced. Interface and sizes stay.
+
+    graph: a copy of the original to do it in, by default a new one.
+    """
+    graph = labelled.graph.copy() if graph is None else graph
     twin = _Twin(graph, labelled, removed)
     consumed = np.zeros(labelled.count, bool)
     for array in labelled.consumed:

@@ -1,7 +1,8 @@
 """One-shot refit: what stays of every consumer of a cut tensor makes up for what went, from the moments alone.
 
 Inputs and targets are those of the original network; errors of earlier layers are not seen. `runtime.reconstruct` is
-the sequential form, which needs the data again. KINDS: every kind of refit, and what it needs.
+the sequential form, which needs the data again, `runtime.torch.training.distill` what may follow it. KINDS: every kind
+of refit, and what it needs.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ KINDS: Mapping[str, frozenset[Need]] = {
     "scalar": frozenset({"moments"}),
     "full": frozenset({"moments"}),
     "sequential": frozenset({"samples"}),
+    "distill": frozenset({"samples"}),
 }
 
 _NO_RIDGE = 1e-9  # the paper's fit has none, which fails where channels are dead

@@ -24,8 +24,9 @@ from ...runtime.progress import is_first
 from ...runtime.proof.saved import shown
 from ..prune import apply, prune
 from ..read import read_alone
+from ..refit import added_elements
 from ..settings import Settings, make_settings
-from ..write import Result, added_elements
+from ..write import Result
 from .rounds import Round, Schedule, exact_widths, planned_rounds
 
 if TYPE_CHECKING:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import posixpath
 import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
@@ -118,8 +119,8 @@ def pictures(names: Iterable[str]) -> list[str]:
     return sorted(
         name
         for name in names
-        if PurePosixPath(name).suffix.lower() in _IMAGES
-        and not any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
+        if posixpath.splitext(name)[1].lower() in _IMAGES
+        and not any(part.startswith((".", "__MACOSX")) and part != "." for part in name.split("/"))
     )
 
 

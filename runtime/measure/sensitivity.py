@@ -15,6 +15,7 @@ from ...passes.channels.groups import ChannelGroups
 from ...passes.channels.node_view import NodeView
 from ...passes.channels.silence import silence
 from ...passes.graph.model import Graph
+from ...passes.rewrite.undo import undone
 from ...passes.selection.ranking import Ranking
 from ..data.sources import Batch
 from ..progress import Count, silent
@@ -64,6 +65,7 @@ def measure_sensitivity(
     batches = list(data)
     frontier = Frontier(groups.labelled.graph, batches, device=device)
     reference = list(outputs(groups.labelled.graph.source, batches, device=device))
+    working = groups.labelled.graph.copy()
     consumers, first = _consumers(groups), _first_readers(groups)
     labels = [batch.labels for batch in batches]
     whole = top1(reference, labels)
@@ -75,8 +77,9 @@ def measure_sensitivity(
         if first[name] >= 0:
             frontier.advance(first[name])
         for count in level_counts(group.units, levels.shares, whole=name in levels.whole):
-            graph = silenced_and_refitted(groups, consumers[name], group.components[order[:count]], moments)
-            made = list(frontier.outputs(graph))
+            with undone(working) as graph:
+                silence_and_refit(graph, groups, consumers[name], group.components[order[:count]], moments)
+                made = list(frontier.outputs(graph))
             found = compare_outputs(reference, made, frontier.counts)
             values[name][count], kind = found.value, found.kind
             if (share := top1(made, labels)) is not None and whole is not None:
@@ -142,13 +145,17 @@ def _mapped(harm: Array, counts: list[int], values: list[float]) -> Array:
     return np.maximum.accumulate(mapped)
 
 
-def silenced_and_refitted(
-    groups: ChannelGroups, consumers: Sequence[AffineConsumer], components: Array, moments: MomentsSet | None
-) -> Graph:
-    """The original graph in which nobody reads these units: weights zero, and what stays of the consumers refitted."""
+def silence_and_refit(
+    graph: Graph,
+    groups: ChannelGroups,
+    consumers: Sequence[AffineConsumer],
+    components: Array,
+    moments: MomentsSet | None,
+) -> None:
+    """Let nobody in a copy of the original read these units: weights zero, and what stays of the consumers refitted."""
     gone = np.zeros(int(groups.component.max()) + 1, bool)
     gone[components] = True
-    graph = silence(groups.labelled, gone[groups.component])
+    silence(groups.labelled, gone[groups.component], graph)
     for consumer in consumers:
         cut = (consumer.inputs >= 0) & gone[groups.component[np.maximum(consumer.inputs, 0)]]
         if cut.any():
@@ -157,7 +164,6 @@ def silenced_and_refitted(
             W[:, cut] = 0
             W[:, kept] = refit.weight
             write_refit(graph, consumer, Refit(W, refit.bias))
-    return graph
 
 
 def _refit(consumer: AffineConsumer, kept: Array, moments: MomentsSet | None) -> Refit:

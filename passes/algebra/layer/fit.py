@@ -15,7 +15,8 @@ from ..normal_equations import RIDGES, NormalEquations
 from .activation_functions import ActivationFunction
 
 Array = np.ndarray
-_ROUNDS = 8  # at most, of the fit in front of an activation
+ROUNDS = 8  # of the fit in front of an activation, at most
+_JUDGED = 4096  # held-out rows that tell ridges apart
 _ENOUGH = 0.01  # the share by which a round has to lower the error for another one to follow
 _BLOCK = 4096  # rows that are multiplied in single precision before they are summed in double
 _HELD_OUT = 4  # every so manieth sample
@@ -46,13 +47,15 @@ class Fitted(NamedTuple):
 class LayerFit:
     """min E|a(W x + b + offset) - a(z)|^2 near the weights of the cut layer, a the activation behind it.
 
-    start: the layer as it was cut, weight (n, K, k); biased: whether the bias is fitted too.
+    start: the layer as it was cut, weight (n, K, k); biased: whether the bias is fitted too; rounds: of the fit in
+    front of an activation, at most.
     Source: He et al. 2017, section 3.3; `activations` has the targets of the rounds.
     """
 
     start: Refit
     activation: ActivationFunction | None = None
     biased: bool = True
+    rounds: int = ROUNDS
 
     def __call__(self, rows: Rows, samples: Array) -> Fitted:
         """Fit to all rows, of which some first decide; samples: (R,) whose rows are held out or not together.
@@ -79,7 +82,7 @@ class LayerFit:
         """The fit of rows that are brought near 1, in front of no activation."""
         start = Refit(self.start.weight * (z / x), self.start.bias * z)
         units = Rows(rows.X * np.float32(x), rows.Z * np.float32(z), rows.offset * np.float32(z))
-        refit, left = LayerFit(start, None, self.biased)(units, samples)
+        refit, left = LayerFit(start, None, self.biased, self.rounds)(units, samples)
         return Fitted(Refit(refit.weight * (x / z), refit.bias / z), left) if left is None else Fitted(self.start, left)
 
     def _fit(self, rows: Rows, held_out: Array) -> Fitted:
@@ -98,6 +101,7 @@ class LayerFit:
 
     def _ridge(self, moments: NormalEquations, held_out: Rows) -> float | None:
         """The ridge that errs least, the largest of equals; infinite for a new bias alone; None for neither."""
+        held_out = held_out.at(np.arange(0, len(held_out), max(len(held_out) // _JUDGED, 1)))
         best, error = None, self._error(held_out, self.start)
         for ridge in (math.inf, *sorted(RIDGES, reverse=True)):
             found = self._error(held_out, self._solved(moments, ridge))
@@ -110,7 +114,7 @@ class LayerFit:
         assert self.activation is not None
         wanted = self.activation(rows.Z)
         best, least = self.start, self._behind(_outputs(rows, self.start), wanted)
-        for _ in range(_ROUNDS + 1):
+        for _ in range(self.rounds + 1):
             now = _outputs(rows, refit)
             error = self._behind(now, wanted)
             if error > (1 - _ENOUGH) * least and best is not self.start:

@@ -23,6 +23,7 @@ from .workers import read_parts
 
 _SHARE_OF_MEMORY = 0.5  # of what is free: what the decoded samples may take
 _DECODED = 256  # samples decoded at a time
+_COLOURS = (1, 3)  # channels of an image
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ def training_data(
             fix="leave --augment out",
         )
     image = len(inputs) == 1 and len(shape) == 4
-    last = reader.layout == "NHWC" if reader else preprocessing is not None and preprocessing.layout == "NHWC"
+    last = reader.layout == "NHWC" if reader else image and shape[3] in _COLOURS and shape[1] not in _COLOURS
     if "resized-crop" in words and samples.cropped is None:
         raise UsageError(
             "random parts are taken of image files",

@@ -55,7 +55,7 @@ def finetune(
     keeping, watch = keeping or Keeping(), watch or Watch()
     begun = time.perf_counter()
     _check_teacher(model, examples.teacher)
-    place = _device(device)
+    place = torch_device(device)
     with joined(place.type) as processes:
         place = torch.device(place.type, torch.cuda.current_device()) if place.type == "cuda" else place
         recipe = _fitting(model, recipe or Recipe(), processes)
@@ -67,13 +67,13 @@ def finetune(
         begin = _with_batch_norms(model, data, recipe)
         student = GraphModule(drawn_anew(begin, recipe.seed) if recipe.scratch else begin).to(place)
         teacher = _teacher(examples, data, recipe, place)
-        pair = Pair(_trainable(student), teacher)
+        pair = Pair(trainable(student), teacher)
         training = Training(pair, data, tests, recipe, processes)
         saved = None if checkpoint is None else _saved(checkpoint, processes, resume=keeping.resume)
         if saved is not None:
             training.restore(saved)
         _train(training, checkpoint if processes.first else None, keeping.seconds, watch, after_epoch)
-        return _written(training, processes, time.perf_counter() - begun)
+        return written(training, processes, time.perf_counter() - begun)
 
 
 def _check_teacher(model: onnx.ModelProto, teacher: onnx.ModelProto | None) -> None:
@@ -119,7 +119,7 @@ def _words(examples: Examples) -> list[object]:
     return [*(sorted(s) if isinstance(s, Mapping) else s for s in sources), examples.preprocessing]
 
 
-def _device(device: Device) -> torch.device:
+def torch_device(device: Device) -> torch.device:
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("torch finds no CUDA device", where="--device cuda", fix="leave it out, or say cpu")
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
@@ -164,7 +164,7 @@ def _with_batch_norms(model: onnx.ModelProto, data: TrainingData, recipe: Recipe
     return insert_batch_norms(model, (Batch(one, None) for one in feeds), device=data.device)
 
 
-def _trainable(student: GraphModule) -> GraphModule:
+def trainable(student: GraphModule) -> GraphModule:
     half = [name for name, own in student.parameter_names.items() if student.get_parameter(own).dtype.itemsize < 4]
     if half:
         raise UsageError(
@@ -239,7 +239,7 @@ def asked_to_stop() -> Generator[Callable[[], bool]]:
 # ---- the result
 
 
-def _written(training: Training, processes: Processes, seconds: float) -> FineTuned:
+def written(training: Training, processes: Processes, seconds: float) -> FineTuned:
     """The best weights in the graph, compared in ONNX Runtime with the module that they come from."""
     assert training.best is not None
     student = training.student

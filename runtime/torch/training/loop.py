@@ -41,6 +41,8 @@ class Pair(NamedTuple):
 class Training:
     """A run: `pair` trained on `data` by `recipe`. Everything that changes is in `state()`."""
 
+    doing = "fine-tuning"  # as it is called where it says how far it is
+
     def __init__(
         self, pair: Pair, data: TrainingData, evaluation: TrainingData | None, recipe: Recipe, processes: Processes
     ) -> None:
@@ -197,10 +199,20 @@ class Training:
             values = self.weights() if self.averaged is None else {n: v.clone() for n, v in self.averaged.items()}
             self.best = {"epoch": row.number, "score": row.score, "weights": values}
 
+    def score_start(self) -> None:
+        """Note the model before the first epoch."""
+        self.note(Epoch(0, None, None, self.measure(), 0.0, 0.0), choose=True)
+
     def measure(self) -> float | None:
         """The score on the evaluation data, None where there are none: see `Epoch`."""
         if self.evaluation is None:
             return None
+        loss, right, samples = self.measured()
+        return right / samples if any(self.objective.classifies) else -loss / samples
+
+    def measured(self) -> tuple[float, float, float]:
+        """Sums over the evaluation data: the loss, samples that are right, and samples."""
+        assert self.evaluation is not None
         size = self.evaluation.batch or _EVALUATED
         count = self.evaluation.samples.count
         count -= count % size if self.evaluation.batch else 0
@@ -213,7 +225,7 @@ class Training:
                 loss, scores, wanted = self._loss(inputs, labels)
                 sums += _added(loss, scores, wanted, len(inputs[0]))
         loss, right, samples = self.processes.sum(sums).tolist()
-        return right / samples if any(self.objective.classifies) else -loss / samples
+        return loss, right, samples
 
     def renew_statistics(self) -> None:
         """Take BatchNormalization's running statistics from the weights as they are now, on samples as they are."""
@@ -276,7 +288,7 @@ class Training:
         seconds = (time.perf_counter() - self._started) / max(self._done, 1) * left
         accuracy = f", {right / samples:.1%} right" if any(self.objective.classifies) else ""
         return (
-            f"fine-tuning: epoch {self.epoch + 1} of {self.rounds}, {self.step / self.steps:.0%}, "
+            f"{self.doing}: epoch {self.epoch + 1} of {self.rounds}, {self.step / self.steps:.0%}, "
             f"loss {loss / samples:.4f}{accuracy}, {seconds // 60:.0f}:{seconds % 60:02.0f} left"
         )
 

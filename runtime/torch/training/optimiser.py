@@ -8,13 +8,15 @@ from ..graph_module import GraphModule
 from .recipe import Recipe
 
 
-def make_optimiser(student: GraphModule, recipe: Recipe) -> torch.optim.SGD:
-    """SGD with Nesterov's momentum. Weights decay, biases and scales (one number a channel) do not."""
+def make_optimiser(student: GraphModule, recipe: Recipe) -> torch.optim.Optimizer:
+    """SGD with Nesterov's momentum, or AdamW. Weights decay, biases and scales (one number a channel) do not."""
     decaying = [p for p in student.parameters() if p.dim() > 1 and p.numel() > max(p.shape)]
     kept = {id(p) for p in decaying}
     others = [p for p in student.parameters() if id(p) not in kept]
     groups = ({"params": decaying, "weight_decay": recipe.decay}, {"params": others, "weight_decay": 0.0})
     filled = [group for group in groups if group["params"]]
+    if recipe.optimiser == "adam":
+        return torch.optim.AdamW(filled, lr=0.0, betas=(recipe.momentum, 0.999))
     return torch.optim.SGD(filled, lr=0.0, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
 
 

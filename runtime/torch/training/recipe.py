@@ -11,11 +11,12 @@ from .augment import WORDS
 
 Precision = Literal["auto", "float32", "bfloat16"]
 RateSchedule = Literal["cosine", "constant", "steps"]
+Optimiser = Literal["sgd", "adam"]
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Stochastic gradient descent with Nesterov's momentum; the rate rises for the first steps, then goes its way.
+    """What is learned by which steps; the rate rises for the first of them, then goes its way.
 
     epochs: passes over the training data
     updates: so many steps in the place of epochs, 0 for epochs
@@ -25,7 +26,8 @@ class Recipe:
     schedule_rate: what it does then: "cosine" to zero, "constant", or "steps"
     milestones: epochs after which it is multiplied by gamma, with "steps"
     gamma: that factor
-    momentum: of the optimiser
+    optimiser: "sgd", with Nesterov's momentum, or "adam", whose steps do not depend on how large a weight's gradient is
+    momentum: of the optimiser, Adam's first decay
     decay: of the weights, not of biases and scales
     temperature: of the teacher's soft targets
     labels: weight of the cross-entropy with the labels; the teacher has the rest
@@ -49,6 +51,7 @@ class Recipe:
     schedule_rate: RateSchedule = "cosine"
     milestones: tuple[float, ...] = ()
     gamma: float = 0.1
+    optimiser: Optimiser = "sgd"
     momentum: float = 0.9
     decay: float = 5e-4
     temperature: float = 4.0
@@ -78,6 +81,7 @@ class Recipe:
             )
         _one_of("schedule_rate", self.schedule_rate, get_args(RateSchedule))
         _one_of("precision", self.precision, get_args(Precision))
+        _one_of("optimiser", self.optimiser, get_args(Optimiser))
         for word in self.augment or ():
             if word not in WORDS:
                 raise UsageError(f"there is no '{word}'", where="--augment", fix=f"choose among {', '.join(WORDS)}")

@@ -1,0 +1,172 @@
+"""The refit of a cut model: layer by layer, then of the whole network, and none that brings it no nearer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+from threadpoolctl import threadpool_limits
+
+from ..passes.algebra.moments import MomentsSet
+from ..passes.channels.apply_removal import apply_removal
+from ..passes.errors import AccuracyError, ProofError
+from ..passes.graph.export import to_model
+from ..passes.graph.model import Graph
+from ..passes.rewrite.one_shot import mean_outputs, refit_once
+from ..passes.rewrite.place import place_constants
+from ..passes.rewrite.refit_scope import outside_refit
+from ..passes.selection.refits import DISTILL, SEQUENTIAL, distill_of, refit_kind
+from ..runtime.effort import make_effort
+from ..runtime.measure.calibrate import Calibration
+from ..runtime.measure.closeness import Closeness, closeness
+from ..runtime.progress import counted
+from ..runtime.proof.compare import Shown
+from ..runtime.reconstruct import Refitted, refit_sequentially
+from .run import Run
+
+KEPT = "kept"
+_NAMED = 3  # layers whose reasons are told
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A model on its way, with what it costs.
+
+    refit: "kept", what of it was not, or why nothing was; None where none was asked for; closeness: to the original
+    graph: of which it is the model, where that was refitted
+    """
+
+    model: onnx.ModelProto
+    macs: int
+    params: int
+    refit: str | None = None
+    closeness: Closeness | None = None
+    shown: Shown | None = None
+    graph: Graph | None = None
+
+
+def refitted(
+    run: Run, removed: np.ndarray, cut: Graph, bare: Written, moments: MomentsSet | None, kind: str
+) -> Written:
+    """The model of the cut graph with its layers refitted in place where that brings it nearer to the original.
+
+    bare: of the same graph, not refitted; moments: of the original. Biases that come with the refit are counted.
+    """
+    if kind == "none":
+        return judged(run, bare, None)
+    with threadpool_limits(1):
+        means = {} if moments is None else mean_outputs(run.analysis.groups.labelled, removed, moments)
+        cut = apply_removal(run.analysis.groups.labelled, removed, means) if means else cut
+        placed = place_constants(run.analysis.groups.labelled, removed, cut)
+        if refit_kind(kind) in (SEQUENTIAL, DISTILL):
+            found = _on_data(run, removed, cut)
+        else:
+            assert moments is not None, "make_strategy has looked"
+            run.progress("refitting")
+            found = Refitted(refit_once(run.analysis.groups.labelled, removed, cut, moments, kind))
+    if not found.layers and not means and not placed:
+        return replace(judged(run, bare, None), refit=f"nothing was refitted: {_why_nothing(run, removed, found)}")
+    model = to_model(cut)
+    different = list(outside_refit(run.analysis.groups.labelled, cut, bare.model, model))
+    if different:
+        raise ProofError(
+            "the refitted model differs from the proved one in more than what was refitted",
+            where=f"{run.analysis.name}: {', '.join(different[:3])}",
+            fix="nothing was written; this is a bug of onnx-prune: please report it with the graph",
+        )
+    fitted = Written(model, bare.macs, bare.params + added_elements(bare.model, model), _in_words(found), graph=cut)
+    return judged(run, bare, fitted)
+
+
+def added_elements(before: onnx.ModelProto, after: onnx.ModelProto) -> int:
+    """How many more parameters the second has: biases of layers that had none, less what could be left out."""
+
+    def elements(model: onnx.ModelProto) -> int:
+        return sum(math.prod(tensor.dims) for tensor in model.graph.initializer)
+
+    return elements(after) - elements(before)
+
+
+def judged(run: Run, bare: Written, fitted: Written | None) -> Written:
+    """The refitted model where it is no farther from the original than the bare one, else that; with its closeness."""
+    if run.judged_on is None or (fitted is None and not run.settings.measure):
+        return fitted or bare
+    run.progress("comparing with the original")
+    candidates = [bare] if fitted is None else [bare, fitted]
+    models = [candidate.model for candidate in candidates]
+    found = closeness(run.original, models, run.judged_on, device=run.settings.device)
+    if fitted is None:
+        return replace(bare, closeness=found[0])
+    if found[1].distance <= found[0].distance:
+        return replace(fitted, closeness=found[1])
+    return replace(
+        bare,
+        refit=f"left out: with it the outputs are farther from the original's ({found[1].distance:.2g}) than without "
+        f"({found[0].distance:.2g}), on {found[0].samples} samples",
+        closeness=found[0],
+    )
+
+
+def distilled(run: Run, written: Written, word: str) -> Written:
+    """The model with all weights trained towards the original's outputs, where `word` says so and it brings it nearer.
+
+    That is decided by the loss on samples that nothing was fitted to.
+    """
+    chosen = distill_of(word)
+    if chosen is None:
+        return written
+    from ..runtime.torch.training.distill import RECIPE, distill
+
+    assert run.data is not None, "make_strategy has looked"
+    assert run.judged_on is not None
+    recipe = replace(RECIPE, epochs=chosen.epochs, rate=chosen.rate, seed=run.settings.seed)
+    held_out, device = run.judged_on, run.settings.device
+    try:
+        found = distill(written.model, run.original, run.data, held_out, recipe, device=device, progress=run.progress)
+    except AccuracyError as error:
+        return replace(written, refit=f"{written.refit}; not distilled: {error.what}")
+    if not found.best:
+        return replace(written, refit=f"{written.refit}; not distilled: no epoch was nearer to the original's outputs")
+    how = f"distilled for {found.best} of {chosen.epochs} epochs"
+    kept = written.refit is not None and written.refit.startswith(KEPT)
+    refit = f"{written.refit}, and {how}" if kept else f"{KEPT}: {how}; before that {written.refit}"
+    trained = replace(written, model=found.model, refit=refit, shown=None, graph=None)
+    return judged(run, trained, None)
+
+
+def _on_data(run: Run, removed: np.ndarray, cut: Graph) -> Refitted:
+    assert run.data is not None
+    effort = make_effort(run.settings.effort)
+    return refit_sequentially(
+        run.analysis.groups.labelled,
+        removed,
+        cut,
+        run.data.first(effort.refit),
+        Calibration(seed=run.settings.seed, device=run.settings.device),
+        counted(run.progress, "refitting", "layers"),
+        effort,
+    )
+
+
+def _in_words(found: Refitted) -> str:
+    """How much of the refit there is: all of it, or which layers have none and why."""
+    if not found.left:
+        return KEPT
+    named = [f"{name} ({why})" for name, why in list(found.left.items())[:_NAMED]]
+    more = f" and {len(found.left) - _NAMED} more" if len(found.left) > _NAMED else ""
+    of = len(found.left) + found.layers
+    return f"{KEPT} but for {len(found.left)} of {of} layers, which stay as they were cut: {', '.join(named)}{more}"
+
+
+def _why_nothing(run: Run, removed: np.ndarray, found: Refitted) -> str:
+    if found.left:
+        return "; ".join(dict.fromkeys(found.left.values()))
+    labelled = run.analysis.groups.labelled
+    nodes = labelled.graph.gs.nodes
+    read = {nodes[c.node].op for c in labelled.consumers if removed[c.labels[c.labels >= 0]].any()}
+    if not read:
+        return "no layer that can be refitted reads what was cut"
+    kinds = ", ".join(sorted(read))
+    return f"the weights that read what was cut ({kinds}) are integers, in groups, or made by other nodes"
