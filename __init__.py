@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     )
     from .passes.selection.budget import Budget
     from .passes.selection.plan import Plan
-    from .pipeline.evaluate import evaluate
+    from .pipeline.comparison.evaluate import evaluate
     from .pipeline.prune import apply, inspect, prune, sensitivity
     from .pipeline.report import Report
     from .pipeline.settings import Settings
@@ -35,7 +35,7 @@ _HOMES = {
     "inspect": "pipeline.prune",
     "sensitivity": "pipeline.prune",
     "apply": "pipeline.prune",
-    "evaluate": "pipeline.evaluate",
+    "evaluate": "pipeline.comparison.evaluate",
     "finetune": "pipeline.training.finetune",
     "sweep": "pipeline.sweep",
     "Analysis": "runtime.analysis",

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 @JSON
 def evaluate(model: Path, data: str, reference: Path | None, as_json: bool, **options: Any) -> None:  # noqa: ANN401
     """Measure MODEL on DATA: top-1 and top-5, a --metric, or how far its outputs are from --reference."""
-    from ..pipeline.evaluate import evaluate as run
+    from ..pipeline.comparison.evaluate import evaluate as run
     from .show import print_score
 
     chosen = {k: options[k] for k in ("metric", "samples", "seed", "device")}

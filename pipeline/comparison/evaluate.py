@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..passes.graph.model import ModelLike, load
-from ..runtime.data.inputs import model_inputs
-from ..runtime.data.open import DataSource, open_data
-from ..runtime.data.preprocess import Preprocessing
-from ..runtime.measure.evaluate import Accuracy, Divergence, accuracy, divergence, outputs
-from ..runtime.measure.metric import Evaluation, MetricLike, make_metric
-from ..runtime.session import Device
-from .arguments import checked
+from ...passes.graph.model import ModelLike, load
+from ...runtime.data.inputs import model_inputs
+from ...runtime.data.open import DataSource, open_data
+from ...runtime.data.preprocess import Preprocessing
+from ...runtime.measure.evaluate import Accuracy, Divergence, accuracy, divergence, outputs
+from ...runtime.measure.metric import Evaluation, MetricLike, make_metric
+from ...runtime.session import Device
+from ..arguments import checked
 
 
 @dataclass(frozen=True, slots=True)
