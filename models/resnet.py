@@ -47,17 +47,18 @@ def resnet50(
     input_size: int = 224,
     *,
     stride_in_1x1: bool = False,
+    width: int = 64,
     folded: bool = False,
     seed: int = 0,
 ) -> onnx.ModelProto:
-    """ResNet-50 on (N, 3, input_size, input_size): 4.09 G MACs at 224.
+    """ResNet-50 on (N, 3, input_size, input_size): 4.09 G MACs at 224. width: of the stem and the first stage.
 
     stride_in_1x1: the stride stands in a block's first 1x1 convolution, as in the paper and the Caffe model that
     ThiNet prunes (3.86 G MACs), not in the 3x3 one as in torchvision ("v1.5").
     """
     net = NetBuilder("resnet50", (3, input_size, input_size), folded=folded, gain=GAIN, seed=seed)
     block = bottleneck(projection_shortcut("downsample"), stride_in_1x1)
-    return _classify(net, stages(net, _stem(net), block, [3, 4, 6, 3], width=64), "fc", num_classes)
+    return _classify(net, stages(net, _stem(net, width), block, [3, 4, 6, 3], width=width), "fc", num_classes)
 
 
 def stages(net: NetBuilder, x: Tensor, block: Block, counts: list[int], width: int) -> Tensor:
@@ -115,8 +116,8 @@ def _residual_sum(net: NetBuilder, y: Tensor, x: Tensor, name: str, shortcut: Sh
     return net.relu(net.add(y, x, f"{name}.add"), f"{name}.relu")
 
 
-def _stem(net: NetBuilder) -> Tensor:
-    x = net.relu(net.conv(net.input, "conv1", 64, 7, 2, norm="bn1"), "relu")
+def _stem(net: NetBuilder, width: int = 64) -> Tensor:
+    x = net.relu(net.conv(net.input, "conv1", width, 7, 2, norm="bn1"), "relu")
     return net.max_pool(x, "maxpool", 3, 2, 1)
 
 

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -35,6 +35,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 Runnable = onnx.ModelProto | str | Path
 Device = Literal["auto", "cpu", "cuda"]
+Resident = Any  # ONNX Runtime's OrtValue: a tensor where the model runs
 
 RECORDED = "optimised.onnx"
 _NO_MEMORY = re.compile("allocate memory|bad_alloc|bad allocation")
@@ -68,7 +69,7 @@ class Session:
         names = self.outputs if outputs is None else tuple(outputs)
         if not names:
             return {}
-        try:
+        with self._told(feeds):
             run = self._run_values if self._bfloat16 else self._session.run
             if self._ran:
                 return dict(zip(names, run(names, dict(feeds), self._options), strict=True))
@@ -76,6 +77,42 @@ class Session:
                 found = bounded_time(lambda: run(names, dict(feeds), self._options), self._options, self._name)
             self._ran = True
             return dict(zip(names, found, strict=True))
+
+    def run_resident(
+        self, feeds: Mapping[str, np.ndarray | Resident], outputs: Iterable[str] | None = None
+    ) -> dict[str, Resident]:
+        """`run` by I/O binding: the outputs stay where the model runs; arrays are copied there, what is there is read.
+
+        `fetched` brings one to the host. Tensors alone, none of them bfloat16.
+        """
+        names = self.outputs if outputs is None else tuple(outputs)
+        with self._told({name: value for name, value in feeds.items() if isinstance(value, np.ndarray)}):
+            binding = self._session.io_binding()
+            for name, value in feeds.items():
+                binding.bind_ortvalue_input(name, self.placed(value) if isinstance(value, np.ndarray) else value)
+            for name in names:
+                binding.bind_output(name, self.device, self._number)
+            self._session.run_with_iobinding(binding, self._options)
+            binding.synchronize_outputs()
+            return dict(zip(names, binding.get_outputs(), strict=True))
+
+    def placed(self, array: np.ndarray) -> Resident:
+        """The array where the model runs; bfloat16 beside it, whence ONNX Runtime copies it in each run."""
+        from onnxruntime import OrtValue
+
+        if array.dtype == helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16):
+            return _to_value(array)
+        return OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self.device, self._number)
+
+    @property
+    def _number(self) -> int:
+        return _device_number() if self.device == "cuda" else 0
+
+    @contextlib.contextmanager
+    def _told(self, feeds: Mapping[str, np.ndarray]) -> Generator[None]:
+        """Raise ReadError where the run fails."""
+        try:
+            yield
         except (MemoryError, *_failures()) as error:
             shapes = ", ".join(f"{name} {value.dtype}{list(value.shape)}" for name, value in feeds.items())
             if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
@@ -98,9 +135,9 @@ class Session:
 
         binding = self._session.io_binding()
         for name, array in feeds.items():
-            binding.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(array, self.device, 0))
+            binding.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(array, self.device, self._number))
         for name in self.outputs:
-            binding.bind_output(name, self.device)
+            binding.bind_output(name, self.device, self._number)
 
         def run() -> None:
             self._session.run_with_iobinding(binding, self._options)
@@ -267,7 +304,18 @@ def _providers(device: Device, *, exact: bool) -> list[Any]:
         )
     if device == "cpu" or not cuda_available():
         return ["CPUExecutionProvider"]
-    return [("CUDAExecutionProvider", {"use_tf32": str(int(not exact))}), "CPUExecutionProvider"]
+    cuda = {"use_tf32": str(int(not exact)), "device_id": str(_device_number())}
+    return [("CUDAExecutionProvider", cuda), "CPUExecutionProvider"]
+
+
+def _device_number() -> int:
+    """The GPU of this process: torchrun's processes have one each; CUDA_VISIBLE_DEVICES says which are seen."""
+    return int(os.environ.get("LOCAL_RANK", "0")) % max(_cuda_devices(), 1)
+
+
+def fetched(value: Resident) -> np.ndarray:
+    """What a resident tensor holds."""
+    return value.numpy()
 
 
 def runtime_version() -> str:
@@ -304,13 +352,18 @@ def cuda_available() -> bool:
 
 
 def _has_cuda_device() -> bool:
+    return _cuda_devices() > 0
+
+
+@functools.cache
+def _cuda_devices() -> int:
     """Ask the driver itself; asking ONNX Runtime where there is none takes long and writes to standard error."""
     try:
         driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
-        return False
+        return 0
     count = ctypes.c_int(0)
-    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+    return count.value if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
 
 
 @functools.cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +79,8 @@ class Terms:
     def key(self) -> str:
         """What the terms are: rows of other terms are not of this table."""
         settings = {name: str(value) for name, value in self.settings.items()}
-        said = [str(self.budget), settings, str(self.preprocessing), str(self.recipe), str(self.schedule)]
+        recipe = self.recipe and replace(self.recipe, workers=0)  # how many decode is no term
+        said = [str(self.budget), settings, str(self.preprocessing), str(recipe), str(self.schedule)]
         return digest([_file_digest(self.model), str(self.evaluation), str(self.train), *said])
 
 

@@ -19,8 +19,9 @@ from ..data.random_feeds import Feeds
 from ..data.sources import Batch
 from ..processes.together import Alone, Together
 from ..progress import Count, silent
-from ..session import Device, Session, open_session
+from ..session import Device, Resident, Session, cuda_available, fetched, open_session
 from .ahead import side_by_side, threads_each, workers
+from .resident import ResidentTaps
 from .sums import Accumulator, GramProducts
 
 Array = np.ndarray
@@ -35,6 +36,7 @@ class Calibration:
     activations: whether statistics of every channel are taken too, where its activations stand
     limit: bytes that the second moment of one consumer may take, above which patches are kept instead
     threads: of one operator, None for all
+    resident: whether activations stay where the model runs, and sums are made there; None: on a GPU
     """
 
     positions: int | None = None
@@ -43,6 +45,7 @@ class Calibration:
     limit: int = 256 << 20
     device: Device = "auto"
     threads: int | None = None
+    resident: bool | None = None
 
 
 def calibrate(
@@ -67,8 +70,7 @@ def calibrate(
     instruments = instrument(taps, labelled.graph.opset, sites)
     sums = _Sums(instruments, settings)
     images = 0
-    for count, patches, found in _run(model, instruments, data, settings):
-        sums.add(patches, found, count)
+    for count in sums.run(model, data):
         images += count
         progress(images, None)
     if not images:
@@ -119,20 +121,34 @@ def _run(
     positions = Positions(settings.seed, settings.positions)
     outputs = [value.name for value in instruments.additions.graph.output]
 
-    def drawn() -> Iterator[tuple[Feeds, Draw, int]]:
-        for batch in data:
-            if isinstance(batch, int):
-                instruments.draw(batch, positions)  # what is drawn for an image follows from its number
-                continue
-            count = _images(batch.feeds, instruments.taps)
-            yield batch.feeds, instruments.draw(count, positions), count
-
     def run(item: tuple[Feeds, Draw, int]) -> tuple[int, list[Array], Mapping[str, Array]]:
         feeds, draw, count = item
         found = session.run({**feeds, **draw.feeds}, outputs)
         return count, instruments.patches(found, draw), found
 
-    yield from side_by_side(run, drawn(), workers(settings.device))
+    yield from side_by_side(run, _drawn(instruments, data, positions), workers(settings.device))
+
+
+def _run_resident(
+    model: onnx.ModelProto, instruments: Instrument, data: Iterable[Batch | int], settings: Calibration
+) -> Iterator[tuple[int, Draw, Mapping[str, Resident]]]:
+    """As `_run`, with the outputs left where the model runs."""
+    session = open_session(model, device=settings.device, threads=settings.threads, additions=instruments.additions)
+    outputs = [value.name for value in instruments.additions.graph.output]
+    for feeds, draw, count in _drawn(instruments, data, Positions(settings.seed, settings.positions)):
+        yield count, draw, session.run_resident({**feeds, **draw.feeds}, outputs)
+
+
+def _drawn(
+    instruments: Instrument, data: Iterable[Batch | int], positions: Positions
+) -> Iterator[tuple[Feeds, Draw, int]]:
+    """Of each batch the feeds, where patches are taken, and the number of images."""
+    for batch in data:
+        if isinstance(batch, int):
+            instruments.draw(batch, positions)  # what is drawn for an image follows from its number
+            continue
+        count = _images(batch.feeds, instruments.taps)
+        yield batch.feeds, instruments.draw(count, positions), count
 
 
 def _images(feeds: Feeds, taps: Taps) -> int:
@@ -151,11 +167,30 @@ class _Sums:
     """What is kept of the batches."""
 
     def __init__(self, instruments: Instrument, settings: Calibration) -> None:
-        self._instruments, self._limit = instruments, settings.limit
+        self._instruments, self._settings, self._limit = instruments, settings, settings.limit
         self._products = GramProducts(settings.device, settings.threads)
         self._accumulators: list[list[Accumulator]] = []
         self._means: dict[str, Array] = {}
         self._images = 0
+
+    def run(self, model: onnx.ModelProto, data: Iterable[Batch | int]) -> Iterator[int]:
+        """Run the model, count what it shows, and say how many images are in each batch."""
+        if not self._stays_there():
+            for count, patches, found in _run(model, self._instruments, data, self._settings):
+                self.add(patches, found, count)
+                yield count
+            return
+        taps = ResidentTaps(self._instruments, self._limit, self._settings.device, self._settings.threads)
+        means = list(chain(*self._instruments.statistics.values()))
+        for count, draw, values in _run_resident(model, self._instruments, data, self._settings):
+            taps.add(values, draw)
+            self._note({name: fetched(values[name]) for name in means}, count)
+            yield count
+        self._accumulators = taps.accumulators()
+
+    def _stays_there(self) -> bool:
+        settings = self._settings
+        return settings.resident if settings.resident is not None else settings.device != "cpu" and cuda_available()
 
     def add(self, patches: list[Array], found: Mapping[str, Array], images: int) -> None:
         taps = self._instruments.taps
@@ -164,6 +199,10 @@ class _Sums:
         for patch, tap, accumulators in zip(patches, taps, self._accumulators, strict=True):
             for accumulator, rows in zip(accumulators, _groups(patch, tap.groups), strict=True):
                 accumulator.add(rows)
+        self._note(found, images)
+
+    def _note(self, found: Mapping[str, Array], images: int) -> None:
+        """Count the statistics of activations, and the images."""
         for tensor, outputs in self._instruments.statistics.items():
             means = np.stack([found[o].astype(np.float64) for o in outputs]) * images
             self._means[tensor] = self._means.get(tensor, 0) + means

@@ -80,6 +80,12 @@ class Accumulator:
         if not self._wide and self._held >= self._most:
             self._flush()
 
+    def filled(self, rows: int, total: Array, lower: Array) -> Accumulator:
+        """With sums that were made elsewhere: of u (m,) and of u u^T (m, m), float64, over so many rows."""
+        assert not self._wide, "second moments of this width are kept"
+        self._rows, self._total, self._lower = rows, total.copy(), lower.copy()
+        return self
+
     def join(self, group: Together) -> None:
         """Count the rows of all processes; of those that are kept, as many as are kept of one."""
         if self._wide:
