@@ -95,7 +95,7 @@ def examine(path: Path, shared: Path) -> Row:
     from ...passes.graph.model import load
 
     with tempfile.TemporaryDirectory() as folder:
-        return _examined(path, load(_apart(_model(path, shared), Path(folder))))
+        return _examined(path, load(_apart(filled(path, shared), Path(folder))))
 
 
 def _examined(path: Path, graph: Graph) -> Row:
@@ -184,7 +184,7 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _model(path: Path, shared: Path) -> onnx.ModelProto | Path:
+def filled(path: Path, shared: Path) -> onnx.ModelProto | Path:
     """The path of a model, or the skeleton with weights, by the zoo's own tool."""
     if path.suffix != ".gz":
         return path
@@ -212,7 +212,7 @@ def _apart(model: onnx.ModelProto | Path, folder: Path) -> onnx.ModelProto | Pat
 def _peer(path: Path, shared: Path) -> PeerRow:
     import onnx
 
-    model = _model(path, shared)
+    model = filled(path, shared)
     return through_onnxsim(model_name(path), onnx.load(model) if isinstance(model, Path) else model)
 
 
@@ -224,7 +224,7 @@ def _torch(path: Path, shared: Path) -> TorchRow:
     from ...runtime.proof.compare import own_error
     from ...runtime.torch.agreement import agreement
 
-    model = load(_model(path, shared)).source
+    model = load(filled(path, shared)).source
     feeds = runnable_feeds(model, device="cpu")
     try:
         error = agreement(model, feeds).error
