@@ -18,6 +18,7 @@ Array = np.ndarray
 Allocated = Callable[[Align, LatencyTable | None], Array]  # widths that meet the budget; raises BudgetError
 _MOST_MACS = 30e9  # of one run: above, timing layers and candidates would take minutes
 _MEASURED, _SECONDS = 3, 1.0  # candidates that are measured, those of the least predicted time; for all of them
+_TIMING = 20.0  # seconds for layers, at most: nobody asked for milliseconds
 _NOTICED = 0.98  # of the time: a later candidate has to be so much quicker, so that noise does not decide
 
 
@@ -32,7 +33,7 @@ def quickest(analysis: Analysis, allocated: Allocated, place: Place) -> Array:
     if block == 1 or analysis.cost.macs(analysis.cost.units) > _MOST_MACS:
         return first
     try:
-        table = timed_nodes(analysis, place)
+        table = timed_nodes(analysis, place, seconds=_TIMING)
     except ReadError:  # what ONNX Runtime does not record
         return first
     candidates = [first]

@@ -29,7 +29,7 @@ def world(monkeypatch):
         return [Timing(ms, ms, 0.0, by_cpu=True) for ms in times]
 
     monkeypatch.setattr(subject, "measured", measured)
-    monkeypatch.setattr(subject, "timed_nodes", lambda analysis, place: table)
+    monkeypatch.setattr(subject, "timed_nodes", lambda analysis, place, seconds: table)
     monkeypatch.setattr(subject, "block_size", lambda device: 16)
     return state
 
@@ -68,7 +68,7 @@ def test_one_candidate_is_not_measured(world):
 
 
 def test_a_large_network_and_one_that_is_not_recorded_take_the_first(world, monkeypatch):
-    def refuse(analysis, place):
+    def refuse(analysis, place, seconds):
         raise ReadError("not recorded")
 
     monkeypatch.setattr(subject, "timed_nodes", refuse)
