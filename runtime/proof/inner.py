@@ -34,6 +34,7 @@ _DRAWS = 3  # of rounding errors
 _STEPS = 4  # rounding steps, at most, that an input is moved by
 _ELEMENTS = 1 << 16  # of a tensor that are compared; of larger ones every so manieth position is
 _BYTES = 256 << 20  # of tensors that are held at once
+_FEW = 64  # numbers of a channel: a Relu gives zeros for as many by chance
 _PREFIX = "onnx_prune.inner."
 
 
@@ -48,6 +49,7 @@ class Watched:
     bytes: of what is compared
     evidence: whether finite numbers in it that vary show that a cut is right; integers that may be indices do not
     rank: how many axes it has at the size that it was labelled for
+    numbers: of one channel
     """
 
     name: str
@@ -58,10 +60,16 @@ class Watched:
     bytes: int
     evidence: bool
     rank: int
+    numbers: int
 
     @property
     def shown(self) -> str:
         return f"{_PREFIX}{self.name}" if self.steps else self.name
+
+    @property
+    def few(self) -> bool:
+        """Whether a channel that is the same everywhere may be another one on other input: it holds few numbers."""
+        return self.evidence and self.numbers < _FEW
 
 
 @dataclass(slots=True)
@@ -94,7 +102,8 @@ def watched(labelled: LabelledGraph, removed: Array, models: Sequence[onnx.Model
             left = {i: kept(a, removed) for i, a in enumerate(axes)}
             cut = {i: stays for i, stays in left.items() if not stays.all()}
             evidence = kind in _CALM or name in quantised
-            found.append(Watched(name, kind, cut, channels, steps, 4 * count, evidence, len(axes)))
+            numbers = count // max(int(np.prod([len(axes[i]) for i in channels])), 1)
+            found.append(Watched(name, kind, cut, channels, steps, 4 * count, evidence, len(axes), numbers))
     return found
 
 

@@ -75,7 +75,7 @@ def other_size(graph: Graph, model: onnx.ModelProto, feeds: Feeds, device: Devic
 
 def _resized(array: np.ndarray, declared: Sequence[int | str | None], factor: float) -> np.ndarray:
     shape = [
-        int(size * factor) if axis and size > 1 and (not isinstance(dim, int) or dim <= 0) else size
+        max(int(size * factor), 1) if axis and (not isinstance(dim, int) or dim <= 0) else size
         for axis, (size, dim) in enumerate(zip(array.shape, declared, strict=True))
     ]
     if array.dtype.kind != "f":

@@ -31,6 +31,7 @@ TOLERANCE = 1e-4  # largest relative difference in float32; measured on all publ
 # What the original differs from itself by, times this, is rounding; a wrong index is far above. Then another input, on
 # which it is not so large, decides: (seed, standard deviation).
 _ROUNDING = 10
+_FOR_BLANK = 1  # further inputs that are tried for single channels: what is zero on all of them may be dead
 _LARGEST_ROUNDING = 0.1  # of half precision; inner tensors are compared as well
 _OTHER_INPUTS = ((1, 0.1), (2, 1.0), (3, 0.1), (4, 1.0), (5, 0.1), (6, 1.0))
 _REPORT = "nothing was written; this is a bug of onnx-prune: please report it with the graph (no weights are needed)"
@@ -128,7 +129,9 @@ def _rounding_of_halves(proof: Proof, twin: onnx.ModelProto, runs: Sequence[Feed
 class _Inside:
     """The comparison of what flows inside two models.
 
-    reach: what has to be seen, and what has been; bad: tensor -> channels whose difference nothing explains so far
+    reach: what has to be seen, and what has been
+    bad: tensor -> channels whose difference nothing explains so far
+    blank: tensor of few numbers -> the kept channels of which nothing was seen so far
     """
 
     tensors: Sequence[Watched]
@@ -136,6 +139,7 @@ class _Inside:
     device: Device
     seen: set[str] = field(default_factory=set)
     bad: dict[str, np.ndarray] = field(default_factory=dict)
+    blank: dict[str, np.ndarray] = field(default_factory=dict)
     worst: float = 0.0
 
     def prove(
@@ -149,14 +153,15 @@ class _Inside:
         first, elsewhere = _by_size(runs)
         if elsewhere:  # what is compared at some positions only has them at the size that it was labelled for
             self._compare(model, twin, [tensor for tensor in self.tensors if not tensor.steps], elsewhere)
-        for inputs in itertools.chain([first], further(first, twin, more)):
+        for number, inputs in enumerate(itertools.chain([first], further(first, twin, more))):
             if not wanted or not self._compare(model, twin, wanted, inputs):
                 break
             missing = self.reach.missing()
+            blank = {name for name, channels in self.blank.items() if channels.any() and number < _FOR_BLANK}
             wanted = [
                 t
                 for t in self.tensors
-                if t.name in self.bad or t.name in missing or (t.kept and t.name not in self.seen)
+                if t.name in self.bad or t.name in missing | blank or (t.kept and t.name not in self.seen)
             ]
         self._refuse()
         cut = [t.name for t in self.tensors if t.kept and t.evidence]
@@ -179,6 +184,11 @@ class _Inside:
         self.bad |= {name: channels for name, channels in now.items() if name not in self.seen | self.bad.keys()}
         self.bad = {name: channels for name, channels in self.bad.items() if channels.any()}
         self.worst = max([self.worst, *(float(d.relative().max()) for n, d in found.items() if n not in noise)])
+        self.blank |= {
+            t.name: self.blank.get(t.name, np.array(True)) & ~found[t.name].varied
+            for t in wanted
+            if t.few and t.name in found
+        }
         self.seen.update(name for name, difference in found.items() if difference.varied.any())
         self.reach.add(wanted, found)
         return not any(d.error.shape == () and np.isinf(d.error) for d in found.values())
