@@ -157,7 +157,8 @@ def _in_words(found: Refitted) -> str:
     named = [f"{name} ({why})" for name, why in list(found.left.items())[:_NAMED]]
     more = f" and {len(found.left) - _NAMED} more" if len(found.left) > _NAMED else ""
     of = len(found.left) + found.layers
-    return f"{KEPT} but for {len(found.left)} of {of} layers, which stay as they were cut: {', '.join(named)}{more}"
+    stay = "which stays as it was" if len(found.left) == 1 else "which stay as they were"
+    return f"{KEPT} except in {len(found.left)} of {of} layers, {stay} cut: {', '.join(named)}{more}"
 
 
 def _why_nothing(run: Run, removed: np.ndarray, found: Refitted) -> str:

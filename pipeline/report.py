@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..passes.selection.ranking import Ranking
-from ..runtime.figures import count, digits, shortened, size
+from ..runtime.figures import count, digits, pinned_words, shortened, size
 from ..runtime.html import table
 from ..runtime.measure.metric import metric_words, title
 from ..runtime.measure.sensitivity import Sensitivities
@@ -80,7 +80,7 @@ class Report:
     same_class: share of the samples whose highest output is that of the original; None for models that do not classify
     distance: of the outputs from the original's, see `measure.closeness`; None where there are no data
     samples: how many the two were measured on
-    refit: "kept", maybe "but for" some layers and why; else why nothing was refitted, or why all was left out; None
+    refit: "kept", maybe "except in" some layers and why; else why nothing was refitted, or why all was left out; None
         where none was asked for
     inputs: the sizes of the inputs that MACs and milliseconds are told for
     free: those of them of which the model leaves more than the batch open
@@ -140,7 +140,7 @@ class Report:
     def _repr_html_(self) -> str:
         cut = [row for row in self.groups if row.after < row.before]
         pinned = sum(row.pinned is not None for row in self.groups)
-        note = f"{pinned} of {len(self.groups)} groups are pinned; largest difference in the proof {self.proof:.1e}"
+        note = f"{pinned_words(pinned, len(self.groups))}; largest difference in the proof {self.proof:.1e}"
         rows = [(shortened(r.name), str(r.before), str(r.after), f"{r.after / r.before:.0%}") for r in cut]
         summary = table(self.model, ("", "before", "after", "kept"), self.summary())
         return summary + table("channels", ("group", "before", "after", "kept"), rows, note)

@@ -24,6 +24,16 @@ def digits(value: float) -> str:
     return f"{value:#.3g}".rstrip(".") if math.isfinite(value) and abs(value) < 999.5 else f"{value:.0f}"
 
 
+def took(seconds: float) -> str:
+    """1.55 s, 3:42 min."""
+    return f"{digits(seconds)} s" if seconds < 60 else duration(seconds)
+
+
+def pinned_words(pinned: int, groups: int) -> str:
+    """1 of 6 groups is pinned."""
+    return f"{pinned} of {groups} groups {'is' if pinned == 1 else 'are'} pinned"
+
+
 def duration(seconds: float) -> str:
     """45 s, 3:20 min, 1:05 h."""
     whole = max(round(seconds), 0)

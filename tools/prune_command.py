@@ -122,6 +122,8 @@ def _with_plan(error: AccuracyError, file: Path) -> AccuracyError:
 
 
 def _warning(result: Result) -> str | None:
+    if result.report.macs[0] == result.report.macs[1]:
+        return None  # nothing was cut
     refitted = result.plan.reconstruct != "none"
     if result.report.data is None:
         return _BY_WEIGHTS

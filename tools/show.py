@@ -16,7 +16,7 @@ from rich.text import Text
 
 from ..passes.selection.presets import most_sensitive
 from ..pipeline.sweep import budget_words
-from ..runtime.figures import count, digits, listed, shortened, shortened_inside
+from ..runtime.figures import count, digits, listed, pinned_words, shortened, shortened_inside, took
 from ..runtime.measure.metric import metric_words, title
 from ..runtime.measure.sensitivity import LEVELS
 from ..runtime.soundness import why_nothing
@@ -58,7 +58,7 @@ def print_result(result: Result, target: Path, plan_file: Path | None) -> None:
     pinned = [row for row in report.groups if row.pinned is not None]
     if pinned:
         console.print(
-            Text(f"{len(pinned)} of {len(report.groups)} groups are pinned (onnx-prune inspect says why)", style="dim")
+            Text(f"{pinned_words(len(pinned), len(report.groups))} (onnx-prune inspect says why)", style="dim")
         )
     console.print()
     console.print(_summary(result))
@@ -73,9 +73,9 @@ def _remarks(result: Result) -> Iterator[Text]:
     plan, report = result.plan, result.report
     yield Text(
         f"criterion {plan.criterion}, allocation {plan.allocation}, reconstruction {plan.reconstruct}; "
-        f"proof error {report.proof:.1e}; {report.seconds:.2f} s"
+        f"proof error {report.proof:.1e}; {took(report.seconds)}"
     )
-    if report.compared is not None and report.inner is not None:
+    if report.compared is not None and report.compared[1] and report.inner is not None:
         yield Text(f"{report.compared[0]} of {report.compared[1]} cut tensors compared, worst {report.inner:.0e}")
     yield from _of_the_cut(report)
     if report.same_class is not None:

@@ -11,7 +11,7 @@ from .checks import check_outputs, check_report
 from .cut_options import CUT, STRATEGY, cut_settings
 from .endings import print_json, save_report, target_of
 from .options import EVALUATION, JSON, MODEL, REPORT, options
-from .progress import log, progress_shown, voice
+from .progress import log, notice, progress_shown, voice
 
 if TYPE_CHECKING:
     from ..passes.selection.budget import Budget
@@ -64,13 +64,22 @@ def sweep(model: Path, output: Path | None, as_json: bool, save_all: bool, no_mo
             progress=progress,
             **cut_settings(given),
         )
-    written = {} if no_models else _write(found, targets, everything=save_all)
+    unknown = not any(point.front for point in found.points)
+    written = {} if no_models else _write(found, targets, everything=save_all or unknown)
     if given["report"] is not None:
         save_report(found, given["report"])
     if as_json:
         print_json({**found.as_dict(), "files": [str(written.get(n, "")) for n in range(len(found.points))]})
     elif not voice().quiet:
         print_sweep(found, {number: path.name for number, path in written.items()})
+    if unknown:
+        notice(_NO_FRONT)
+
+
+_NO_FRONT = (
+    "nothing says how good these models are, so none is marked, and every one is written\n"
+    "  fix:   give --evaluate DATA, or --calibration IMAGES to compare them with the original"
+)
 
 
 def _write(found: Sweep, targets: list[Path], *, everything: bool) -> dict[int, Path]:

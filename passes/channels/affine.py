@@ -41,9 +41,9 @@ class AffineConsumer:
     def W(self) -> Array:
         """(n, C, k) float64, made anew each time: all weights of a network at once are three times its file."""
         values = float_values(self.weight)
-        assert values is not None, f"{self.weight.name} is no constant"
+        assert values is not None, f"{self.weight.name} is not a constant"
         grouped = weight_matrices(values, self.layout)
-        assert grouped is not None, f"{self.weight.name} is no matrix"
+        assert grouped is not None, f"{self.weight.name} is not a matrix"
         return grouped[0].astype(np.float64)
 
     @property

@@ -20,7 +20,7 @@ from .labels import Array, Axes, ConstantAxes, Consumer, LabelledGraph, Layout, 
 from .node_view import NodeView
 
 POSITION = -1  # the label of batch and spatial positions
-_POSITION_REASON = "it meets positions (batch or space), which are no channels"
+_POSITION_REASON = "it meets positions (batch or space), which are not channels"
 
 
 class Sweep(NodeView):

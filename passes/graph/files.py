@@ -159,7 +159,7 @@ def target_file(path: Path) -> Path:
     try:
         path = Path(os.path.realpath(path))
         if not path.parent.is_dir():
-            raise UsageError("the output folder does not exist", where=str(path.parent), fix="make it first")
+            raise UsageError("the output folder does not exist", where=str(path.parent), fix="create it first")
         if path.is_dir():
             raise UsageError("the output is a folder", where=str(path), fix="name a file in it")
         if path.exists() and not path.is_file():

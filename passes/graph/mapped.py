@@ -63,7 +63,7 @@ def locate(tensor: TensorProto, folder: Path, beside: Path | None = None) -> Non
     if not any(path.resolve().is_relative_to(root.resolve()) for root in (folder, beside or folder)):
         raise ValueError(f"'{location}' of '{tensor.name}' is a link that leads out of the model's folder")
     if path.exists() and not path.is_file():
-        raise ValueError(f"'{location}' of '{tensor.name}' is no regular file")
+        raise ValueError(f"'{location}' of '{tensor.name}' is not a regular file")
     offset, needed = int(stated.get("offset", 0)), stored_bytes(tensor)
     if int(stated.get("length", needed)) != needed:
         raise ValueError(f"'{tensor.name}' takes {needed} bytes and has {stated['length']} in {path}")

@@ -132,7 +132,7 @@ class Plan:
             raise ReadError("this is not a plan of onnx-prune", where=where, fix=_WRITTEN)
         if data.get("version") != VERSION:
             version = f"the plan has version {data.get('version')!r}, this program reads {VERSION}"
-            raise ReadError(version, where=where, fix="make the plan anew with this program")
+            raise ReadError(version, where=where, fix="make the plan again with this version")
         try:
             return _plan(data)
         except (UsageError, MalformedError) as error:

@@ -133,7 +133,7 @@ def _note(found: TarShards, number: int, archive: tarfile.TarFile, member: tarfi
         stream = archive.extractfile(member)
         text = b"" if stream is None else stream.read(32)
         if not text.strip().isdigit():
-            raise ReadError("a class is no whole number", where=f"{found.shards[number]}, {name}", fix=_LAYOUT)
+            raise ReadError("a class is not a whole number", where=f"{found.shards[number]}, {name}", fix=_LAYOUT)
         found.classes[_stem(name)] = int(text)
         return
     if name in found.places:

@@ -12,6 +12,7 @@ import onnx
 
 from ...passes.errors import UsageError
 from ...passes.selection.words import choose
+from ..data.functions import names_function
 from ..data.inputs import ModelInput, model_inputs
 from ..data.open import open_data
 from ..data.preprocess import Preprocessing
@@ -74,7 +75,7 @@ Run = Callable[[onnx.ModelProto, Device, Any], float]
 
 
 def _segmentation(chosen: Miou, wanted: ModelInput, pictures: Pictures) -> Run:
-    if isinstance(pictures.source, str | os.PathLike):
+    if _is_folder(pictures.source):
         data, layout = mask_batches(_path(pictures), wanted, pictures.preprocessing, pictures.samples, pictures.seed)
         _first(data)
         return lambda model, device, tell: chosen.of(model, data, layout, device, tell)
@@ -94,12 +95,18 @@ def _detection(chosen: Map, wanted: ModelInput, pictures: Pictures) -> Run:
     return lambda model, device, tell: chosen.of(model, boxed.data, boxed.ids, device, tell)
 
 
+def _is_folder(source: object) -> bool:
+    """Whether it is a path of images, not of arrays."""
+    named = isinstance(source, str) and names_function(source)
+    return isinstance(source, str | os.PathLike) and not named and Path(source).suffix.lower() not in (".npz", ".npy")
+
+
 def _path(pictures: Pictures) -> Path:
-    if not isinstance(pictures.source, str | os.PathLike):
+    if not _is_folder(pictures.source):
         raise UsageError(
             "boxes are read from files", where="evaluate=", fix="give a folder, or a metric of your own for other data"
         )
-    return Path(pictures.source)
+    return Path(str(pictures.source))
 
 
 def _first(data: Iterable[object]) -> None:

@@ -18,6 +18,7 @@ from ..data.sources import ZIP_FAILURES, Batch, Samples, listing, pictures, read
 Opener = Callable[[str], IO[bytes]]
 # Folders that hold images alone; beside them lie those with what is on the images.
 _IMAGES = ("images", "image", "imgs", "img", "JPEGImages", "leftImg8bit")
+_BESIDE = ("masks", "labels", "annotations", "Annotations", "SegmentationClass")
 _SPLITS = ("train", "val", "test")  # CamVid: val/ and valannot/
 
 
@@ -36,7 +37,8 @@ class Folder:
         """The folder; of one such as data/images/val, data, with the images of that part."""
         parts = path.absolute().parts
         number = next((n for n, part in enumerate(parts) if part in _IMAGES and n + 3 > len(parts) - 1), None)
-        if path.is_dir() and number is not None:
+        whole = any((path / name).is_dir() for name in (*_IMAGES, *_BESIDE))
+        if path.is_dir() and number is not None and not whole:
             return cls(Path(*parts[:number]), "/".join(parts[number:]) + "/")
         return cls(path)
 

@@ -50,3 +50,10 @@ def test_what_is_no_list_is_wrong_usage(run, arguments):
     code, out, err = run(*GIVEN, *arguments)
     assert (code, out) == (2, "")
     assert "bug" not in err
+
+
+def test_where_nothing_says_how_good_they_are_every_model_is_written_and_that_is_said(run, files):
+    code, _, err = run("sweep", "digits.onnx", "--macs", "80,60", "--calibration", "none", "--no-latency")
+    assert code == 0
+    assert files() == ["digits.macs60.onnx", "digits.macs80.onnx", "digits.onnx"]
+    assert "give --evaluate DATA" in err

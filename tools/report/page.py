@@ -20,7 +20,7 @@ from ...pipeline.report import Curves, Report
 from ...pipeline.sweep import Sweep, budget_words
 from ...pipeline.write import Result
 from ...runtime.data.inputs import model_inputs
-from ...runtime.figures import shortened, shortened_inside
+from ...runtime.figures import shortened, shortened_inside, took
 from ...runtime.latency.profile import named, profile
 from ...runtime.measure.metric import metric_words, title
 from .charts import bars, lines, require_matplotlib, scatter
@@ -113,7 +113,7 @@ def _remarks(report: Report) -> str:
         _near(report),
         "" if report.data is None else f"Chosen and refitted on {report.data}.",
         "" if report.measured_on is None else f"Latency on {report.measured_on}.",
-        f"{report.seconds:.1f} seconds." if report.seconds else "",
+        f"The run took {took(report.seconds)}." if report.seconds else "",
     ]
     return f"<p>{escape(' '.join(filter(None, said)))}</p>"
 

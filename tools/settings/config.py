@@ -36,7 +36,9 @@ def _read(context: click.Context, _option: click.Parameter, path: Path | None) -
         name = names.get(key.replace("_", "-"))
         if name is None or isinstance(value, dict):
             known = ", ".join(sorted(names))
-            raise UsageError(f"'{key}' is no option of this command", where=str(path), fix=f"the options are {known}")
+            raise UsageError(
+                f"'{key}' is not an option of this command", where=str(path), fix=f"the options are {known}"
+            )
         values[name] = value if isinstance(value, bool | list) else str(value)
     context.default_map = values
 

@@ -172,7 +172,7 @@ def _tie(first: Array, second: Array, where: str, ties: Ties, pins: Pins) -> Non
     for a, b in ((first, second), (second, first)):
         stuck = b[(a < 0) & (b >= 0)]
         if stuck.size:
-            pins.append((stuck, f"at {where} it meets positions (batch or space), which are no channels"))
+            pins.append((stuck, f"at {where} it meets positions (batch or space), which are not channels"))
     both = (first >= 0) & (second >= 0)
     ties.append((first[both], second[both]))
 

@@ -31,7 +31,7 @@ class Checkpoint:
     def prepare(self) -> None:
         """Make the folder, without what a kill in the middle of a write has left there."""
         if not self.folder.parent.is_dir():
-            raise UsageError("the output folder does not exist", where=str(self.folder.parent), fix="make it first")
+            raise UsageError("the output folder does not exist", where=str(self.folder.parent), fix="create it first")
         self.folder.mkdir(exist_ok=True)
         self._sweep()
 

@@ -59,7 +59,7 @@ def test_what_is_tied_to_a_position_stays_with_that_reason(sweep):
         for label in labels.tolist():
             reasons.setdefault(label, reason)
     assert reasons == {
-        0: "it meets positions (batch or space), which are no channels",
+        0: "it meets positions (batch or space), which are not channels",
         1: "graph input 'x'",
         2: "graph input 'x'",
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 
 import numpy as np
@@ -51,6 +52,8 @@ def test_a_zip_is_a_folder_and_a_part_of_a_folder_is_a_choice(tmp_path):
     save(MASKS[0], tmp_path / "data/masks/train/x.png")
     assert len(opened(tmp_path / "data")[1]) == len(MASKS) + 1
     assert len(opened(tmp_path / "data/images/val")[1]) == len(MASKS)
+    shutil.copytree(tmp_path / "data", tmp_path / "images")  # a folder of that name that holds both
+    assert len(opened(tmp_path / "images")[1]) == len(MASKS) + 1
     with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
         for file in (tmp_path / "data").rglob("*.png"):
             archive.write(file, file.relative_to(tmp_path / "data"))

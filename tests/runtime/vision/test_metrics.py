@@ -93,12 +93,14 @@ def test_what_cannot_be_measured_is_said_before_the_work(scenes, coco, tmp_path)
     assert CATEGORIES
 
 
-def test_masks_may_be_arrays():
+def test_masks_may_be_arrays(tmp_path):
     network = colour_network()
     images = (pixels(MASKS).transpose(0, 3, 1, 2) / 255).astype(np.float32)
     metric = make_metric("miou", network, Evaluation({"input": images, "label": MASKS}))
     assert metric.of(network) == 1
     assert metric.of(blinder(network, 1)) < 0.8
+    np.savez(tmp_path / "masks.npz", input=images, label=MASKS)
+    assert make_metric("miou", network, Evaluation(str(tmp_path / "masks.npz"))).of(network) == 1
     with pytest.raises(UsageError, match="there are no masks"):
         make_metric("miou", network, Evaluation({"input": images}))
 
