@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -19,7 +19,8 @@ from ..session import runtime_version
 from .pieces import Bench, Piece, Widths
 
 Times = dict[Piece, dict[Widths, float]]
-_FORMAT, _MOST = "onnx-prune latencies 2", 4000  # pieces in a file; the oldest go
+_FORMAT, _MOST = "onnx-prune latencies 3", 4000  # pieces in a file; the oldest go
+_SETTLED = "settled"
 _PATIENCE = 5.0  # seconds to wait for another process that writes
 _FOLDER = "ONNX_PRUNE_CACHE"  # the environment variable that names another folder; "" keeps nothing
 
@@ -30,19 +31,28 @@ def cached(wanted: Mapping[Piece, list[Widths]], bench: Bench) -> Times:
     found: Times = {}
     for piece, pairs in wanted.items():
         times = known.get(_key(piece, bench), {})
+        if not times.get(_SETTLED):
+            continue
         names = {widths: f"{widths[0]},{widths[1]}" for widths in pairs}
         if all(isinstance(times.get(name), int | float) for name in names.values()):
             found[piece] = {widths: float(times[name]) for widths, name in names.items()}
     return found
 
 
-def keep(times: Times, bench: Bench) -> None:
-    """Add these to the file, beside what other processes add; nothing happens where it cannot be written."""
+def keep(times: Times, bench: Bench, settled: Collection[Piece]) -> Times:
+    """Add these to the file, beside what other processes add; nothing happens where it cannot be written.
+
+    settled: those that need not be timed again. Of what is timed again the quickest time of each width counts: the
+    times that are returned.
+    """
     path = _file(bench)
     if path is None or not times:
-        return
+        return times
+    before = _read(path)
+    times = {piece: _quicker(pairs, before.get(_key(piece, bench), {})) for piece, pairs in times.items()}
     new = {
-        _key(piece, bench): {f"{r},{w}": round(ms, 6) for (r, w), ms in pairs.items()} for piece, pairs in times.items()
+        _key(piece, bench): {f"{r},{w}": round(ms, 6) for (r, w), ms in pairs.items()} | {_SETTLED: piece in settled}
+        for piece, pairs in times.items()
     }
     with contextlib.suppress(OSError, NotImplementedError):  # a file system that knows no locks
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,6 +62,11 @@ def keep(times: Times, bench: Bench) -> None:
                 pieces[key] = {**pieces.pop(key, {}), **pairs}
             pieces = dict(list(pieces.items())[-_MOST:])
             _write(path, json.dumps({"format": _FORMAT, "machine": machine(), "pieces": pieces}))
+    return times
+
+
+def _quicker(pairs: Mapping[Widths, float], before: Mapping[str, float]) -> dict[Widths, float]:
+    return {(r, w): min(ms, before.get(f"{r},{w}", ms)) for (r, w), ms in pairs.items()}
 
 
 def cache_folder() -> Path | None:

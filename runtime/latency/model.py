@@ -126,9 +126,8 @@ def _timed(
     bench = Bench(analysis.graph.opset, size, place.device, place.threads)
     known = cached(chosen, bench)
     missing = {piece: pairs for piece, pairs in chosen.items() if piece not in known}
-    new = time_pieces(missing, bench, progress=place.progress, until=until)
-    keep(new, bench)
-    return known | new
+    new, settled = time_pieces(missing, bench, progress=place.progress, until=until)
+    return known | keep(new, bench, settled)
 
 
 def _levels(full: int, step: int, width: Width | None) -> list[int]:

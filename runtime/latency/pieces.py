@@ -180,11 +180,12 @@ def time_pieces(
     *,
     progress: Callable[[float], None] = lambda share: None,
     until: float = math.inf,
-) -> dict[Piece, dict[Widths, float]]:
+) -> tuple[dict[Piece, dict[Widths, float]], set[Piece]]:
     """Pieces with their milliseconds at these widths, as many as can be timed until then (`time.perf_counter`).
 
-    Graph by graph, all of them in turns: what else the machine does may disturb every run of one turn. A graph is timed
-    again until its two best turns agree, twice at least where there is time.
+    The second value are those whose times were confirmed. Graph by graph, all of them in turns: what else the machine
+    does may disturb every run of one turn. A graph is timed again until its two best turns agree, twice at least where
+    there is time.
     """
     graphs = [_Timed(chunk, {(p, w): [] for p in chunk for w in wanted[p]}) for chunk in _chunks(wanted, bench.bytes)]
     for turn in range(_TURNS):
@@ -196,7 +197,10 @@ def time_pieces(
             share = left / (len(waiting) - number + (len(graphs) if turn == 0 else 0))  # two turns where there is time
             graph.take_turn(bench, min(_SECONDS, share / LONGER))
             progress(min(1.0, (turn + (number + 1) / len(waiting)) / _USUAL_TURNS))
-    return {p: {w: graph.best(p, w) for w in wanted[p]} for graph in graphs if graph.turns for p in graph.pieces}
+    settled = {piece for graph in graphs if graph.settled for piece in graph.pieces}
+    return {
+        p: {w: graph.best(p, w) for w in wanted[p]} for graph in graphs if graph.turns for p in graph.pieces
+    }, settled
 
 
 @dataclass(slots=True)

@@ -154,7 +154,7 @@ def stairs(target: Path, channels: int, size: int) -> None:
         ("3x3 depthwise", depthwise, [(1, int(w)) for w in widths]),
     )
     for axis, (title, piece, pairs) in zip(axes, curves, strict=True):
-        times = time_pieces({piece: pairs}, Bench(17, 1 << 20, "cpu", 1))[piece]
+        times = time_pieces({piece: pairs}, Bench(17, 1 << 20, "cpu", 1))[0][piece]
         microseconds = np.array([1e3 * times[pair] for pair in pairs])
         fours = widths % 4 == 0
         axis.plot(widths[fours], microseconds[fours], "o", markersize=2.5, label="multiples of 4")

@@ -73,7 +73,7 @@ def test_pieces_are_timed_at_every_width_that_is_asked_for(net):
     piece = pieces(net.groups)[4]
     bench = Bench(net.graph.opset, 1 << 20, "cpu")
     told = []
-    times = time_pieces({piece: [(16, 16), (64, 96)]}, bench, progress=told.append)
+    times, _ = time_pieces({piece: [(16, 16), (64, 96)]}, bench, progress=told.append)
     assert times[piece][64, 96] > times[piece][16, 16] > 0
     assert told == sorted(told)
     assert 0 < told[0] < told[-1] == 1
@@ -88,13 +88,13 @@ def test_pieces_are_timed_again_until_two_turns_agree(net, monkeypatch):
         return (NodeTime("piece0", "Conv", log[-1], (), (), True),)
 
     monkeypatch.setattr(subject, "profile", fake)
-    assert time_pieces({piece: [(64, 96)]}, Bench(17, 1 << 20)) == {piece: {(64, 96): 5.0}}
+    assert time_pieces({piece: [(64, 96)]}, Bench(17, 1 << 20)) == ({piece: {(64, 96): 5.0}}, {piece})
     assert log == [9.0, 5.0, 5.1]
 
 
 def test_nothing_is_timed_when_there_is_no_time_left(net):
     piece = pieces(net.groups)[4]
-    assert time_pieces({piece: [(64, 96)]}, Bench(17, 1 << 20), until=0.0) == {}
+    assert time_pieces({piece: [(64, 96)]}, Bench(17, 1 << 20), until=0.0) == ({}, set())
 
 
 def test_the_sum_of_the_nodes_meets_the_whole_network_and_narrow_ones_take_less():
