@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from ..passes.errors import ReadError
-from ..passes.graph.folding import computation, computed_weights, with_values
+from ..passes.graph.folding import computation, computed_weights, stored_sources, with_values
 from ..passes.graph.inference import inferred
 from ..passes.graph.model import Graph, load
 from ..passes.graph.shapes import static_shape
@@ -29,4 +29,6 @@ def fold_weights(graph: Graph, *, device: Device = "auto") -> Graph:
         values = open_session(asked, device=device, optimise=False).run({})
     except ReadError:
         return graph
-    return replace(load(with_values(graph.source, values)), external=graph.external, origin=graph.origin)
+    folded = load(with_values(graph.source, values))
+    sources = stored_sources(graph.source.graph, names)
+    return replace(folded, external=graph.external, origin=graph.origin, computed=sources)

@@ -82,6 +82,7 @@ FIELDS = {
         "sampled",
         "placed",
         "settings",
+        "computed",
     ],
     "Preprocessing": ["mean", "std", "resize", "crop", "scale", "layout"],
     "Report": [

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, helper, numpy_helper
+from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from .spill import copy_except
 from .values import MOVED
@@ -20,6 +20,7 @@ _RANDOM = frozenset(
     ["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"]
 )
 _BODIES = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
+_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _LISTED = 4  # before this IR version an initializer is listed as an input
 
 
@@ -47,6 +48,27 @@ def computation(model: onnx.ModelProto, names: tuple[str, ...]) -> onnx.ModelPro
     light.graph.initializer.extend(t for t in model.graph.initializer if t.name in needed)
     light.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
     return light
+
+
+def stored_sources(graph: onnx.GraphProto, names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Of each computed weight, the stored float tensors that it is computed from, by name."""
+    makers = {output: node for node in graph.node for output in node.output}
+    stored = {t.name for t in graph.initializer if t.data_type in _FLOATS}
+    found = {}
+    for name in names:
+        waiting, seen = [name], dict.fromkeys([name])
+        while waiting:
+            node = makers.get(waiting.pop())
+            new = [read for read in (node.input if node is not None else ()) if read and read not in seen]
+            seen |= dict.fromkeys(new)
+            waiting += new
+        held = (n for n in seen if n in stored or (n in makers and makers[n].op_type == "Constant"))
+        found[name] = tuple(sorted(n for n in held if n in stored or _is_float(makers[n])))
+    return found
+
+
+def _is_float(node: onnx.NodeProto) -> bool:
+    return any(a.HasField("t") and a.t.data_type in _FLOATS for a in node.attribute)
 
 
 def with_values(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:

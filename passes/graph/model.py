@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
@@ -34,12 +34,14 @@ class Graph:
     source: the ModelProto that it came from, for what gs drops; never changed
     external: whether the source kept its weights in a file beside it
     origin: what it was read from
+    computed: weight that the model computes, and that is stored here -> the stored tensors that it is computed from
     """
 
     gs: gs.Graph
     source: onnx.ModelProto
     external: bool = False
     origin: ModelSource | None = None
+    computed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Graph({self.source.graph.name!r}, {len(self.gs.nodes)} nodes)"
@@ -50,7 +52,7 @@ class Graph:
 
     def copy(self) -> Graph:
         """A graph whose nodes and tensors can be changed; the values of the weights are shared, not copied."""
-        return Graph(self.gs.copy(), self.source, self.external, self.origin)
+        return replace(self, gs=self.gs.copy())
 
     def names(self) -> Names:
         """The names of tensors that are taken: by the graph, the bodies in it, and weights that nobody reads."""

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -61,6 +61,8 @@ class Plan:
         (passes/rewrite/sample.py)
     placed: whether it was given channel placers, so that layers of a residual stream have groups of their own
         (passes/rewrite/place.py)
+    computed: constant of the slices that the file does not store but computes -> the stored tensors that it computes it
+        from: its value has to be stored in the place of its nodes before it is cut
     settings: the flags that were given, for people; None where it was not made on the command line
     """
 
@@ -78,6 +80,7 @@ class Plan:
     sampled: bool = False
     placed: bool = False
     settings: Mapping[str, object] | None = None
+    computed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         gone = sum(map(len, self.removed.values()))
@@ -117,6 +120,8 @@ class Plan:
         data |= {name: True for name in ("sampled", "placed") if getattr(self, name)}
         if self.settings is not None:
             data["settings"] = self.settings
+        if self.computed:
+            data["computed"] = self.computed
         if self.slices is not None:
             data["slices"] = self.slices
         return layout(data, blocks=("groups", "slices"))
@@ -167,6 +172,7 @@ def make_plan(
     """The plan that removes these units of these groups, each in ascending order."""
     groups, labelled = cost.groups, cost.groups.labelled
     kept = cost.kept(removed)
+    slices = removed_slices(labelled, groups.removed_labels(removed))
     return Plan(
         model=labelled.graph.source.graph.name,
         graph_sha256=labelled.graph.sha256(),
@@ -178,7 +184,8 @@ def make_plan(
         macs=(cost.macs(cost.units), cost.macs(kept)),
         params=(cost.params(cost.units), cost.params(kept)),
         groups=tuple(PlannedGroup(g.name, g.units, tuple(removed.get(g.name, ())), g.pinned) for g in groups.groups),
-        slices=removed_slices(labelled, groups.removed_labels(removed)),
+        slices=slices,
+        computed={name: read for name, read in labelled.graph.computed.items() if name in slices},
     )
 
 
@@ -286,7 +293,7 @@ def _check_whole(groups: ChannelGroups, plan: Plan, removed: Array) -> None:
 
 def _plan(data: object) -> Plan:
     keys = ["format", "version", "model", *(f.name for f in fields(Plan)[2:])]
-    data = members(data, keys, optional=["slices", "sampled", "placed", "settings"])
+    data = members(data, keys, optional=["slices", "sampled", "placed", "settings", "computed"])
     model = members(data["model"], ["name", "graph_sha256"])
     groups = tuple(_planned_group(entry) for entry in expect(data["groups"], list, "groups"))
     if len({group.name for group in groups}) < len(groups):
@@ -306,7 +313,13 @@ def _plan(data: object) -> Plan:
         settings=expect(data["settings"], dict, "settings") if "settings" in data else None,
         sampled=flag(data.get("sampled", False), "sampled"),
         placed=flag(data.get("placed", False), "placed"),
+        computed=_names(data.get("computed", {})),
     )
+
+
+def _names(data: object) -> dict[str, tuple[str, ...]]:
+    found = expect(data, dict, "computed").items()
+    return {name: tuple(expect(one, str, name) for one in expect(read, list, name)) for name, read in found}
 
 
 def _planned_group(data: object) -> PlannedGroup:

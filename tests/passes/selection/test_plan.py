@@ -15,6 +15,7 @@ from onnx_prune.passes.errors import ReadError, UsageError
 from onnx_prune.passes.graph.export import to_model
 from onnx_prune.passes.selection.budget import Budget
 from onnx_prune.passes.selection.plan import Plan, PlannedGroup, make_plan, removed_from_plan
+from onnx_prune.pipeline.prune import apply, prune
 
 SETTINGS = {"criterion": "random", "allocation": "uniform", "reconstruct": "none", "seed": 3}
 
@@ -208,3 +209,41 @@ def test_what_cannot_be_read_or_written_says_why(plan, tmp_path):
 def test_a_plan_that_is_nested_without_end_is_no_json():
     with pytest.raises(ReadError, match="not valid JSON"):
         Plan.from_json("[" * 100_000)
+
+
+def test_a_plan_says_from_what_a_weight_is_computed_that_the_file_does_not_store(tmp_path):
+    """Another tool redoes the cut of standardised filters: it stores the computed value, then takes the slices away."""
+    text = """
+    <ir_version: 8, opset_import: ["": 17]>
+    g (float[1, 3, 4, 4] x) => (float[1, 2, 4, 4] y)
+    <float[1] e = {0.1}> {
+      m = ReduceMean <axes = [1, 2, 3]> (w1)
+      c = Sub (w1, m)
+      w = Div (c, s)
+      a = Conv (x, w)
+      r = Relu (a)
+      y = Conv (r, w2)
+    }
+    """
+    model = parser.parse_model(text)
+    rng = np.random.default_rng(0)
+    shapes = {"w1": (8, 3, 1, 1), "s": (8, 1, 1, 1), "w2": (2, 8, 1, 1)}
+    weights = {name: rng.uniform(0.5, 1.5, shape).astype(np.float32) for name, shape in shapes.items()}
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in weights.items())
+    result = prune(model, calibration="none", measure=False)
+    plan = Plan.from_json(result.plan.to_json())
+    assert plan == result.plan
+    assert plan.computed == {"w": ("s", "w1")}
+    assert set(plan.slices) == {"w", "w2"}
+    weights["w"] = (weights["w1"] - weights["w1"].mean((1, 2, 3), keepdims=True)) / weights["s"]
+    held = {t.name: numpy_helper.to_array(t) for t in result.model.graph.initializer}
+    for name, axes in plan.slices.items():
+        for axis, indices in axes.items():
+            weights[name] = np.delete(weights[name], indices, int(axis))
+        np.testing.assert_allclose(held[name], weights[name], rtol=1e-5)
+    result.plan.save(tmp_path / "plan.json")
+    assert apply(model, tmp_path / "plan.json", measure=False).report.macs == result.report.macs
+
+
+def test_plans_of_stored_weights_say_nothing_of_computed_ones(plan):
+    assert "computed" not in plan.to_json()
