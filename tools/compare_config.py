@@ -36,6 +36,8 @@ _SETTINGS = (
     "exclude",
     "align",
     "samples",
+    "effort",
+    "keep_blocks",
     "replace_head",
     "inexact",
 )
