@@ -23,14 +23,19 @@ ROOT = Path(__file__).resolve().parents[1]
 _FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES = {path.name: path for path in _FILES}
 _COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )?(?:onnx-prune|python|torchrun|olive|onnxslim|docker|pip|ruff|eval|bash)\s")
-_MENTION = re.compile(r"onnx-prune(?! demo)( [a-z]+)?( --\S+)*")  # a name, not a command
+_MENTION = re.compile(
+    r"onnx-prune(?! demo)( [a-z]+)?( --\S+)*|python -m onnx_prune\.tools\.lab\.(?!fuzz)\w+"
+)  # a name, not a command
 TEST, TRAIN = map(str, models.digits_data())
 
 # What stands for the reader's own files and numbers, in the order in which it is replaced.
 STANDS_FOR = {
     r"MODEL \[MODEL\.\.\.\]": "MODEL", r"\bORIGINAL\b|\bMODEL\b": "digits.onnx", r"\bPLAN\b": "plan.json",
     r"\b(DATA|TRAIN|TEST|IMAGES|CALIBRATION)\b": "train.npz", r"\bM\b": "60%", r"\b[N]\b": "1", r"\bS\b": "once",
-    r"\bRATE\b": "0.004", r"\bOUT\b": "slim.onnx", r"--epochs 5": "--epochs 1", r"--epochs 3": "--epochs 1",
+    r"\bRATE\b": "0.004 --updates 3",
+    r"nproc-per-node 8": "nproc-per-node 2",
+    r"--calibration \.\.\.": "--calibration train.npz",
+    r"\bOUT\b": "slim.onnx", r"--epochs 5": "--epochs 1", r"--epochs 3": "--epochs 1",
     r"pass\|command\|latency": "pass digits.onnx --runs 1", r"--config FILE": "--config compare.toml",
 }  # fmt: skip
 # Commands that are not run here, and why.
@@ -42,7 +47,7 @@ LEFT_OUT = {
     r"tools.lab.(coverage|results|house_picture|operators_doc)|train_cifar": "makes a page that has its own tests",
 }  # fmt: skip
 # Long ones, and among them those that read shared/.
-SLOW = re.compile(r"\$R|\.\./shared|\$C|resnet|compare|torchrun|sweep|onnx-prune finetune|lab\.(bench|fuzz)")
+SLOW = re.compile(r"\$R|\.\./shared|\$C|resnet|compare|torchrun|sweep|onnx-prune finetune|per-node|tools\.lab\.")
 SHARED = re.compile(r"\$R|\.\./shared|\$C|resnet")
 
 
@@ -77,6 +82,7 @@ model = "digits.onnx"
 macs = "60%"
 calibration = "train.npz"
 evaluate = "test.npz"
+output = "described.compare"
 [[method]]
 name = "l1"
 """
@@ -123,6 +129,8 @@ def replaced(command, request):
         command = command.replace("$C", resnet[1]).replace("$R", str(shared / "models/resnet56-cifar10.onnx"))
         command = re.sub(r"(^| )(resnet\d+-cifar10\.onnx)", rf"\1{shared}/models/\2", command)
         command = command.replace("../shared", str(shared))
+        shutil.copy(shared / "models/resnet56-cifar10.onnx", "half.onnx")
+        command = command.replace(" OUT", " half.onnx")
     for pattern, word in STANDS_FOR.items():
         command = re.sub(pattern, word, command)
     return command
