@@ -29,7 +29,7 @@ from ..passes.selection.plan import Plan, recounted, removed_from_plan
 from ..runtime.fit_head import fit_head
 from ..runtime.latency.batched import timed_feeds
 from ..runtime.measure.calibrate import Calibration
-from ..runtime.measure.latency import Timing, compare, machine, ratio
+from ..runtime.measure.latency import Timing, compare, compare_anew, machine, ratio
 from ..runtime.progress import is_first
 from ..runtime.proof.compare import Proof, Shown
 from ..runtime.proof.prove import prove_same
@@ -202,7 +202,8 @@ def timed(run: Run, result: Result) -> Result:
     run.progress("measuring latency")
     models = [run.original, result.model]
     feeds = timed_feeds(run.analysis, run.settings.latency_batch)
-    before, after = compare(models, feeds, device=run.settings.device, threads=run.settings.threads)
+    measure = compare_anew if result.plan.budget.kind == "latency" else compare
+    before, after = measure(models, feeds, device=run.settings.device, threads=run.settings.threads)
     report = replace(
         result.report,
         latency=(before.wall, after.wall),

@@ -15,7 +15,7 @@ from ...passes.channels.apply_removal import apply_removal
 from ...passes.graph.export import to_model
 from ...passes.selection.latency_table import Band, LatencyTable, NodeTable, Side, fixed_side, scale
 from ..analysis import Analysis
-from ..measure.latency import Timing, compare
+from ..measure.latency import Timing, compare_anew
 from ..session import Device
 from .blocked import block_size, reorder_ms
 from .cache import cached, keep
@@ -69,9 +69,9 @@ def timed_nodes(analysis: Analysis, place: Place, *, seconds: float = _SECONDS) 
 def measured(
     analysis: Analysis, vectors: Sequence[Array], place: Place, seconds: float = _WHOLE_SECONDS
 ) -> list[Timing]:
-    """The network whole, and at each of these widths, in turns."""
+    """The network whole, and at each of these widths, in turns, in three sessions each."""
     models = [analysis.graph.source, *(at_widths(analysis, kept) for kept in vectors)]
-    return compare(models, analysis.feeds, seconds=seconds, device=place.device, threads=place.threads)
+    return compare_anew(models, analysis.feeds, seconds=seconds, device=place.device, threads=place.threads)
 
 
 def at_widths(analysis: Analysis, kept: Array) -> onnx.ModelProto:

@@ -16,6 +16,7 @@ from ..session import Device, Runnable, Session, open_session
 _LOW = 0.25  # the quantile that is told: what a run takes when little else runs
 _BUSY_SPREAD, _BUSY_WAIT = 0.4, 1.3
 _LEAST_ROUNDS, _LONGER = 15, 4
+_SESSIONS = 3
 _CACHED = 50.0  # milliseconds: what runs shorter is noticeably slower while caches still hold another model
 
 
@@ -68,6 +69,33 @@ def compare(
     on_cpu = all(session.device == "cpu" for session in sessions) and all(timing.cpu for timing in timings)
     by_cpu = on_cpu and (threads == 1 or any(timing.busy for timing in timings))
     return [replace(timing, by_cpu=by_cpu) for timing in timings]
+
+
+def compare_anew(
+    models: Sequence[Runnable],
+    feeds: Mapping[str, np.ndarray],
+    *,
+    seconds: float = 3.0,
+    device: Device = "auto",
+    threads: int | None = None,
+) -> list[Timing]:
+    """As `compare`, the median of three sessions of each model: where one's weights come to lie makes 1 to 2 %.
+
+    seconds: for all of them. That of the middle ratio to the first model counts for each.
+    """
+    share = seconds / _SESSIONS
+    found = [compare(models, feeds, seconds=share, device=device, threads=threads) for _ in range(_SESSIONS)]
+    first = sorted((timings[0] for timings in found), key=lambda timing: timing.compared)[_SESSIONS // 2]
+    ratios = np.median([[ratio(timings[0], timing) for timing in timings] for timings in found], axis=0)
+    middle = [sorted(each, key=lambda timing: timing.compared)[_SESSIONS // 2] for each in zip(*found, strict=True)]
+    return [_at(first, timing, float(share)) for timing, share in zip(middle, ratios, strict=True)]
+
+
+def _at(first: Timing, timing: Timing, share: float) -> Timing:
+    """The timing, compared by the same clock as the first, at this share of it."""
+    if first.by_cpu:
+        return replace(timing, cpu=share * first.cpu, by_cpu=True)
+    return replace(timing, wall=share * first.wall, by_cpu=False)
 
 
 def ratio(before: Timing, after: Timing) -> float:

@@ -114,6 +114,21 @@ def test_a_quick_model_runs_once_before_each_run_that_counts():
 
 
 @pytest.mark.usefixtures("fake")
+def test_of_three_sessions_the_middle_ratio_counts():
+    takes = iter([(10.0, 5.0), (10.0, 7.0), (12.0, 5.0)])
+
+    def opened(model, **_):
+        if model[0] == "a":
+            opened.now = next(takes)
+        return FakeSession(model[0], [opened.now[model[0] == "b"]] * 3)
+
+    latency.open_session = opened
+    first, second = latency.compare_anew([("a",), ("b",)], {}, seconds=3, threads=1)
+    assert first.compared == 10_000
+    assert ratio(first, second) == 0.5
+
+
+@pytest.mark.usefixtures("fake")
 def test_one_round_is_run_however_long_it_takes():
     (only,) = compare([("a", [5.0, 4.0])], {}, seconds=1, warmup=1)
     assert only.wall == 4000
