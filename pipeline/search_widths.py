@@ -8,7 +8,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ..passes.algebra.moments import MomentsSet
-from ..passes.errors import UsageError
+from ..passes.errors import BudgetError
 from ..passes.selection.allocate import allocate, frame_of, measure_of, menus, select
 from ..passes.selection.amc import STATE, Walk, make_walk
 from ..passes.selection.budget import Budget
@@ -51,17 +51,21 @@ class Searched:
 
     def _walk(self, method: Amc, budget: Budget, table: LatencyTable | None) -> Walk:
         cost, align = self.run.analysis.cost, self.run.strategy.align
-        allocate(cost, {}, budget, method=method, align=align, exclude=self.exclude)  # says what is out of reach
+        if table is None:
+            allocate(cost, {}, budget, method=method, align=align, exclude=self.exclude)  # says what is out of reach
+        least = whole = 1.0
         for multiple in menus(cost.units, align):
             frame = frame_of(cost, method.protect, multiple, self.exclude)
             measure = measure_of(cost, frame, budget.kind, table)
-            limit = budget.limit(measure(frame.units))
-            if measure(frame.fewest) <= limit:
-                return make_walk(cost, frame, measure, limit)
-        raise UsageError(
-            f"--{budget.kind} is out of reach while every group keeps {method.least:.0%}",
+            least, whole = measure(frame.fewest), measure(frame.units)
+            if least <= budget.limit(whole):
+                return make_walk(cost, frame, measure, budget.limit(whole))
+        raise BudgetError(
+            f"the budget cannot be met while every group keeps {method.least:.0%}: {least / whole:.0%} can",
             where="--allocation amc",
-            fix="give it more room, as in amc:least=0.1",
+            fix=f"ask for --{budget.kind} {least / whole:.0%}, or give it more room, as in amc:least=0.1",
+            asked=budget.limit(whole) / whole,
+            possible=least / whole,
         )
 
     def _worth(self, method: Amc) -> _Worth:

@@ -77,6 +77,28 @@ def test_other_budgets_and_streams_of_any_kind(measured):
     assert {row.name: row.after for row in spared.report.groups}["conv1"] == 32
 
 
+def test_the_budget_may_be_of_time(measured):
+    reached = onnx_prune.prune(
+        models.digits_model(),
+        preset="amc",
+        allocation=SEARCH,
+        calibration=CALIBRATION,
+        samples=64,
+        budget=onnx_prune.Budget(latency=0.8),
+    )
+    assert len(measured) > 4
+    assert reached.plan.macs[1] < reached.plan.macs[0]
+    with pytest.raises(BudgetError, match="cannot be met"):
+        onnx_prune.prune(
+            models.digits_model(),
+            preset="amc",
+            allocation=SEARCH,
+            calibration=CALIBRATION,
+            samples=64,
+            budget=onnx_prune.Budget(latency=0.001),
+        )
+
+
 def test_what_is_out_of_reach_is_said_before_the_search(measured):
     with pytest.raises(BudgetError, match="cannot be met"):
         prune(budget=0.01)
