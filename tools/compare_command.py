@@ -15,6 +15,7 @@ from .compare_table import as_json, as_text, write_tables
 from .options import ALIGN_ANY, BUDGETS, DEVICE, IMAGES, JSON, NO_LATENCY, SEED, THREADS, preprocessing
 from .progress import Progress, notice, progress_shown, voice
 from .recipe_options import NAMES, RECIPE, make_recipe
+from .sections import SectionedCommand
 
 if TYPE_CHECKING:
     from ..passes.errors import OnnxPruneError
@@ -26,7 +27,7 @@ _SETTINGS = ("allocation", "reconstruct", "calibration", "exclude", "samples", "
 _BUDGETS = ("macs", "params", "size", "latency", "channels")
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option("--methods", help="With commas: ours, presets (thinet, li, ...), criteria (l1, taylor, ccp, ...).")
 @click.option("--config", type=click.Path(path_type=Path), help="A TOML file with these flags, a recipe, the methods.")

@@ -15,6 +15,7 @@ from .endings import print_json
 from .options import DEVICE, IMAGES, JSON, SEED, options, preprocessing
 from .progress import Progress, progress_shown
 from .recipe_options import NAMES, RECIPE, make_recipe
+from .sections import SectionedCommand
 
 if TYPE_CHECKING:
     import onnx
@@ -39,7 +40,7 @@ IN_TURNS = options(
 )
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--teacher", type=click.Path(path_type=Path), help="The model before pruning: its outputs are learned.")
 @click.option("--train", required=True, help="Folder or zip of images, .npz, .npy, or module:function; labels help.")
