@@ -15,7 +15,7 @@ from .compare_table import as_json, as_text, write_tables
 from .options import ALIGN_ANY, BUDGETS, DEVICE, IMAGES, JSON, NO_LATENCY, SEED, THREADS, preprocessing
 from .progress import Progress, notice, progress_shown, voice
 from .recipe_options import NAMES, RECIPE, make_recipe
-from .sections import SectionedCommand
+from .settings.sections import SectionedCommand
 
 if TYPE_CHECKING:
     from ..passes.errors import OnnxPruneError

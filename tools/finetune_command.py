@@ -15,7 +15,7 @@ from .endings import print_json
 from .options import DEVICE, IMAGES, JSON, SEED, options, preprocessing
 from .progress import Progress, progress_shown
 from .recipe_options import NAMES, RECIPE, make_recipe
-from .sections import SectionedCommand
+from .settings.sections import SectionedCommand
 
 if TYPE_CHECKING:
     import onnx

@@ -15,7 +15,7 @@ from .endings import finish, target_of
 from .finetune_command import IN_TURNS, check_in_turns, forget_run, run_in_turns
 from .options import BUDGETS, EVALUATION, JSON, MODEL, OUTPUT, REPORT
 from .progress import progress_shown
-from .sections import SectionedCommand
+from .settings.sections import SectionedCommand
 
 if TYPE_CHECKING:
     from ..passes.errors import AccuracyError

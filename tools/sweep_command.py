@@ -12,7 +12,7 @@ from .cut_options import CUT, STRATEGY, cut_settings
 from .endings import print_json, save_report, target_of
 from .options import EVALUATION, JSON, MODEL, REPORT, options
 from .progress import log, notice, progress_shown, voice
-from .sections import SectionedCommand
+from .settings.sections import SectionedCommand
 
 if TYPE_CHECKING:
     from ..passes.selection.budget import Budget

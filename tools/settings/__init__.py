@@ -1,1 +1,1 @@
-"""Settings of a run as a file."""
+"""Options: from files and into files, and their sections in the help."""

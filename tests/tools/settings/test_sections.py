@@ -7,7 +7,7 @@ import re
 import click
 import pytest
 from onnx_prune.tools.cli import cli
-from onnx_prune.tools.sections import SECTIONS, SectionedCommand, sections
+from onnx_prune.tools.settings.sections import SECTIONS, SectionedCommand, sections
 
 LONG = [name for name, command in cli.commands.items() if isinstance(command, SectionedCommand)]
 
