@@ -22,7 +22,7 @@ from ..passes.channels.vanish.take_out import settled_cut
 from ..passes.graph.export import infer_shapes, to_model
 from ..passes.graph.files import save_model
 from ..passes.graph.spill import file_bytes
-from ..passes.rewrite.place import without_idle_placers
+from ..passes.rewrite.place import offsets_of, without_idle_placers
 from ..passes.rewrite.sample import without_idle_samplers
 from ..passes.rewrite.simplify import simplified
 from ..passes.selection.plan import Plan, recounted, removed_from_plan
@@ -171,7 +171,7 @@ def _report(run: Run, plan: Plan, written: Written, proof: Proof | None) -> Resu
         model=analysis.name,
         groups=tuple(_rows(analysis.groups, plan)),
         macs=(plan.macs[0], written.macs),
-        params=(plan.params[0], written.params),
+        params=(plan.params[0], written.params + offsets_of(model)),
         size=(file_bytes(run.original), file_bytes(model)),
         latency=None,
         data=run.data_in_words,

@@ -118,7 +118,8 @@ def run_in_turns(
     from ..runtime.torch.training.run import Examples
 
     steps = options["steps"] or 1
-    schedule = Schedule(options["schedule"] or ("steps" if steps > 1 else "once"), steps)
+    kind = options["schedule"] or ("steps" if steps > 1 else None)
+    schedule = None if kind is None else Schedule(kind, steps)
     lessons = Examples(options["train"], _judging(options), preprocessing(options))
     with watched(target) as watch:
         return prune_and_finetune(

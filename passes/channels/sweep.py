@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from ..graph.extras import is_offsets
 from ..graph.model import Graph, constant_values
 from ..graph.shapes import Facts
 from .labels import Array, Axes, ConstantAxes, Consumer, LabelledGraph, Layout, Mask, Operand, Split, Term
@@ -203,7 +204,7 @@ class Sweep(NodeView):
                 self.labelled.constants[key] = ConstantAxes(tensor.name, use, labels, 0, False)
             else:
                 labels = tuple(self.fresh(n) if n > 1 else self.fixed(n) for n in shape)
-                floating = values.dtype.kind not in "iub"
+                floating = values.dtype.kind not in "iub" and not is_offsets(tensor.name)
                 self.labelled.constants[key] = ConstantAxes(tensor.name, use, labels, values.dtype.itemsize, floating)
         return self.labelled.constants[key].labels
 

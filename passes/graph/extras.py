@@ -33,3 +33,8 @@ def is_sampler(node: gs.Node) -> bool:
 def is_placer(node: gs.Node) -> bool:
     """Whether the node is the Gather of a placer that `passes.rewrite.place` has put there."""
     return node.op == "Gather" and node.name.startswith(PLACER)
+
+
+def is_offsets(name: str) -> bool:
+    """Whether a constant of that name holds a placer's offsets: no parameter of the model that was given."""
+    return name.startswith(PLACER) and name.endswith(OFFSETS)

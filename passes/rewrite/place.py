@@ -5,6 +5,7 @@ See passes/graph/extras.py for what a placer is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,7 +17,7 @@ from ..channels.blocks import convolutions_above, producers, residual_blocks, su
 from ..channels.constants import kept
 from ..channels.groups import ChannelGroups
 from ..channels.labels import LabelledGraph
-from ..graph.extras import OFFSETS, PLACER, is_placer
+from ..graph.extras import OFFSETS, PLACER, is_offsets, is_placer
 from ..graph.mapped import tensor_array
 from ..graph.model import Graph, constant_values
 
@@ -77,6 +78,11 @@ def place_constants(labelled: LabelledGraph, removed: Array, cut: Graph) -> int:
         offsets.values = (offsets.values + values).astype(offsets.values.dtype)
         count += int(lost.sum())
     return count
+
+
+def offsets_of(model: onnx.ModelProto) -> int:
+    """How many numbers placers hold: what filters that are gone give."""
+    return sum(math.prod(tensor.dims) for tensor in model.graph.initializer if is_offsets(tensor.name))
 
 
 def without_idle_placers(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -9,7 +9,7 @@ from onnx import NodeProto, TensorProto
 
 from ..channels.affine import affine_consumers
 from ..channels.labels import LabelledGraph
-from ..graph.extras import OFFSETS, PLACER
+from ..graph.extras import is_offsets
 from ..graph.mapped import tensor_array
 from ..graph.model import Graph, constant_values
 from ..graph.same import different_weights, same_node, same_values
@@ -27,7 +27,7 @@ def outside_refit(
     refittable = {name for node in touched.values() for name in node.input}
     refittable -= {name for node in refitted.graph.node if id(node) not in touched for name in node.input}
     refittable |= _standing(cut, refitted.graph)
-    refittable |= {t.name for t in refitted.graph.initializer if t.name.startswith(PLACER) and t.name.endswith(OFFSETS)}
+    refittable |= {t.name for t in refitted.graph.initializer if is_offsets(t.name)}
     before = {tuple(node.output): node for node in proved.graph.node}
     changed = set(different_weights(proved.graph, refitted.graph))
     for node in refitted.graph.node:

@@ -69,15 +69,17 @@ def prune_and_finetune(
 ) -> Trained:
     """Cut and train in turns; the model itself is the teacher. settings: of `pipeline.prune`.
 
-    Without calibration data the training data are taken. plan and report are those of one cut of the original to the
-    same channels, which is proven. Raises what `prune` and `finetune` raise.
+    Without calibration data the training data are taken; without a schedule it is once, that of the preset sfp soft.
+    plan and report are those of one cut of the original to the same channels, which is proven. Raises what `prune` and
+    `finetune` raise.
     """
     from ...runtime.torch.training.checkpoint import run_key
     from ...runtime.torch.training.recipe import Recipe
     from ...runtime.torch.training.run import Keeping, Watch
 
     start = time.perf_counter()
-    source, schedule, recipe = load(model), schedule or Schedule(), recipe or Recipe()
+    source, recipe = load(model), recipe or Recipe()
+    schedule = schedule or Schedule("soft" if settings.get("preset") == "sfp" else "once")
     examples = replace(examples, train=repeatable(examples.train), evaluation=repeatable(examples.evaluation))
     settings = {"calibration": examples.train, "preprocessing": examples.preprocessing, **settings}
     if schedule.kind not in {"once", "layers"} and settings.get("replace_head"):

@@ -13,6 +13,7 @@ from ....passes.errors import AccuracyError
 
 Array = np.ndarray
 _MOMENTUM = 0.9
+_RUNAWAY, _HALVINGS = 10.0, 24  # times L_0; of the rate, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,25 +49,24 @@ class Choosing:
                 rows[at] = 0
                 part.weight.requires_grad_(True)
         self.optimiser = torch.optim.SGD([part.weight for part in slices], lr=rate, momentum=_MOMENTUM, nesterov=True)
+        self.seen: tuple[float, Array] | None = None  # of the weights as they are
+        self.first = self.look()[0]  # L_0, without any channel
 
     def look(self) -> tuple[float, Array]:
         """The loss at the weights as they are, and |dL/dW_k|_F of every channel, (units,) float64."""
-        self.optimiser.zero_grad()
-        total, count = 0.0, sum(self.sizes)
-        for number, size in enumerate(self.sizes):
-            loss = self.loss(number) * (size / count)
-            loss.backward()
-            total += float(loss.detach())
-        if not np.isfinite(total):
-            raise AccuracyError(
-                "the selection of channels has diverged: the loss is not a number",
-                where="--criterion dcp",
-                fix="give a lower rate, such as dcp:rate=0.001",
-            )
-        return total, np.sqrt(sum(_squares(part) for part in self.slices))
+        if self.seen is None:
+            self.optimiser.zero_grad()
+            total, count = 0.0, sum(self.sizes)
+            for number, size in enumerate(self.sizes):
+                loss = self.loss(number) * (size / count)
+                loss.backward()
+                total += float(loss.detach())
+            self.seen = total, np.sqrt(sum(_squares(part) for part in self.slices))
+        return self.seen
 
     def admit(self, channels: Array) -> None:
         """From now on these have weights as well: those that they had."""
+        self.seen = None
         units = torch.from_numpy(np.asarray(channels))
         with torch.no_grad():
             for part, before, opened in zip(self.slices, self.before, self.open, strict=True):
@@ -75,14 +75,42 @@ class Choosing:
                 part.of(opened, units)[0][at] = 1
 
     def descend(self) -> None:
-        """One pass of stochastic gradient descent on the weights of the channels that are admitted."""
+        """One pass of stochastic gradient descent on the weights of the channels that are admitted.
+
+        Where it runs away, beyond ten times L_0, it begins anew at half of the rate, which then stays.
+        Raises AccuracyError where none helps.
+        """
+        start, most = [part.weight.detach().clone() for part in self.slices], _RUNAWAY * self.first
+        for _ in range(_HALVINGS):
+            if self._pass(most) and self.look()[0] <= most:
+                return
+            self.seen = None
+            with torch.no_grad():
+                for part, before in zip(self.slices, start, strict=True):
+                    part.weight.copy_(before)
+            self.optimiser.state.clear()
+            for group in self.optimiser.param_groups:
+                group["lr"] /= 2
+        raise AccuracyError(
+            "the selection of channels has diverged: the loss grows at any rate",
+            where="--criterion dcp",
+            fix="check the data and their preprocessing, or give a lower rate, such as dcp:rate=0.0001",
+        )
+
+    def _pass(self, most: float) -> bool:
+        """Whether every loss on the way was a number, and none beyond that."""
         for number in range(len(self.sizes)):
             self.optimiser.zero_grad()
-            self.loss(number).backward()
+            loss = self.loss(number)
+            if not float(loss.detach()) <= most:
+                return False
+            loss.backward()
             for part, opened in zip(self.slices, self.open, strict=True):
                 assert part.weight.grad is not None
                 part.weight.grad *= opened
             self.optimiser.step()
+        self.seen = None
+        return True
 
 
 def _squares(part: Slices) -> Array:

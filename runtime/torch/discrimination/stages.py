@@ -41,7 +41,8 @@ class Discrimination:
     losses: P, at intermediate depths
     weight: of L_S beside L_M
     passes: over the data in each stage's fine-tuning
-    rate: of its steps, and of those between choices
+    tuning: the rate of its steps
+    rate: of the steps between choices
     at_once: channels a choice
     tolerance: of the stop before the count is reached, None for none
     labels: whether the data's labels are used, where there are any
@@ -51,6 +52,7 @@ class Discrimination:
     losses: int = 3
     weight: float = 1.0
     passes: int = 3
+    tuning: float = 0.001
     rate: float = 0.01
     at_once: int = 1
     tolerance: float | None = None
@@ -102,7 +104,7 @@ def select_discriminating(
         if not layers:
             continue
         head = None if depth is None else network.head(depth, settings.seed)
-        network.train(head, settings.passes, settings.rate, rng)
+        network.train(head, settings.passes, settings.tuning, rng)
         for read in layers:
             run = _Layer(network, given, read, head)
             stays = run.choose(kept[read.group.name], settings, place)

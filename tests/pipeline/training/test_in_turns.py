@@ -207,6 +207,17 @@ def test_soft_pruning_zeroes_filters_of_every_convolution_and_cuts_them_with_the
     assert softened.rounds[0].epochs[1].score > 0.8
 
 
+def test_the_preset_of_soft_pruning_implies_its_schedule():
+    trained = run(None, Recipe(epochs=1, batch=200, rate=0.01), preset="sfp", **{**SOFT, "budget": Budget(macs=0.8)})
+    weights = {t.name: onnx.numpy_helper.to_array(t) for t in trained.rounds[0].model.graph.initializer}
+    zeroed = int((np.abs(weights["layer1.0.conv2.weight"]).sum((1, 2, 3)) == 0).sum())
+    row = next(row for row in trained.result.report.groups if row.name == "layer1.0.conv2")
+    assert zeroed == row.before - row.after > 0
+    plain, result = analyse(models.digits_model()).cost, trained.result
+    numbers = [onnx.numpy_helper.to_array(t) for t in result.model.graph.initializer]
+    assert result.report.params == (plain.params(plain.units), sum(a.size for a in numbers if a.dtype == np.float32))
+
+
 def test_where_least_squares_repair_the_cut_the_last_epoch_is_left_as_it_is():
     trained = run(
         Schedule("soft"),

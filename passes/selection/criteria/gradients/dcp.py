@@ -22,7 +22,8 @@ class Dcp:
     losses: classifiers at intermediate depths, P of the paper, or as many as the network has depths for
     weight: of their loss L_S beside that of the reconstruction L_M, lambda of the paper
     passes: over the data in the fine-tuning of each stage
-    rate: of its steps, and of those between choices
+    tuning: the rate of its steps
+    rate: of the steps between choices
     at_once: channels a choice; 1 is the paper's
     labels: whether the data's labels are used, where there are any; else the classes that the model finds
     """
@@ -30,6 +31,7 @@ class Dcp:
     losses: int = 3
     weight: float = 1.0
     passes: int = 3
+    tuning: float = 0.001
     rate: float = 0.01
     at_once: int = 1
     labels: bool = True

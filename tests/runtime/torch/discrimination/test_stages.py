@@ -96,7 +96,8 @@ def test_channels_and_their_weights_are_those_of_the_algorithm(model, data, laye
 
 
 def test_the_discriminative_loss_decides_otherwise_than_the_reconstruction(model, data):
-    ends = {chosen(model, data, {"conv1": 4}, Discrimination(0, weight, 0, 0.0)).removed["conv1"] for weight in (0, 50)}
+    asked = [Discrimination(losses=0, weight=weight, passes=0, rate=0.0) for weight in (0, 50)]
+    ends = {chosen(model, data, {"conv1": 4}, settings).removed["conv1"] for settings in asked}
     assert len(ends) == 2
 
 
@@ -156,7 +157,7 @@ def test_without_labels_the_classes_are_those_that_the_model_finds(model, data):
     labels = written_out(weights_of(model), x)[2].argmax(1).numpy()
     bare, told = {"input": data["input"]}, {"input": data["input"], "label": labels}
     kept = {"conv1": 4}
-    ends = [chosen(model, d, kept, Discrimination(0, 50, 0, 0.0)) for d in (bare, told, data)]
+    ends = [chosen(model, d, kept, Discrimination(losses=0, weight=50, passes=0, rate=0.0)) for d in (bare, told, data)]
     assert ends[0].removed == ends[1].removed != ends[2].removed
     unused = Discrimination(losses=0, weight=50, passes=0, rate=0.0, labels=False)
     assert chosen(model, data, kept, unused).removed == ends[0].removed
@@ -168,6 +169,19 @@ def test_what_is_no_classifier_or_diverges_is_refused(model, data):
     with pytest.raises(UsageError, match="need a classifier"):
         chosen(net.model(net.conv(x, "conv1", 2, 3)), {"input": data["input"]}, {"conv0": 4}, PLAIN)
     with pytest.raises(AccuracyError, match="has diverged"):
-        chosen(model, data, {"conv1": 8}, Discrimination(losses=0, passes=0, rate=1e20))
+        chosen(model, data, {"conv1": 7}, Discrimination(losses=0, passes=0, rate=1e30))
     with pytest.raises(UsageError, match="the model has 4 classes"):
         chosen(model, {**data, "label": data["label"] + 9}, {"conv1": 4}, PLAIN)
+
+
+@pytest.mark.parametrize("times", [1, 4])
+def test_a_descent_that_runs_away_begins_anew_at_half_of_the_rate(model, data, times):
+    """At the rate of 1e4 the cross-entropy alone is in the hundreds after the first step."""
+    large = {name: np.concatenate([array] * times) for name, array in data.items()}
+    found = chosen(model, large, {"conv1": 5}, Discrimination(losses=0, passes=0, rate=1e4))
+    thin, w = weights_of(found.model), weights_of(model)
+    x, y = torch.from_numpy(data["input"]), torch.from_numpy(data["label"])
+    losses = [float(F.cross_entropy(written_out(weights, x)[2], y)) for weights in (thin, w)]
+    assert losses[0] < 15 * losses[1]
+    _, W = greedy_by_hand(w, data, 2, 5, 1e4)
+    assert not F.cross_entropy(written_out({**w, "conv2.weight": W}, x)[2], y) < 100 * losses[1]
