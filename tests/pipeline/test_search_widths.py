@@ -77,6 +77,7 @@ def test_other_budgets_and_streams_of_any_kind(measured):
     assert {row.name: row.after for row in spared.report.groups}["conv1"] == 32
 
 
+@pytest.mark.slow
 def test_the_budget_may_be_of_time(measured):
     reached = onnx_prune.prune(
         models.digits_model(),
