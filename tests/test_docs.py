@@ -168,6 +168,23 @@ def test_a_command_that_is_not_run_has_its_reason():
         assert why
 
 
+def test_what_the_demo_prints_stands_in_the_readme(tmp_path, monkeypatch, capsys):
+    """All but numbers, and which groups are cut how far, which may differ from machine to machine."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    called(["onnx-prune", "demo"], monkeypatch)
+    printed = [_words(line) for line in capsys.readouterr().out.splitlines()]
+    shown = next(body for kind, body in blocks("README.md") if kind == "text")
+    said = [_words(line) for line in shown.splitlines()]
+    assert [line for line in printed if "layer" not in line and "of AMD" not in line and "latency on" not in line] == [
+        line for line in said if "layer" not in line and "latency on" not in line
+    ]
+
+
+def _words(line):
+    return " ".join(re.findall(r"[a-zA-Z][\w.:-]*", re.sub(r"[\d.]+(e-\d+)?( ?[kMG]\b| ms| kB| s\b|%)?", "", line)))
+
+
 # ---- snippets
 
 _RELU = next(node.output[0] for node in onnx.load(models.digits_model()).graph.node if node.op_type == "Relu")
