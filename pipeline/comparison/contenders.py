@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,9 +79,16 @@ class Terms:
     def key(self) -> str:
         """What the terms are: rows of other terms are not of this table."""
         settings = {name: str(value) for name, value in self.settings.items()}
-        recipe = self.recipe and replace(self.recipe, workers=0)  # how many decode is no term
-        said = [str(self.budget), settings, str(self.preprocessing), str(recipe), str(self.schedule)]
+        said = [str(self.budget), settings, str(self.preprocessing), self._lessons, str(self.schedule)]
         return digest([_file_digest(self.model), str(self.evaluation), str(self.train), *said])
+
+    @property
+    def _lessons(self) -> dict[str, str] | None:
+        """What the recipe says that is not the default; how many processes decode is no term."""
+        if self.recipe is None:
+            return None
+        values = {f.name: (getattr(self.recipe, f.name), f.default) for f in fields(self.recipe) if f.name != "workers"}
+        return {name: str(value) for name, (value, default) in values.items() if value != default}
 
 
 def contender(word: str) -> Contender:

@@ -154,3 +154,11 @@ def test_methods_of_other_settings_have_other_rows():
     ]
     assert len(set(keys)) == 4
     assert Contender("Pruning Filters (B)").key.startswith("pruning-filters--b-")
+
+
+def test_terms_are_what_the_recipe_says_but_not_who_decodes():
+    same, workers, other = (
+        terms(recipe=Recipe(**r)).key for r in ({"rate": 0.1}, {"rate": 0.1, "workers": 3}, {"rate": 0.2})
+    )
+    assert same == workers
+    assert len({same, other, terms(recipe=Recipe()).key, terms().key}) == 4
