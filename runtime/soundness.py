@@ -131,7 +131,17 @@ def check_anything_free(groups: ChannelGroups) -> None:
     raise BudgetError(
         f"nothing in this graph can be removed: {why_nothing(groups)}",
         where=f"{groups.labelled.graph.source.graph.name}: {len(groups.groups)} groups of channels",
-        fix="onnx-prune inspect says of each group why it stays",
+        fix=f"onnx-prune inspect says of each group why it stays{_INEXACT if _is_coupled(groups) else ''}",
+    )
+
+
+_INEXACT = "; --inexact lets those go that only a normalisation couples"
+
+
+def _is_coupled(groups: ChannelGroups) -> bool:
+    """Whether some groups stay for the statistics of a normalisation alone."""
+    return any(
+        " couples the channels" in (g.pinned or "") or " takes the mean over" in (g.pinned or "") for g in groups.groups
     )
 
 

@@ -544,3 +544,15 @@ def test_a_grouped_convolution_whose_weight_does_not_fit_is_refused():
     model = net(node("Conv", ["a", "wg"], ["b"], group=8), weights={"wg": random(8, 8, 3, 3)})
     with pytest.raises(ReadError, match="Input channels C is not equal to kernel channels"):
         pruned(model)
+
+
+@pytest.mark.parametrize(("op", "says"), [("LayerNormalization", True), ("Relu", False)])
+def test_where_only_a_normalisation_is_in_the_way_the_message_says_what_frees_it(op, says):
+    middle = [node(op, ["a", "s", "s"], ["b"])] if op == "LayerNormalization" else [node(op, ["x0"], ["b"])]
+    nodes = [node("MatMul", ["x", "w0"], ["a"]), node("Identity", ["x"], ["x0"]), *middle]
+    nodes.append(node("MatMul", ["b", "w1" if says else "w0"], ["y"]))
+    weights = {"w0": random(8, 8), "s": np.ones(8, np.float32), "w1": random(8, 8)}
+    model = model_of(nodes, [value("x", 1, ["n", 8])], [value("y", 1, ["n", 8])], weights, 17)
+    with pytest.raises(BudgetError, match="nothing in this graph") as error:
+        pruned(model)
+    assert ("--inexact" in error.value.fix) == says
