@@ -69,6 +69,12 @@ class Named:
         return self._name
 
 
+def source_words(source: object) -> str:
+    """Where data come from, for people: a path or name, else what kind of thing was given."""
+    named = isinstance(source, str | os.PathLike | Named | Listed | Replayed)
+    return str(source) if named else f"the {type(source).__name__} given"
+
+
 def is_data(source: object) -> bool:
     """Whether it is of a kind that data can be; what is in it shows when it is read."""
     if isinstance(source, str | os.PathLike | Mapping) or callable(source) or _is_array(source):

@@ -17,6 +17,7 @@ from ...passes.errors import OnnxPruneError, UsageError
 from ...passes.graph.files import save_model
 from ...passes.graph.scratch import scratch_folder
 from ..data.functions import failed, imported, names_function
+from ..data.given import source_words
 from ..data.inputs import model_inputs
 from ..data.open import Data, DataSource, open_data
 from ..data.preprocess import Preprocessing
@@ -132,7 +133,7 @@ def make_metric(
     if not data.labelled and data.samples is not None:
         raise UsageError(
             "accuracy needs labels",
-            where=str(evaluation.source),
+            where=source_words(evaluation.source),
             fix="put the images in one folder a class, or say --metric agreement",
         )
     tell = counted(progress, "evaluating", "samples", data.samples)

@@ -13,6 +13,7 @@ import onnx
 from ...passes.errors import UsageError
 from ...passes.selection.words import choose
 from ..data.functions import names_function
+from ..data.given import source_words
 from ..data.inputs import ModelInput, model_inputs
 from ..data.open import open_data
 from ..data.preprocess import Preprocessing
@@ -54,7 +55,7 @@ def vision_metric(
         if value == 0 and model is original:
             raise UsageError(
                 f"the original scores 0 by --metric {word}",
-                where=str(pictures.source),
+                where=source_words(pictures.source),
                 fix="check --mean, --std and --resize, and the options first=, ids and decoder= of the metric",
             )
         return value

@@ -47,7 +47,7 @@ def test_without_labels_it_is_agreement(digits, worse):
     assert metric.of(digits) == 1
     logits = [model_rows(model, images) for model in (digits, worse)]
     assert metric.of(worse) == pytest.approx((logits[0].argmax(1) == logits[1].argmax(1)).mean())
-    with pytest.raises(UsageError, match="accuracy needs labels"):
+    with pytest.raises(UsageError, match="accuracy needs labels\n  where: the dict given"):
         make_metric("top1", digits, Evaluation({"input": images}))
 
 
