@@ -24,7 +24,7 @@ from .pieces import Bench, Piece, Widths, time_pieces
 from .profile import named, profile
 
 Array = np.ndarray
-_SECONDS = 45.0  # with what is measured end to end after it: within a minute
+_SECONDS = 40.0  # with what is measured end to end after it: within a minute
 _PROFILE_SECONDS, _WHOLE_SECONDS = 1.5, 3.0
 _LEVELS = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0)  # of an axis: where pieces are timed
 _BENCH_BYTES = (1 << 20, 64 << 20)
@@ -32,6 +32,7 @@ _NARROW = 4  # channels that a convolution reads at once where there are fewer t
 _NEGLIGIBLE = 1e-3  # of the whole: nodes that take less are not timed at other widths
 # What no width changes is about nothing, beside the sum; and how exact a share of the time is measured.
 _REST, _NOISE = 0.05, 0.015
+_CLOSED_AT, _SEED = 2, 17  # vectors of random widths beside the half
 _FUSED = (0.8, 1.6)  # what a node takes in the network, of what it takes alone: further off, one of them was disturbed
 
 
@@ -84,21 +85,39 @@ def at_widths(analysis: Analysis, kept: Array) -> onnx.ModelProto:
 def closed(table: LatencyTable, analysis: Analysis, place: Place) -> LatencyTable:
     """The table whose sum meets what the network takes: whole, and with half of its channels."""
     half = _half(analysis)
-    vectors = [] if (half == table.units).all() else [half]
+    others = random_widths(analysis, table, _CLOSED_AT, _SEED)
+    vectors = [] if (half == table.units).all() else [half, *others]
     before, *after = (timing.compared for timing in measured(analysis, vectors, place))
-    sums = [table.milliseconds(kept) for kept in (table.units, *vectors)]
-    rest = _rest(sums[0], sums[1] / sums[0], after[0] / before) if after and sums[0] > 0 else 0.0
-    return replace(table, rest=rest, factor=before / max(rest + sums[0], 1e-9))
+    whole, *narrow = (table.milliseconds(kept) for kept in (table.units, *vectors))
+    told = zip(narrow, after, strict=True)
+    rest = _rest(whole, np.array([(ms / whole, found / before) for ms, found in told])) if after and whole > 0 else 0.0
+    return replace(table, rest=rest, factor=before / max(rest + whole, 1e-9))
 
 
-def _rest(whole: float, predicted: float, share: float) -> float:
-    """Milliseconds that no width changes, by the share of the time that narrow widths take; where that tells much.
+def _rest(whole: float, shares: Array) -> float:
+    """Milliseconds that no width changes, by the shares of the time that narrow widths take; where these tell much.
 
-    (rest + predicted * whole) / (rest + whole) = share, drawn to 0 as far as the noise of `share` makes it uncertain.
+    shares: (n, 2), predicted and measured. (rest + predicted * whole) / (rest + whole) = measured, by least squares
+    over all; drawn to 0 as far as the noise of what was measured makes it uncertain.
     """
-    told = (share - predicted) / max(1 - share, _NOISE) * whole
-    doubt = _NOISE / (_REST * max(1 - predicted, _NOISE))
-    return float(np.clip(told / (1 + doubt**2), -3 * _REST * whole, whole))
+    predicted, found = shares.T
+    room = np.maximum(1 - found, _NOISE)  # rest * (1 - measured) = (measured - predicted) * whole
+    told = float(room @ (found - predicted) / (room @ room)) * whole
+    doubt = (_NOISE / _REST) ** 2 / float(room @ room)
+    return float(np.clip(told / (1 + doubt), -3 * _REST * whole, whole))
+
+
+def random_widths(analysis: Analysis, table: LatencyTable, vectors: int, seed: int = 0) -> list[Array]:
+    """Vectors of kept units, (groups,) int64; none where every group is pinned."""
+    rng = np.random.default_rng(seed)
+    free = np.flatnonzero(analysis.cost.free).tolist()
+    drawn = []
+    for _ in range(vectors if free else 0):
+        kept = table.units.copy()
+        for group in free:
+            kept[group] = rng.choice(table.steps(group))
+        drawn.append(kept)
+    return drawn
 
 
 def _half(analysis: Analysis) -> Array:

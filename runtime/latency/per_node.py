@@ -9,7 +9,7 @@ import numpy as np
 
 from ...passes.selection.latency_table import LatencyTable
 from ..analysis import Analysis
-from .model import Place, measure_table, measured
+from .model import Place, measure_table, measured, random_widths
 
 Array = np.ndarray
 _TOGETHER, _SECONDS = 3, 2.0  # networks that are measured in turns with the whole one, and for how long
@@ -63,19 +63,6 @@ def per_node(analysis: Analysis, place: Place, *, vectors: int = 6, seed: int = 
     drawn = random_widths(analysis, table, vectors, seed)
     checks = tuple(_checked(analysis, table, drawn, place))
     return PerNode(tuple(_shares(table)), table.factor * table.rest, whole, checks)
-
-
-def random_widths(analysis: Analysis, table: LatencyTable, vectors: int, seed: int = 0) -> list[Array]:
-    """Vectors of kept units, (groups,) int64; none where every group is pinned."""
-    rng = np.random.default_rng(seed)
-    free = np.flatnonzero(analysis.cost.free).tolist()
-    drawn = []
-    for _ in range(vectors if free else 0):
-        kept = table.units.copy()
-        for group in free:
-            kept[group] = rng.choice(table.steps(group))
-        drawn.append(kept)
-    return drawn
 
 
 def _checked(
