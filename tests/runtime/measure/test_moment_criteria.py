@@ -57,7 +57,8 @@ def test_every_unit_is_ranked_once_and_harm_never_falls(digits, word):
 
 def test_the_list_of_criteria_is_complete():
     on_gradients = {"ccp", "ccp-ac", "fisher", "taylor"}  # tests/runtime/torch/gates/test_gradients.py
-    assert set(ON_MOMENTS) | on_gradients | {"bn-scale", "fpgm", "l1", "l2", "random"} == set(criteria())
+    by_training = {"dcp", "dcp-adapt"}  # tests/runtime/torch/discrimination
+    assert set(ON_MOMENTS) | on_gradients | by_training | {"bn-scale", "fpgm", "l1", "l2", "random"} == set(criteria())
 
 
 def test_without_moments_the_error_says_what_to_give(digits):
