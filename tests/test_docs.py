@@ -36,7 +36,7 @@ STANDS_FOR = {
     r"nproc-per-node 8": "nproc-per-node 2",
     r"--calibration \.\.\.": "--calibration train.npz",
     r"\bOUT\b": "slim.onnx", r"--epochs 5": "--epochs 1", r"--epochs 3": "--epochs 1",
-    r"pass\|command\|latency": "pass digits.onnx --runs 1", r"--config FILE": "--config compare.toml",
+    r"lab\.fuzz$": "lab.fuzz models --cases 3", r"pass\|command\|latency": "pass digits.onnx --runs 1", r"--config FILE": "--config compare.toml",
 }  # fmt: skip
 # Commands that are not run here, and why.
 LEFT_OUT = {
@@ -106,6 +106,7 @@ def workplace(tmp_path_factory):
     return folder
 
 
+@pytest.mark.timeout(1500)  # the longest reads the 50,000 images of CIFAR-10
 @pytest.mark.parametrize(("page", "command"), list(run_here()))
 def test_a_command_of_the_pages_runs(page, command, workplace, monkeypatch, capsys, request):
     monkeypatch.chdir(workplace)
