@@ -36,7 +36,8 @@ STANDS_FOR = {
     r"nproc-per-node 8": "nproc-per-node 2",
     r"--calibration \.\.\.": "--calibration train.npz",
     r"\bOUT\b": "slim.onnx", r"--epochs 5": "--epochs 1", r"--epochs 3": "--epochs 1",
-    r"lab\.fuzz$": "lab.fuzz models --cases 3", r"pass\|command\|latency": "pass digits.onnx --runs 1", r"--config FILE": "--config compare.toml",
+    r"lab\.fuzz$": "lab.fuzz models --cases 3",
+    r"pass\|command\|latency": "pass digits.onnx --runs 1", r"--config FILE": "--config compare.toml",
 }  # fmt: skip
 # Commands that are not run here, and why.
 LEFT_OUT = {

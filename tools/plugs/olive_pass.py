@@ -30,10 +30,7 @@ if TYPE_CHECKING:
 
 BUDGETS = ("macs", "params", "size", "latency", "channels")
 _PATHS = ("moments", "evaluate")  # calibration may be module:function
-# Arguments of `prune` that are words, numbers or truth values. Olive chooses model and device, and draws its progress.
-_WORDS = ("preset", "criterion", "allocation", "reconstruct", "exclude", "replace_head", "effort", "metric", "smallest")
-_NUMBERS = ("samples", "seed", "evaluate_samples", "threads")
-_SWITCHES = ("keep_blocks", "inexact", "measure")
+_OLIVES = ("model", "budget", "preprocessing", "save_moments", "device", "progress")  # what it says in its own way
 _IMAGES = ("mean", "std", "resize", "crop", "scale", "layout")
 
 
@@ -46,15 +43,14 @@ class OnnxPrune(Pass):
     @classmethod
     def _default_config(cls, accelerator_spec: AcceleratorSpec) -> dict[str, PassConfigParam]:  # noqa: ARG003 - Olive's
         """Every option, with the default of `prune`, as Olive wants it."""
-        number_or_word: Any = float | str | None
+        known = inspect.signature(prune).parameters
         kinds: dict[str, Any] = {
-            **dict.fromkeys((*_WORDS, *BUDGETS), str | None),
-            **dict.fromkeys(_NUMBERS, int | None),
-            **dict.fromkeys(_SWITCHES, bool),
+            **{name: _kind(argument.default) for name, argument in known.items() if name not in _OLIVES},
+            **dict.fromkeys(BUDGETS, str | None),
             **dict.fromkeys(_IMAGES, float | str | list[float] | None),
-            **dict.fromkeys(("calibration", *_PATHS), str | None),
             "align": int | str,
-            "max_drop": number_or_word,
+            "evaluate_samples": int | None,
+            "max_drop": float | str | None,
             "sizes": dict[str, int] | None,
             "data_config": DataConfig | dict | None,
         }
@@ -108,6 +104,13 @@ def _handler(result: Result, path: Path) -> ONNXModelHandler:
     if result.external:
         return ONNXModelHandler(model_path=str(path.parent), onnx_file_name=path.name)
     return ONNXModelHandler(model_path=str(path))
+
+
+def _kind(default: object) -> Any:  # noqa: ANN401 - a type
+    """Of an argument with that default; None stands for words."""
+    if isinstance(default, bool):
+        return bool
+    return int | None if isinstance(default, int) else str | None
 
 
 def _param(name: str, kind: Any) -> PassConfigParam:  # noqa: ANN401 - a type
