@@ -22,7 +22,7 @@ class Distill:
     """
 
     epochs: int = 60
-    rate: float = 3e-4
+    rate: float = 2e-4
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.rate <= 0:

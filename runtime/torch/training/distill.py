@@ -36,7 +36,7 @@ from .run import FineTuned
 RECIPE = Recipe(
     epochs=60,
     batch=128,
-    rate=3e-4,
+    rate=2e-4,
     optimiser="adam",
     decay=0.0,
     temperature=10.0,  # so hot that it is nearly the squared difference of logits
