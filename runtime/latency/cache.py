@@ -7,12 +7,12 @@ import hashlib
 import json
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from platformdirs import user_cache_path
 
 from ..measure.latency import machine
 from ..session import runtime_version
@@ -74,16 +74,8 @@ def cache_folder() -> Path | None:
     chosen = os.environ.get(_FOLDER)
     if chosen is not None:
         return Path(chosen) if chosen else None
-    try:
-        if sys.platform == "win32":
-            base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-        elif sys.platform == "darwin":
-            base = Path.home() / "Library" / "Caches"
-        else:
-            base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:  # no home
-        return None
-    return base / "onnx-prune"
+    found = user_cache_path("onnx-prune", appauthor=False)
+    return found if found.is_absolute() else None
 
 
 def _file(bench: Bench) -> Path | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 from onnx_prune.runtime.latency.cache import cache_folder, cached, keep
 from onnx_prune.runtime.latency.pieces import Bench, Piece, PieceInput
+from platformdirs import user_cache_path
 
 BENCH = Bench(17, 1 << 20, "cpu", 1)
 
@@ -98,5 +101,7 @@ def test_nothing_is_kept_where_the_user_wants_nothing(monkeypatch):
 def test_the_folder_is_where_the_system_keeps_caches(monkeypatch, tmp_path):
     monkeypatch.delenv("ONNX_PRUNE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("sys.platform", "linux")
-    assert cache_folder() == tmp_path / "onnx-prune"
+    assert cache_folder() == user_cache_path("onnx-prune", appauthor=False)
+    assert sys.platform != "linux" or cache_folder() == tmp_path / "onnx-prune"
+    monkeypatch.setattr("onnx_prune.runtime.latency.cache.user_cache_path", lambda *_, **__: Path("~/.cache"))
+    assert cache_folder() is None, "there is no home"
