@@ -84,7 +84,7 @@ def test_what_is_wrong_with_a_shard_is_said(tmp_path):
     gap = tar(tmp_path / "gap.tar", {"a.png": picture(1), "a.cls": b"0", "b.png": picture(2)})
     with pytest.raises(ReadError, match="has no class"):
         open_data(gap, INPUTS)
-    with pytest.raises(ReadError, match="no whole number"):
+    with pytest.raises(ReadError, match="not a whole number"):
         open_data(tar(tmp_path / "word.tar", {"a.png": picture(1), "a.cls": b"dog"}), INPUTS)
     (tmp_path / "text.tar").write_text("no tar")
     with pytest.raises(ReadError, match="not a tar archive"):
