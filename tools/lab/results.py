@@ -60,6 +60,9 @@ CRITERIA = (
 _DEFAULT = ("sensitivity", "sequential")  # allocation and reconstruction where there are data
 _PREPROCESSING = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 _POSITIONS = 32  # an image, as the pipeline refits
+_KINDS = tuple(
+    kind for kind in KINDS if kind != "distill"
+)  # that trains the network: docs/results.md has a table for it
 _BEGIN, _END = "<!-- table: python -m onnx_prune.tools.lab.results -->", "<!-- end of table -->"
 _PAGE = f"""# Results
 
@@ -204,7 +207,7 @@ def missing(
     name = experiment.model
     if (name, "", "", "") not in rows:
         yield Row(name, "", "", "", experiment.top1(None, "none"))
-    jobs = [(c, "uniform", tuple(KINDS)) for c in criteria] + [(c, _DEFAULT[0], _DEFAULT[1:]) for c in criteria]
+    jobs = [(c, "uniform", _KINDS) for c in criteria] + [(c, _DEFAULT[0], _DEFAULT[1:]) for c in criteria]
     for criterion, allocation, kinds in jobs:
         wanted = [kind for kind in kinds if (name, criterion, allocation, kind) not in rows]
         if not wanted:
@@ -232,8 +235,8 @@ def write_page(path: Path, rows: dict[tuple[str, str, str, str], Row]) -> None:
 
 def tables(rows: dict[tuple[str, str, str, str], Row]) -> str:
     """One table a model, as Markdown."""
-    columns = [("uniform", kind) for kind in KINDS] + [_DEFAULT]
-    heads = [*KINDS, f"`{_DEFAULT[0]}`, {_DEFAULT[1]}"]
+    columns = [("uniform", kind) for kind in _KINDS] + [_DEFAULT]
+    heads = [*_KINDS, f"`{_DEFAULT[0]}`, {_DEFAULT[1]}"]
     parts = []
     for model in MODELS:
         named = dict.fromkeys(row.criterion for row in rows.values() if row.model == model and row.criterion)
