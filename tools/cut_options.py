@@ -31,7 +31,7 @@ STRATEGY = options(
         type=click.Choice(["quick", "normal", "thorough"]),
         default="normal",
         show_default=True,
-        help="How much is computed with data: normal is about six passes over them.",
+        help="How much is computed with data: normal costs about a dozen forward passes of them.",
     ),
     click.option(
         "--criterion",
