@@ -66,7 +66,7 @@ class Report:
     macs: multiply-accumulates at batch 1
     params: parameters
     size: bytes of the file
-    latency: milliseconds, None where it was not measured
+    latency: milliseconds, of processor time where models are compared by it; None where it was not measured
     proof: largest relative difference of the outputs to those of the original with silenced channels
     seconds: load to proof
     data: what channels were chosen and refitted on, None for the weights alone
@@ -76,7 +76,7 @@ class Report:
         are
     inner: the largest relative difference of a channel in them
     latency_ratio: after / before, by processor time where the machine was busy
-    measured_on: threads and processor, and whether it was busy
+    measured_on: threads, processor, whether processor time is told, and whether the machine was busy
     same_class: share of the samples whose highest output is that of the original; None for models that do not classify
     distance: of the outputs from the original's, see `measure.closeness`; None where there are no data
     samples: how many the two were measured on

@@ -206,7 +206,7 @@ def timed(run: Run, result: Result) -> Result:
     before, after = measure(models, feeds, device=run.settings.device, threads=run.settings.threads)
     report = replace(
         result.report,
-        latency=(before.wall, after.wall),
+        latency=(before.compared, after.compared),
         latency_ratio=ratio(before, after),
         measured_on=_measured_on(run, (before, after)),
     )
@@ -216,8 +216,9 @@ def timed(run: Run, result: Result) -> Result:
 def _measured_on(run: Run, timings: tuple[Timing, Timing]) -> str:
     threads = "1 thread" if run.settings.threads == 1 else f"{run.settings.threads or 'all'} threads"
     batch = f", batch {run.settings.latency_batch}," if run.settings.latency_batch > 1 else ""
-    busy = ", which was busy: compared by processor time" if any(timing.busy for timing in timings) else ""
-    return f"{threads}{batch} of {machine()}{busy}"
+    clock = ", processor time" if timings[0].by_cpu else ""
+    busy = "; the machine was busy" if any(timing.busy for timing in timings) else ""
+    return f"{threads}{batch} of {machine()}{clock}{busy}"
 
 
 def _rows(groups: ChannelGroups, plan: Plan) -> list[GroupRow]:

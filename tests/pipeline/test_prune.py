@@ -360,7 +360,9 @@ def test_a_pruned_model_can_be_pruned_again():
 
 def test_latency_is_measured_before_and_after_unless_left_out():
     assert prune(digits()).report.latency is None
-    before, after = prune(digits(), measure=True).report.latency
+    report = prune(digits(), measure=True).report
+    before, after = report.latency
+    assert report.latency_ratio == pytest.approx(after / before), "what is shown is what is compared"
     assert before > 0
     assert after > 0
 
