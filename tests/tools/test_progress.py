@@ -28,8 +28,11 @@ def test_a_stage_that_says_nothing_for_long_is_told_in_a_pipe(monkeypatch, capsy
     monkeypatch.setattr(progress, "EVERY", 0.05)
     with progress_shown() as shown:
         shown("proving")
-        time.sleep(0.3)
-    assert "s: proving" in capsys.readouterr().err
+        said, until = "", time.monotonic() + 20
+        while "s: proving" not in said and time.monotonic() < until:
+            time.sleep(0.02)
+            said += capsys.readouterr().err
+    assert "s: proving" in said
     monkeypatch.setattr(progress, "EVERY", 10)
     with progress_shown() as shown:
         shown("proving")

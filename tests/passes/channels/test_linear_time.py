@@ -9,12 +9,12 @@ from onnx_prune.passes.graph.model import load
 
 @pytest.fixture
 def seconds(groups_of):
-    """Depth of a residual network -> nodes, and the processor's seconds to analyse it, of two runs the better."""
+    """Depth of a residual network -> nodes, and the processor's seconds to analyse it, of three runs the best."""
 
     def measure(depth):
         graph = load(resnet_cifar(depth))
         times = []
-        for _ in range(2):
+        for _ in range(3):
             start = time.process_time()
             groups_of(graph)
             times.append(time.process_time() - start)

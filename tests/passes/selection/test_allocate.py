@@ -272,8 +272,8 @@ def test_trimmed_counts_are_aligned_upwards(cost, trimmed):
 @pytest.mark.parametrize("method", [Uniform(), Global()], ids=repr)
 def test_an_allocation_takes_well_below_a_tenth_of_a_second(cost, rankings, method):
     def seconds():
-        start = time.perf_counter()
+        start = time.process_time()
         allocate(cost, rankings, Budget(macs=0.5), method=method)
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     assert min(seconds() for _ in range(5)) < 0.1

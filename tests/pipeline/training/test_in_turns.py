@@ -138,8 +138,9 @@ def test_between_cuts_come_a_few_updates_and_behind_the_last_the_epochs():
     assert [len(tuned.epochs) - 1 for tuned in trained.rounds] == [1, 1, 2]
     assert trained.result.report.macs[1] <= 0.4 * trained.result.report.macs[0]
     assert [row.score is None for row in told] == [True] * 4 + [False] * 3
-    few, whole = trained.rounds[0].epochs[1], trained.rounds[2].epochs[1]
-    assert few.seconds < whole.seconds  # 3 steps, not 8
+    last_of_three = recipe.rate_at(2, 3)
+    assert [tuned.epochs[-1].rate for tuned in trained.rounds[:2]] == [pytest.approx(last_of_three)] * 2
+    assert trained.rounds[2].epochs[-1].rate < last_of_three  # of the 2 epochs' many steps, the last
 
 
 def test_a_step_that_finds_nothing_to_remove_does_not_end_the_others():

@@ -29,7 +29,7 @@ def test_the_longer_model_takes_longer_and_time_is_bounded():
     assert 0 < 3 * short.wall < long.wall < 1000
     assert 0 < 3 * short.cpu < long.cpu < 1000
     assert ratio(short, long) > 3
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 30
 
 
 class FakeSession:
