@@ -16,11 +16,11 @@ from ..passes.selection.ranking import Criterion
 from ..runtime.analysis import Analysis, analyse
 from ..runtime.data.open import DataSource
 from ..runtime.data.preprocess import Preprocessing
+from ..runtime.device import Device
 from ..runtime.effort import NORMAL
 from ..runtime.measure.metric import Evaluation, MetricLike
 from ..runtime.measure.sensitivity import LEVELS, Sensitivities
 from ..runtime.progress import Stage, silent
-from ..runtime.session import Device
 from .arguments import checked
 from .decide import sensitivities
 from .goal import Goal

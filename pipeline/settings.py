@@ -17,8 +17,8 @@ from ..passes.selection.refits import refit_kind, refit_needs
 from ..passes.selection.words import word
 from ..runtime.data.given import DataSource, repeatable
 from ..runtime.data.preprocess import Preprocessing
+from ..runtime.device import Device
 from ..runtime.effort import NORMAL, make_effort
-from ..runtime.session import Device
 
 NONE, SYNTHETIC = "none", "synthetic"  # instead of calibration data
 SYNTHETIC_IF_IMAGES = "synthetic, if the model reads images"

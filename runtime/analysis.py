@@ -17,10 +17,10 @@ from ..passes.errors import ReadError, UsageError
 from ..passes.graph.model import Graph, ModelLike, constant_values, load
 from ..passes.graph.shapes import input_shapes, tensor_facts
 from .data.random_feeds import Feeds, runnable_feeds, sample_feeds
+from .device import Device
 from .figures import count, shortened, shortened_inside
 from .folding import fold_weights
 from .html import table
-from .session import Device
 from .shapes import tensor_shapes
 from .soundness import check_fits, check_nodes, knows_all_operators
 

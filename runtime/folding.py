@@ -11,7 +11,8 @@ from ..passes.graph.inference import inferred
 from ..passes.graph.model import Graph, load
 from ..passes.graph.shapes import static_shape
 from ..passes.graph.spill import without_weights
-from .session import Device, open_session
+from .device import Device
+from .session import open_session
 
 _MOST = 1 << 28  # elements of a tensor: larger weights are not computed from smaller ones
 

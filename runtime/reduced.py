@@ -17,7 +17,8 @@ import onnx
 from ..passes.graph.shapes import Facts
 from ..passes.graph.spill import copy_except
 from .data.random_feeds import required_inputs
-from .session import Device, Runnable
+from .device import Device
+from .session import Runnable
 from .trial import runs_on
 
 Feeds = Mapping[str, np.ndarray]

@@ -4,15 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
-import importlib
-import io
-import os
 import re
-import sys
-import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,26 +13,22 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from ..passes.errors import ReadError, UsageError
+from ..passes.errors import ReadError
 from ..passes.graph.mapped import is_mapped
 from ..passes.graph.scratch import scratch_folder
 from ..passes.graph.spill import SPILL_BYTES, beside_folder, spill, weight_bytes
-from .bounds import bounded_memory, bounded_time
-from .crash import left_out
+from .device import FATAL, Device, device_number, failures, providers
+from .guards.bounds import bounded_memory, bounded_time
+from .guards.crash import left_out
 
 if TYPE_CHECKING:
     import onnxruntime
 
-# Before it is imported: else ONNX Runtime writes a device id and a database of its use into the user's cache.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
 Runnable = onnx.ModelProto | str | Path
-Device = Literal["auto", "cpu", "cuda"]
 Resident = Any  # ONNX Runtime's OrtValue: a tensor where the model runs
 
 RECORDED = "optimised.onnx"
 _NO_MEMORY = re.compile("allocate memory|bad_alloc|bad allocation")
-_FATAL, _WARNING = 4, 2  # severities of ONNX Runtime's log: silent, and its default
 
 
 class Session:
@@ -54,7 +43,7 @@ class Session:
         self._session = session
         self._name = name
         self._options = onnxruntime.RunOptions()
-        self._options.log_severity_level = _FATAL
+        self._options.log_severity_level = FATAL
         self._ran = False
         self._bfloat16 = any(value.type == "tensor(bfloat16)" for value in (*inputs, *outputs))
         self.inputs = tuple(value.name for value in inputs)
@@ -106,14 +95,14 @@ class Session:
 
     @property
     def _number(self) -> int:
-        return _device_number() if self.device == "cuda" else 0
+        return device_number() if self.device == "cuda" else 0
 
     @contextlib.contextmanager
     def _told(self, feeds: Mapping[str, np.ndarray]) -> Generator[None]:
         """Raise ReadError where the run fails."""
         try:
             yield
-        except (MemoryError, *_failures()) as error:
+        except (MemoryError, *failures()) as error:
             shapes = ", ".join(f"{name} {value.dtype}{list(value.shape)}" for name, value in feeds.items())
             if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
                 raise ReadError(
@@ -183,7 +172,7 @@ def open_session(
         ReadError: ONNX Runtime cannot open the model.
     """
     name = str(model) if isinstance(model, str | Path) else model.graph.name or "the model"
-    providers = _providers(device, exact=not optimise)
+    chosen = providers(device, exact=not optimise)
     with scratch_folder() as scratch:
         try:
             source, data_dir = _source(model, base_dir, additions, scratch)
@@ -193,8 +182,8 @@ def open_session(
                 options.profile_file_prefix = str(record / "profile")
                 options.optimized_model_filepath = str(record / RECORDED)
             skipped = left_out(model, source, data_dir) if optimise else []
-            session = _inference_session(source, options, providers, skipped)
-        except (OSError, *_failures()) as error:
+            session = _inference_session(source, options, chosen, skipped)
+        except (OSError, *failures()) as error:
             raise ReadError(
                 f"ONNX Runtime cannot open the model: {_first_words(error)}",
                 where=name,
@@ -228,7 +217,7 @@ def _session_options(optimise: bool, threads: int | None, data_dir: str | Path |
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = _FATAL
+    options.log_severity_level = FATAL
     # Else idle threads spin and take the cores from whoever works next: run in turns with another model, ResNet-18
     # took 39 ms instead of 20 ms on two cores; alone it is as quick as before.
     options.add_session_config_entry("session.force_spinning_stop", "1")
@@ -257,121 +246,9 @@ def _inference_session(
     return session
 
 
-@functools.cache
-def require_onnxruntime() -> None:
-    """Raise UsageError where ONNX Runtime is missing or broken; warn where its two builds lie over one another."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        missing = isinstance(error, ModuleNotFoundError)
-        raise UsageError(
-            "ONNX Runtime is not installed" if missing else f"ONNX Runtime cannot be imported: {error}",
-            where=sys.prefix,
-            fix="pip install 'onnx-prune[cpu]', or 'onnx-prune[gpu]' on a machine with an NVIDIA GPU",
-        ) from error
-    builds = _installed_builds()
-    keep = "onnxruntime-gpu" if "onnxruntime-gpu" in builds and _has_cuda_device() else "onnxruntime"
-    again = f"pip uninstall -y {' '.join(builds) or keep} && pip install {keep}"
-    if not hasattr(onnxruntime, "InferenceSession"):
-        raise UsageError("ONNX Runtime is not whole: parts of it were removed", where=sys.prefix, fix=again)
-    if len(builds) > 1:
-        warnings.warn(
-            f"{' and '.join(builds)} are both installed, and share one folder: the one that came last is used\n"
-            f"  where: {sys.prefix}\n  fix:   keep {keep} alone: {again}",
-            stacklevel=2,
-        )
-
-
-def _installed_builds() -> tuple[str, ...]:
-    """The distributions that bring a folder `onnxruntime` and exclude one another."""
-    builds = []
-    for name in ("onnxruntime", "onnxruntime-gpu"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            metadata.version(name)
-            builds.append(name)
-    return tuple(builds)
-
-
-def _providers(device: Device, *, exact: bool) -> list[Any]:
-    require_onnxruntime()
-    if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"there is no device {device!r}", where="--device", fix="choose one of auto, cpu, cuda")
-    if device == "cuda" and not cuda_available():
-        raise UsageError(
-            "CUDA was asked for and does not work here",
-            where="--device cuda",
-            fix="install onnx-prune[gpu] with the CUDA and cuDNN that it was built for, or leave --device at auto",
-        )
-    if device == "cpu" or not cuda_available():
-        return ["CPUExecutionProvider"]
-    cuda = {"use_tf32": str(int(not exact)), "device_id": str(_device_number())}
-    return [("CUDAExecutionProvider", cuda), "CPUExecutionProvider"]
-
-
-def _device_number() -> int:
-    """The GPU of this process: torchrun's processes have one each; CUDA_VISIBLE_DEVICES says which are seen."""
-    return int(os.environ.get("LOCAL_RANK", "0")) % max(_cuda_devices(), 1)
-
-
 def fetched(value: Resident) -> np.ndarray:
     """What a resident tensor holds."""
     return value.numpy()
-
-
-def runtime_version() -> str:
-    """Of ONNX Runtime."""
-    import onnxruntime
-
-    return onnxruntime.__version__
-
-
-@functools.cache
-def cuda_available() -> bool:
-    """Whether ONNX Runtime can run a model on a GPU here: the build, the driver, a device and the libraries."""
-    require_onnxruntime()
-    import onnxruntime
-
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers() or not _has_cuda_device():
-        return False
-    tensor = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
-    node = helper.make_node("Identity", ["x"], ["y"])
-    graph = helper.make_graph([node], "probe", [tensor], [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])])
-    probe = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    onnxruntime.set_default_logger_severity(_FATAL)
-    try:
-        if hasattr(onnxruntime, "preload_dlls"):
-            with contextlib.redirect_stdout(io.StringIO()):
-                onnxruntime.preload_dlls()
-        options = _session_options(optimise=True, threads=1, data_dir=None)
-        session = _inference_session(probe.SerializeToString(), options, ["CUDAExecutionProvider"])
-    except _failures():
-        return False
-    finally:
-        onnxruntime.set_default_logger_severity(_WARNING)
-    return "CUDAExecutionProvider" in session.get_providers()
-
-
-def _has_cuda_device() -> bool:
-    return _cuda_devices() > 0
-
-
-@functools.cache
-def _cuda_devices() -> int:
-    """Ask the driver itself; asking ONNX Runtime where there is none takes long and writes to standard error."""
-    try:
-        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    return count.value if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
-
-
-@functools.cache
-def _failures() -> tuple[type[Exception], ...]:
-    """Return every exception that ONNX Runtime's C++ side raises; they share no base class of their own."""
-    state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
-    own = (kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
-    return (*own, RuntimeError, ValueError)
 
 
 def _first_words(error: Exception) -> str:

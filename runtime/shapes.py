@@ -11,7 +11,8 @@ from onnx import TensorProto, helper
 
 from ..passes.graph.inference import inferred
 from ..passes.graph.spill import without_weights
-from .session import Device, Runnable, open_session
+from .device import Device
+from .session import Runnable, open_session
 
 Shape = tuple[int, ...]
 

@@ -16,7 +16,8 @@ from ..passes.graph.inference import with_all_domains
 from ..passes.graph.model import Graph, constant_values
 from ..passes.graph.shapes import check_bounds, static_shape
 from ..passes.graph.spill import without_weights
-from .session import Device, open_session
+from .device import Device
+from .session import open_session
 
 _OF_ONE_MACHINE = "com.microsoft.nchwc"  # the domain of convolutions in a processor's own memory layout
 

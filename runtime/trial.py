@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..passes.errors import ReadError
-from .session import Device, Runnable, open_session
+from .device import Device
+from .session import Runnable, open_session
 
 
 def runs_on(model: Runnable, feeds: Mapping[str, np.ndarray], *, device: Device = "auto") -> bool:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from onnx_prune.runtime.session import cuda_available
+from onnx_prune.runtime.device import cuda_available
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 _FOLDER = Path(os.environ.get("ONNX_PRUNE_SHARED", CHECKOUT.parent / "shared"))

@@ -32,7 +32,7 @@ FLOORS = {
 }
 # Outside package -> the files that may import it.
 DOORS = {
-    "onnxruntime": ("runtime/session.py",),
+    "onnxruntime": ("runtime/device.py", "runtime/session.py"),
     "torch": ("runtime/torch/*.py", "models/train_*.py", "tools/lab/hand_written.py"),
 }
 LAB = "tools/lab"  # for the project's developers: no package of a wheel

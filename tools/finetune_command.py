@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..passes.selection.budget import Budget
     from ..pipeline.write import Result
     from ..runtime.data.preprocess import Preprocessing
-    from ..runtime.session import Device
+    from ..runtime.device import Device
     from ..runtime.torch.training.run import Epoch, FineTuned, Keeping, Watch
 
 _RESUME = click.option("--resume", is_flag=True, help="Continue a run of the same output that was stopped or killed.")

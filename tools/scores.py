@@ -12,8 +12,8 @@ from ..passes.graph.model import load
 from ..runtime.data.inputs import model_inputs
 from ..runtime.data.open import Data, open_data
 from ..runtime.data.preprocess import Preprocessing
+from ..runtime.device import Device
 from ..runtime.measure.evaluate import accuracy
-from ..runtime.session import Device
 
 Number = TypeVar("Number", int, float)
 

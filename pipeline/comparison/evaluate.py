@@ -8,9 +8,9 @@ from ...passes.graph.model import ModelLike, load
 from ...runtime.data.inputs import model_inputs
 from ...runtime.data.open import DataSource, open_data
 from ...runtime.data.preprocess import Preprocessing
+from ...runtime.device import Device
 from ...runtime.measure.evaluate import Accuracy, Divergence, accuracy, divergence, outputs
 from ...runtime.measure.metric import Evaluation, MetricLike, make_metric
-from ...runtime.session import Device
 from ..arguments import checked
 
 

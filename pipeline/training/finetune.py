@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from ...passes.graph.model import ModelLike, load
 from ...runtime.data.open import DataSource
 from ...runtime.data.preprocess import Preprocessing
+from ...runtime.device import Device
 from ...runtime.progress import Stage, silent
-from ...runtime.session import Device
 from ..arguments import checked
 
 if TYPE_CHECKING:

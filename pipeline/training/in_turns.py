@@ -30,7 +30,7 @@ from ..write import Result
 from .rounds import Round, Schedule, exact_widths, planned_rounds
 
 if TYPE_CHECKING:
-    from ...runtime.session import Device
+    from ...runtime.device import Device
     from ...runtime.torch.training.finetune import AfterEpoch
     from ...runtime.torch.training.recipe import Recipe
     from ...runtime.torch.training.run import Examples, FineTuned, Keeping, Watch

@@ -15,7 +15,8 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from ...passes.graph.model import Graph, constant_values
-from ..session import Device, open_session
+from ..device import Device
+from ..session import open_session
 from .batches import Data, part
 
 Array = np.ndarray

@@ -16,7 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ...passes.errors import ReadError
 from ...passes.graph.shapes import MOST_ELEMENTS
-from ..session import Device, Runnable, Session, open_session
+from ..device import Device
+from ..session import Runnable, Session, open_session
 from .needed_sizes import known_numbers, needed_sizes
 
 Feeds = dict[str, np.ndarray]

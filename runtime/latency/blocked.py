@@ -9,7 +9,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ...passes.graph.scratch import scratch_folder
-from ..session import RECORDED, Device, open_session
+from ..device import Device
+from ..session import RECORDED, open_session
 from .profile import profile
 
 _CHANNELS = 4  # fewer than any block: they are padded to one

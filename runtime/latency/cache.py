@@ -14,8 +14,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
+from ..device import runtime_version
 from ..measure.latency import machine
-from ..session import runtime_version
 from .pieces import Bench, Piece, Widths
 
 Times = dict[Piece, dict[Widths, float]]

@@ -15,8 +15,8 @@ from ...passes.channels.apply_removal import apply_removal
 from ...passes.graph.export import to_model
 from ...passes.selection.latency_table import Band, LatencyTable, NodeTable, Side, fixed_side, scale
 from ..analysis import Analysis
+from ..device import Device
 from ..measure.latency import Timing, compare_anew
-from ..session import Device
 from .blocked import block_size, reorder_ms
 from .cache import cached, keep
 from .optimised import Matched, Width, match

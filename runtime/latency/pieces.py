@@ -17,7 +17,7 @@ from ...passes.channels.cost import axis_lengths
 from ...passes.channels.groups import ChannelGroups
 from ...passes.channels.labels import Consumer, LabelledGraph, Layout
 from ...passes.graph.model import constant_values
-from ..session import Device
+from ..device import Device
 from .profile import BLOCKED, LONGER, profile
 
 Widths = tuple[int, int]

@@ -16,8 +16,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ...passes.graph.scratch import scratch_folder
+from ..device import Device
 from ..measure.latency import compare
-from ..session import RECORDED, Device, open_session
+from ..session import RECORDED, open_session
 
 BLOCKED = "_nchwc"  # is added to the name of what a node of the blocked layout writes
 _SUFFIX = "_kernel_time"

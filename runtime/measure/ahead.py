@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from ..session import Device
+from ..device import Device
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

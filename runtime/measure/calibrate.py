@@ -17,9 +17,10 @@ from ...passes.errors import ReadError, UsageError
 from ...passes.rewrite.taps import Draw, Instrument, Taps, find_taps, instrument
 from ..data.random_feeds import Feeds
 from ..data.sources import Batch
+from ..device import Device, cuda_available
 from ..processes.together import Alone, Together
 from ..progress import Count, silent
-from ..session import Device, Resident, Session, cuda_available, fetched, open_session
+from ..session import Resident, Session, fetched, open_session
 from .ahead import side_by_side, threads_each, workers
 from .resident import ResidentTaps
 from .sums import Accumulator, GramProducts

@@ -9,7 +9,8 @@ import numpy as np
 
 from ..data.random_feeds import Feeds
 from ..data.sources import Batch
-from ..session import Device, Runnable
+from ..device import Device
+from ..session import Runnable
 from .evaluate import outputs
 
 Array = np.ndarray

@@ -12,9 +12,10 @@ from ...passes.errors import UsageError
 from ..data.batches import Data
 from ..data.random_feeds import Feeds
 from ..data.sources import Batch
+from ..device import Device
 from ..processes.together import Alone, Together
 from ..progress import Count, silent
-from ..session import Device, Runnable, Session, open_session
+from ..session import Runnable, Session, open_session
 from .ahead import side_by_side, threads_each, workers
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..device import Device
 from ..reduced import fitted
-from ..session import Device, Runnable, Session, open_session
+from ..session import Runnable, Session, open_session
 
 _LOW = 0.25  # the quantile that is told: what a run takes when little else runs
 _BUSY_SPREAD, _BUSY_WAIT = 0.4, 1.3

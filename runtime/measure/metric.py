@@ -23,8 +23,9 @@ from ..data.open import Data, DataSource, open_data
 from ..data.preprocess import Preprocessing
 from ..data.random_feeds import Feeds
 from ..data.sources import Batch
+from ..device import Device
 from ..progress import Count, Stage, counted, silent
-from ..session import Device, open_session
+from ..session import open_session
 from ..vision.metrics import VISION, Pictures, vision_metric
 from .evaluate import accuracy, outputs
 

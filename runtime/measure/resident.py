@@ -9,7 +9,8 @@ import numpy as np
 from onnx import parser
 
 from ...passes.rewrite.taps import Draw, Instrument
-from ..session import Device, Resident, Session, fetched, open_session
+from ..device import Device
+from ..session import Resident, Session, fetched, open_session
 from .sums import Accumulator, GramProducts
 
 Array = np.ndarray

@@ -15,7 +15,8 @@ from ...passes.graph.model import Graph, quiet
 from ...passes.rewrite.taps import Draw, Positions, Taps, instrument
 from ..data.random_feeds import Feeds
 from ..data.sources import Batch
-from ..session import Device, Session, open_session
+from ..device import Device
+from ..session import Session, open_session
 from .ahead import side_by_side, threads_each, workers
 from .calibrate import Calibration, to_rows
 from .shelf import Held, Shelf

@@ -18,8 +18,8 @@ from ...passes.graph.model import Graph
 from ...passes.rewrite.undo import undone
 from ...passes.selection.ranking import Ranking
 from ..data.sources import Batch
+from ..device import Device
 from ..progress import Count, silent
-from ..session import Device
 from .evaluate import compare_outputs, outputs, top1
 from .segments import Frontier
 

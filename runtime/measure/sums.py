@@ -9,8 +9,9 @@ from onnx import parser
 
 from ...passes.algebra.gram import power_of_two
 from ...passes.algebra.moments import Moments
+from ..device import Device
 from ..processes.together import Together
-from ..session import Device, Session, open_session
+from ..session import Session, open_session
 
 Array = np.ndarray
 

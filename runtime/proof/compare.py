@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ..session import Device, Runnable, open_session
+from ..device import Device
+from ..session import Runnable, open_session
 from .saturation import observed, tap, taps
 
 

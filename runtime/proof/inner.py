@@ -15,7 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ...passes.channels.constants import kept
 from ...passes.channels.labels import LabelledGraph
-from ..session import Device, open_session
+from ..device import Device
+from ..session import open_session
 
 Array = np.ndarray
 Feeds = Mapping[str, Array]

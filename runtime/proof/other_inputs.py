@@ -11,7 +11,7 @@ from ...passes.graph.model import Graph
 from ...passes.graph.shapes import input_shapes
 from ..data.inputs import model_inputs
 from ..data.synthetic import reads_images, synthetic_data
-from ..session import Device
+from ..device import Device
 from ..trial import runs_on
 from .inner import Feeds
 

@@ -19,8 +19,8 @@ from ...passes.graph.model import Graph
 from ...passes.graph.scratch import scratch_folder
 from ...passes.graph.spill import SPILL_BYTES, weight_bytes
 from ...passes.rewrite.unsigned import with_unsigned_weights
+from ..device import Device
 from ..reduced import fitted
-from ..session import Device
 from ..trial import runs_on
 from .compare import Proof, max_relative_error, own_error
 from .inner import Feeds, Watched, differences, rounding, watched, wrong

@@ -8,8 +8,9 @@ import onnx
 
 from ...passes.errors import ProofError, ReadError
 from ...passes.graph.same import different_nodes, different_weights
+from ..device import Device
 from ..reduced import fitted
-from ..session import Device, Runnable, open_session
+from ..session import Runnable, open_session
 from .compare import Shown, output_error
 from .inner import Feeds
 

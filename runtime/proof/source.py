@@ -20,8 +20,8 @@ from ...passes.graph.model import Graph, constant_tensor
 from ...passes.graph.same import different_nodes, different_weights, loaded, same_tensor
 from ...passes.graph.spill import SPILL_BYTES, weight_bytes
 from ...passes.graph.tidy import with_named_outputs
+from ..device import Device
 from ..reduced import fitted
-from ..session import Device
 from ..trial import runs_on
 from .inner import Feeds
 from .prove import prove_same, written

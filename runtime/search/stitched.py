@@ -14,9 +14,9 @@ from ...passes.graph.export import to_model
 from ...passes.rewrite.one_shot import Refits
 from ..data.batches import Data
 from ..data.sources import Batch
+from ..device import Device
 from ..measure.evaluate import accuracy
 from ..measure.metric import Agreement
-from ..session import Device
 
 Array = np.ndarray
 Choose = Callable[[Array], Mapping[str, Sequence[int]]]

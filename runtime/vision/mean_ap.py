@@ -13,8 +13,9 @@ import numpy as np
 
 from ...passes.errors import UsageError
 from ..data.sources import Batch
+from ..device import Device
 from ..progress import Count, silent
-from ..session import Device, Runnable, open_session
+from ..session import Runnable, open_session
 from .boxes import Objects
 from .decode import Decoder, Form, Found, make_decoder
 

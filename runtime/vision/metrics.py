@@ -17,8 +17,8 @@ from ..data.given import source_words
 from ..data.inputs import ModelInput, model_inputs
 from ..data.open import open_data
 from ..data.preprocess import Preprocessing
+from ..device import Device
 from ..progress import Stage, counted
-from ..session import Device
 from .boxes import box_batches
 from .masks import mask_batches
 from .mean_ap import Map, Map50, require_pycocotools

@@ -10,8 +10,9 @@ import numpy as np
 from ...passes.errors import ReadError, UsageError
 from ..data.preprocess import Layout
 from ..data.sources import Batch
+from ..device import Device
 from ..progress import Count, silent
-from ..session import Device, Runnable, open_session
+from ..session import Runnable, open_session
 from .masks import classes_of, map_output
 
 

@@ -12,8 +12,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 from onnx_prune.passes.errors import ReadError, UsageError
 from onnx_prune.passes.graph.spill import spill, weight_bytes, without_weights
-from onnx_prune.runtime import bounds
+from onnx_prune.runtime import device as device_module
 from onnx_prune.runtime import session as session_module
+from onnx_prune.runtime.guards import bounds
 from onnx_prune.runtime.session import open_session
 
 TWO_OUTPUTS = """
@@ -180,7 +181,7 @@ def test_an_unknown_device_is_a_usage_error():
 
 
 def test_cuda_where_there_is_none_is_a_usage_error(monkeypatch):
-    monkeypatch.setattr(session_module, "cuda_available", lambda: False)
+    monkeypatch.setattr(device_module, "cuda_available", lambda: False)
     with pytest.raises(UsageError, match="CUDA"):
         open_session(parser.parse_model(TWO_OUTPUTS), device="cuda")
     assert open_session(parser.parse_model(TWO_OUTPUTS), device="auto").device == "cpu"
@@ -197,10 +198,10 @@ def errors_printed(severity: int) -> str:
 import numpy as np
 from onnx import parser
 from onnx_prune.passes.errors import ReadError
-from onnx_prune.runtime import session
-session._FATAL = {severity}
-session._has_cuda_device = lambda: True
-session.cuda_available()
+from onnx_prune.runtime import device, session
+device.FATAL = session.FATAL = {severity}
+device._has_cuda_device = lambda: True
+device.cuda_available()
 opened = session.open_session(parser.parse_model('''{TWO_OUTPUTS}'''))
 try:
     opened.run({{"x": np.ones((2, 3), np.float32), "y": np.ones((4, 3), np.float32)}})
@@ -213,7 +214,7 @@ except ReadError:
 
 
 def test_a_failing_run_and_a_missing_gpu_print_nothing():
-    assert errors_printed(session_module._FATAL) == ""
+    assert errors_printed(device_module.FATAL) == ""
 
 
 def test_what_is_printed_is_seen():
@@ -296,10 +297,10 @@ def test_both_builds_of_onnx_runtime_side_by_side_are_warned_of_once(tmp_path):
     assert status == 0, said
     assert said.count("onnxruntime and onnxruntime-gpu are both installed") == 1
     assert "keep onnxruntime alone: pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime" in said
-    assert "session.py" not in said
+    assert "device.py" not in said
 
 
 def test_one_build_of_onnx_runtime_is_not_warned_of(tmp_path):
-    code = "from onnx_prune.runtime.session import require_onnxruntime as required; required()"
+    code = "from onnx_prune.runtime.device import require_onnxruntime as required; required()"
     status, said = in_a_process(code, tmp_path, "-Werror")
     assert status == 0, said

@@ -22,11 +22,11 @@ from ...passes.selection.knapsack import SOLVERS, Menu, total_harm
 from ...passes.selection.latency_table import LatencyTable
 from ...pipeline.prune import prune
 from ...runtime.analysis import Analysis, analyse
+from ...runtime.device import runtime_version
 from ...runtime.latency.blocked import block_size
 from ...runtime.latency.model import Place, measure_table, measured, random_widths, timed_nodes
 from ...runtime.latency.pieces import Bench, Piece, pieces, time_pieces
 from ...runtime.measure.latency import compare, machine, ratio
-from ...runtime.session import runtime_version
 from .coverage import filled
 
 _PLACE = Place("cpu", 1)

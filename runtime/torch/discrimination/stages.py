@@ -22,8 +22,8 @@ from ....passes.channels.groups import ChannelGroup, ChannelGroups, Key
 from ....passes.errors import UsageError
 from ....passes.graph.export import to_model
 from ...data.sources import Batch
+from ...device import Device
 from ...progress import Count, silent
-from ...session import Device
 from ..gates.auxiliary import Depth, depths
 from ..gates.samples import torch_device
 from ..graph_module import GraphModule

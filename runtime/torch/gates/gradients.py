@@ -20,8 +20,8 @@ from ....passes.channels.groups import ChannelGroups
 from ....passes.channels.labels import LabelledGraph
 from ....passes.errors import ReadError, UsageError
 from ...data.sources import Batch
+from ...device import Device
 from ...progress import Count, silent
-from ...session import Device
 from ..graph_module import GraphModule
 from .auxiliary import Depth, Head, depths, fit_heads
 from .loss import GateLoss, Signs

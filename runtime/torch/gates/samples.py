@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...data.sources import Batch
-from ...session import Device
+from ...device import Device
 from ..graph_module import GraphModule
 
 

@@ -22,8 +22,8 @@ from ...data.batches import Data
 from ...data.inputs import model_inputs
 from ...data.sources import Batch
 from ...data.synthetic import reads_images
+from ...device import Device
 from ...progress import Stage, silent
-from ...session import Device
 from ..graph_module import GraphModule
 from .data import TrainingData, training_data
 from .distributed import Processes

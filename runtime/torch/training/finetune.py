@@ -18,7 +18,8 @@ from ....passes.rewrite.batch_norm import fold_batch_norms, normalisable
 from ....passes.rewrite.redraw import drawn_anew
 from ...data.inputs import model_inputs
 from ...data.sources import Batch
-from ...session import Device, open_session
+from ...device import Device
+from ...session import open_session
 from ..graph_module import GraphModule
 from .batch_norm import insert_batch_norms
 from .checkpoint import Checkpoint, run_key

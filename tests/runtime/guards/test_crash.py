@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from onnx_prune.runtime import crash
+from onnx_prune.runtime.guards import crash
 from onnx_prune.runtime.session import open_session
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import parser
 from onnx_prune.passes.errors import ReadError
-from onnx_prune.runtime import bounds
+from onnx_prune.runtime.guards import bounds
 from onnx_prune.runtime.session import open_session
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what is available")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from ..passes.errors import ReadError
+from ...passes.errors import ReadError
 
 try:
     import resource

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
-from ..passes.graph.bodies import bodies
+from ...passes.graph.bodies import bodies
 
 # ONNX Runtime 1.31.1 dies (SIGSEGV) as it looks for convolutions to lay out in blocks in float16 models of free sizes
 # that hold recurrent networks or attention. It is the last step of the optimisation, and the models run without it.

@@ -1,0 +1,1 @@
+"""What keeps a first run from taking all memory or time, or the process with it."""
