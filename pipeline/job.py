@@ -9,7 +9,7 @@ from ..passes.algebra.moments import MomentsSet
 from ..passes.graph.model import ModelLike, load
 from ..passes.rewrite.replace_head import find_head
 from ..passes.selection.budget import Budget
-from ..passes.selection.refits import distill_of
+from ..passes.selection.refits import blocks_of
 from ..runtime.progress import Stage
 from ..runtime.soundness import check_anything_free
 from .decide import planner
@@ -41,7 +41,7 @@ def prepare(model: ModelLike, settings: Settings, goal: Goal, sizes: Mapping[str
         find_head(run.analysis.groups.labelled)
     else:
         check_anything_free(run.analysis.groups)
-    if distill_of(run.strategy.reconstruct) is not None:
+    if blocks_of(run.strategy.reconstruct) is not None:
         from ..runtime.torch.training.distill import check_distillable
 
         check_distillable(run.original)

@@ -76,7 +76,7 @@ def prune(  # noqa: PLR0913 - each argument is a flag of the command line
         criterion: which channels go: a word such as "obs:swaps=20", or an object that ranks (docs/methods.md).
         allocation: how many go where: "uniform", "global", "error", "sensitivity", "trim",
             "amc:episodes=400".
-        reconstruct: how what stays is refitted: "none", "bias", "channel", "full", "sequential", "distill".
+        reconstruct: how what stays is refitted: "none", "bias", "channel", "full", "sequential", "blocks", "distill".
         calibration: images or arrays, see `runtime.data.open.open_data`; "synthetic" or "none".
         samples: calibration samples that are used at most.
         preprocessing: of images.

@@ -17,7 +17,8 @@ from ..passes.graph.model import Graph
 from ..passes.rewrite.one_shot import mean_outputs, refit_once
 from ..passes.rewrite.place import place_constants
 from ..passes.rewrite.refit_scope import outside_refit
-from ..passes.selection.refits import DISTILL, SEQUENTIAL, distill_of, refit_kind
+from ..passes.selection.refits import SEQUENTIAL, Blocks, blocks_of, distill_of, refit_kind
+from ..runtime.data.inputs import model_inputs
 from ..runtime.effort import make_effort
 from ..runtime.measure.calibrate import Calibration
 from ..runtime.measure.closeness import Closeness, closeness
@@ -60,7 +61,7 @@ def refitted(
         means = {} if moments is None else mean_outputs(run.analysis.groups.labelled, removed, moments)
         cut = apply_removal(run.analysis.groups.labelled, removed, means) if means else cut
         placed = place_constants(run.analysis.groups.labelled, removed, cut)
-        if refit_kind(kind) in (SEQUENTIAL, DISTILL):
+        if refit_kind(kind) == SEQUENTIAL or blocks_of(kind) is not None:
             found = _on_data(run, removed, cut)
         else:
             assert moments is not None, "make_strategy has looked"
@@ -68,6 +69,13 @@ def refitted(
             found = Refitted(refit_once(run.analysis.groups.labelled, removed, cut, moments, kind))
     if not found.layers and not means and not placed:
         return replace(judged(run, bare, None), refit=f"nothing was refitted: {_why_nothing(run, removed, found)}")
+    fitted = judged(run, bare, _written(run, bare, cut, _in_words(found)))
+    chosen = blocks_of(kind)
+    return fitted if chosen is None or fitted.graph is None else _jointly(run, removed, bare, fitted, chosen)
+
+
+def _written(run: Run, bare: Written, cut: Graph, refit: str) -> Written:
+    """The model of a refitted graph. Raises ProofError where more than a refit may change is different."""
     model = to_model(cut)
     different = list(outside_refit(run.analysis.groups.labelled, cut, bare.model, model))
     if different:
@@ -76,8 +84,7 @@ def refitted(
             where=f"{run.analysis.name}: {', '.join(different[:3])}",
             fix="nothing was written; this is a bug of onnx-prune: please report it with the graph",
         )
-    fitted = Written(model, bare.macs, bare.params + added_elements(bare.model, model), _in_words(found), graph=cut)
-    return judged(run, bare, fitted)
+    return Written(model, bare.macs, bare.params + added_elements(bare.model, model), refit, graph=cut)
 
 
 def added_elements(before: onnx.ModelProto, after: onnx.ModelProto) -> int:
@@ -148,6 +155,37 @@ def _on_data(run: Run, removed: np.ndarray, cut: Graph) -> Refitted:
         counted(run.progress, "refitting", "layers"),
         effort,
     )
+
+
+def _jointly(run: Run, removed: np.ndarray, bare: Written, fitted: Written, chosen: Blocks) -> Written:
+    """The refitted model with its layers fitted together as well, where that brings it nearer to the original."""
+    from ..runtime.refit_jointly import refit_jointly
+    from ..runtime.torch.joint.fit import Steps
+
+    assert run.data is not None, "make_strategy has looked"
+    assert fitted.graph is not None
+    assert run.judged_on is not None
+    cut = fitted.graph.copy()
+    fixed = model_inputs(run.analysis.graph.source)[0].batch if run.data.fixed else None
+    steps = Steps(chosen.layers, chosen.epochs, chosen.rate, seed=run.settings.seed, device=run.settings.device)
+    found = refit_jointly(
+        run.analysis.groups.labelled,
+        removed,
+        cut,
+        run.data.first(make_effort(run.settings.effort).refit),
+        steps if fixed is None else replace(steps, batch=fixed, fixed=True),
+        counted(run.progress, "refitting layers together", "blocks"),
+    )
+    alone = f"{fitted.refit}, each layer alone"
+    if not found.nearer:
+        return replace(fitted, refit=f"{alone}: together no block came nearer")
+    joint = _written(
+        run, bare, cut, f"{fitted.refit}; {found.nearer} of {found.stretches} blocks nearer by a joint refit"
+    )
+    now = closeness(run.original, [joint.model], run.judged_on, device=run.settings.device)[0]
+    if fitted.closeness is not None and now.distance > fitted.closeness.distance:
+        return replace(fitted, refit=f"{alone}: with a joint refit the outputs are farther from the original's")
+    return replace(joint, closeness=now)
 
 
 def _in_words(found: Refitted) -> str:

@@ -39,7 +39,7 @@ class Settings:
     preset: a strategy of a paper (a name of `presets.PRESETS`); also says which groups stay where `exclude` does not
     criterion: which channels go (a name of `criteria()` or a Criterion)
     allocation: how many each group keeps (a name of `METHODS` or a Method)
-    reconstruct: how what stays is refitted (one of `one_shot.KINDS`; `distill` may have options)
+    reconstruct: how what stays is refitted (one of `one_shot.KINDS`; `blocks` and `distill` may have options)
     calibration: images or arrays, see `runtime.data.open.open_data`, or "synthetic", or "none". None: synthetic images
         for small models that read images, but none where moments are given, nor where the criterion is named and
         nothing that is named looks at more than weights

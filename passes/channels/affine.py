@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -152,6 +152,37 @@ def write_refit(graph: Graph, consumer: AffineConsumer, refit: Refit) -> None:
         bias = refit.bias.astype(kind)
         for node in nodes:
             _write_bias(graph, node, layout, bias, readers=nodes)
+
+
+def own_constants(graph: Graph, layers: Collection[str]) -> dict[str, Array]:
+    """Float weights and biases that these layers and the sums behind them read, and nothing else does, by name.
+
+    layers: first outputs of nodes of the graph, an original one or a cut and refitted one.
+    """
+    tensors = graph.gs.tensors()
+    makers = [tensors[name].inputs[0] for name in layers if name in tensors and tensors[name].inputs]
+    products = [t.inputs[0] for node in makers if node.op == "Add" for t in node.inputs if t.inputs]
+    sums = [n for node in makers for n in node.outputs[0].outputs if n.op == "Add"]
+    nodes = {id(node): node for node in (*makers, *products, *sums) if node.op != "Constant"}
+    found: dict[str, Array] = {}
+    for node in nodes.values():
+        for tensor in node.inputs:
+            values = constant_values(tensor)
+            if values is not None and values.dtype.kind == "f" and all(id(n) in nodes for n in tensor.outputs):
+                found[tensor.name] = values
+    return found
+
+
+def with_bias(graph: Graph, consumer: AffineConsumer) -> None:
+    """Give each use of a consumer that has no bias, and may have one as an input of its own, one of zeros."""
+    layout = consumer.layout
+    if layout.bias is None or not consumer.may_have_bias:
+        return
+    for node in [n for n in graph.gs.nodes if n.outputs and n.outputs[0].name in consumer.uses]:
+        weight = float_values(node.inputs[consumer.consumer.weight_at.input])
+        matrices = None if weight is None else weight_matrices(weight, layout)
+        if weight is not None and matrices is not None and _bias_name(node, layout) is None:
+            _write_bias(graph, node, layout, np.zeros(matrices.shape[1], weight.dtype), readers=[node])
 
 
 def _write_bias(graph: Graph, node: gs.Node, layout: Layout, bias: Array, readers: Sequence[gs.Node]) -> None:

@@ -1,7 +1,7 @@
 """One-shot refit: what stays of every consumer of a cut tensor makes up for what went, from the moments alone.
 
 Inputs and targets are those of the original network; errors of earlier layers are not seen. `runtime.reconstruct` is
-the sequential form, which needs the data again, `runtime.torch.training.distill` what may follow it. KINDS: every kind
+the sequential form, which needs the data again, `runtime.torch` has what may follow it. KINDS: every kind
 of refit, and what it needs.
 """
 
@@ -28,6 +28,7 @@ KINDS: Mapping[str, frozenset[Need]] = {
     "scalar": frozenset({"moments"}),
     "full": frozenset({"moments"}),
     "sequential": frozenset({"samples"}),
+    "blocks": frozenset({"samples"}),
     "distill": frozenset({"samples"}),
 }
 

@@ -55,6 +55,11 @@ class Frontier:
         self._shelf.close()
 
     @property
+    def tensors(self) -> list[str]:
+        """The names of what is kept at the place."""
+        return list(self._kinds)
+
+    @property
     def samples(self) -> int:
         return sum(self.counts)
 
@@ -103,6 +108,33 @@ class Frontier:
         for number, found in enumerate(self._run(made, graph)):
             kept = {name: self._shelf.get(self._kept[number][name]) for name in names if self._has(name)}
             yield {name: found[name] if name in found else kept[name] for name in names}
+
+    def reach(self, tensor: str) -> bool:
+        """Move the place behind the node that makes this tensor; whether its values are kept there."""
+        if not self._has(tensor):
+            self.advance(self.number(tensor) + 1)
+        return self._has(tensor)
+
+    def piece(self, output: str, dtype: np.dtype) -> onnx.ModelProto:
+        """The nodes from the place to that tensor, of this type, as a model; it reads what is kept at the place."""
+        model = self._piece(self.graph, [output])
+        model.graph.output[0].CopyFrom(
+            helper.make_tensor_value_info(output, helper.np_dtype_to_tensor_dtype(dtype), None)
+        )
+        return model
+
+    def array(self, tensor: str, samples: int) -> Array:
+        """Its values for the first so many samples, where they are kept at the place."""
+        parts, count = [], 0
+        for kept, size in zip(self._kept, self.counts, strict=True):
+            if count < samples:
+                parts.append(self._shelf.get(kept[tensor])[: samples - count])
+                count += size
+        return np.concatenate(parts)
+
+    def bytes_of(self, tensors: Iterable[str]) -> float:
+        """What a sample of these tensors takes, where they are kept at the place."""
+        return sum(self._shelf.get(self._kept[0][name]).nbytes for name in tensors) / max(self.counts[0], 1)
 
     def number(self, tensor: str) -> int:
         """Of the node whose first output it is; the number changes where a refit puts a node in front of it."""

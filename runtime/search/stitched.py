@@ -58,4 +58,6 @@ def refits_of(groups: ChannelGroups, moments: MomentsSet | None, kind: str) -> R
     """Of a search: what is refitted layer by layer on pruned inputs in the end, is refitted at once in between."""
     if moments is None or kind == "none":
         return None
-    return Refits(groups.labelled, moments, "full" if kind == "sequential" else kind)
+    return Refits(
+        groups.labelled, moments, "full" if kind.partition(":")[0] in ("sequential", "blocks", "distill") else kind
+    )

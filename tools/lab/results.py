@@ -60,7 +60,7 @@ CRITERIA = (
 _DEFAULT = ("sensitivity", "sequential")  # allocation and reconstruction where there are data
 _PREPROCESSING = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 _POSITIONS = 32  # an image, as the pipeline refits
-_KINDS = tuple(kind for kind in KINDS if kind != "distill")  # distillation has a table of its own
+_KINDS = tuple(kind for kind in KINDS if kind not in ("blocks", "distill"))  # these have a table of their own
 _BEGIN, _END = "<!-- table: python -m onnx_prune.tools.lab.results -->", "<!-- end of table -->"
 _PAGE = f"""# Results
 

@@ -1,0 +1,1 @@
+"""Several layers fitted together: what the layers of a block cannot do one by one."""
