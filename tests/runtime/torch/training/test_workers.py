@@ -15,6 +15,8 @@ from onnx_prune.runtime.torch.training.run import Examples
 from PIL import Image
 
 CPU = torch.device("cpu")
+# On a machine of one core torch says that one reader would do.
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 MODEL = models.lenet5()
 
 
