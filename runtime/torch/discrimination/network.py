@@ -16,7 +16,7 @@ from ....passes.errors import UsageError
 from ...data.sources import Batch
 from ..gates.auxiliary import Depth
 from ..gates.readout import Readout, as_logits, check_labels
-from ..gates.samples import Samples, to_samples
+from ..gates.samples import TensorBatch, to_samples
 from ..graph_module import GraphModule
 from .head import DiscriminationHead
 
@@ -30,7 +30,7 @@ class Network:
 
     module: GraphModule
     readout: Readout
-    data: list[Samples]
+    data: list[TensorBatch]
     wanted: list[Tensor]
     dead: dict[str, Tensor] = field(default_factory=dict)
 
@@ -121,14 +121,14 @@ class Network:
         return own if head is None else own + F.cross_entropy(head(seen[head.depth.tensor]), wanted)
 
 
-def _parts(samples: Samples) -> list[Samples]:
+def _parts(samples: TensorBatch) -> list[TensorBatch]:
     """In batches of at most so many; an input that all samples share stays with each."""
     count = len(samples)
     if count <= _BATCH or any(not x.dim() or len(x) != count for x in samples.inputs):
         return [samples]
     parts = [slice(start, start + _BATCH) for start in range(0, count, _BATCH)]
     labels = samples.labels
-    return [Samples([x[p] for x in samples.inputs], None if labels is None else labels[p]) for p in parts]
+    return [TensorBatch([x[p] for x in samples.inputs], None if labels is None else labels[p]) for p in parts]
 
 
 def _logits(outputs: Sequence[Tensor], samples: int) -> Tensor:

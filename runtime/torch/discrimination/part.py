@@ -11,7 +11,7 @@ from onnx import NodeProto, TensorProto, helper
 from torch import Tensor
 
 from ....passes.rewrite.batch_norm import stored_tensors
-from ..gates.samples import Samples
+from ..gates.samples import TensorBatch
 from ..graph_module import GraphModule
 
 _HELD = 1 << 30  # bytes of tensors that are kept; above them the whole graph is run each time
@@ -55,7 +55,11 @@ class Part:
 
 
 def behind(
-    model: onnx.ModelProto, first: Sequence[str], outputs: Sequence[str], data: Sequence[Samples], place: torch.device
+    model: onnx.ModelProto,
+    first: Sequence[str],
+    outputs: Sequence[str],
+    data: Sequence[TensorBatch],
+    place: torch.device,
 ) -> Part:
     """From the nodes that make `first` on to `outputs`; what these read is computed once, if it is not too much."""
     whole = GraphModule(cut_out(model, outputs)).to(place).eval().requires_grad_(False)

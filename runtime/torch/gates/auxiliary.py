@@ -22,7 +22,7 @@ from ....passes.channels.blocks import residual_blocks
 from ....passes.channels.labels import LabelledGraph
 from ....passes.errors import UsageError
 from .readout import Readout, as_logits, check_labels
-from .samples import Samples
+from .samples import TensorBatch
 
 Array = np.ndarray
 _DECAY = 1e-3  # of the weights of standardised features: some, since on separable data there is no least loss
@@ -38,7 +38,7 @@ class Depth:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Head:
+class AuxiliaryHead:
     """softmax(weight f + bias) on the features f of a depth; weight: (classes, C), bias: (classes,), float32."""
 
     depth: Depth
@@ -89,7 +89,9 @@ def _depth(labelled: LabelledGraph, name: str) -> Depth | None:
     return next((Depth(name, a) for a, labels in enumerate(axes) if a > 0 and (labels >= 0).any()), None)
 
 
-def fit_heads(readout: Readout, where: tuple[Depth, ...], data: Iterable[Samples], *, labels: bool) -> tuple[Head, ...]:
+def fit_heads(
+    readout: Readout, where: tuple[Depth, ...], data: Iterable[TensorBatch], *, labels: bool
+) -> tuple[AuxiliaryHead, ...]:
     """A head at each depth, fitted to the data's labels where there are any, else to the class that the model finds.
 
     labels: whether those of the data are used. Raises UsageError where the model is no classifier.
@@ -117,7 +119,7 @@ def fit_heads(readout: Readout, where: tuple[Depth, ...], data: Iterable[Samples
     y = np.concatenate(targets) if targets else np.zeros(0, np.int64)
     fitted = [softmax_regression(np.concatenate(rows), y, classes) for rows in inputs if rows]
     return tuple(
-        Head(depth, torch.from_numpy(W).float().to(device), torch.from_numpy(b).float().to(device))
+        AuxiliaryHead(depth, torch.from_numpy(W).float().to(device), torch.from_numpy(b).float().to(device))
         for depth, (W, b) in zip(where, fitted, strict=False)
     )
 

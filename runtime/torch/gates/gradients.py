@@ -23,11 +23,11 @@ from ...data.sources import Batch
 from ...device import Device
 from ...progress import Count, silent
 from ..graph_module import GraphModule
-from .auxiliary import Depth, Head, depths, fit_heads
+from .auxiliary import AuxiliaryHead, Depth, depths, fit_heads
 from .loss import GateLoss, Signs
 from .model import GatedModel, GatedTensor, with_gates
 from .readout import Edits, Readout
-from .samples import Samples, to_samples, torch_device
+from .samples import TensorBatch, to_samples, torch_device
 from .tuning import tune_heads
 
 Array = np.ndarray
@@ -117,7 +117,7 @@ class _Network:
     module: GraphModule
     data: Iterable[Batch]
 
-    def __iter__(self) -> Iterator[Samples]:
+    def __iter__(self) -> Iterator[TensorBatch]:
         place = next((p.device for p in self.module.parameters()), torch.device("cpu"))
         together: bool | None = None
         for batch in self.data:
@@ -128,7 +128,7 @@ class _Network:
 
     def loss(self, labelled: LabelledGraph, wanted: Wanted) -> GateLoss:
         readout = Readout.of(self.module, self.gated.model.graph)
-        heads: tuple[Head, ...] = ()
+        heads: tuple[AuxiliaryHead, ...] = ()
         if wanted.auxiliary:
             read = depths(labelled, wanted.auxiliary)
             where = tuple(Depth(self.gated.behind(depth.tensor, depth.axis), depth.axis) for depth in read)
@@ -137,7 +137,7 @@ class _Network:
                 heads = tune_heads(readout, heads, self, labels=wanted.labels)
         return GateLoss(readout, heads, wanted.labels, Signs(wanted.seed))
 
-    def _apart(self, samples: Samples) -> bool:
+    def _apart(self, samples: TensorBatch) -> bool:
         """Whether every gated tensor has one sample at each index of its first axis."""
         count, shapes = len(samples), {}
 

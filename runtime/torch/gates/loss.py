@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ....passes.errors import UsageError
-from .auxiliary import Head
+from .auxiliary import AuxiliaryHead
 from .readout import Edits, Readout, as_logits, check_labels
-from .samples import Samples
+from .samples import TensorBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +54,11 @@ class GateLoss:
     """
 
     readout: Readout
-    heads: Sequence[Head] = ()
+    heads: Sequence[AuxiliaryHead] = ()
     labels: bool = True
     signs: Signs = field(default_factory=Signs)
 
-    def __call__(self, samples: Samples, edits: Edits) -> tuple[Tensor, ...]:
+    def __call__(self, samples: TensorBatch, edits: Edits) -> tuple[Tensor, ...]:
         """The losses of the model with these edits. Raises UsageError where no output can be differentiated."""
         count = len(samples)
         outputs, seen = self.readout(samples, edits, [head.depth.tensor for head in self.heads])

@@ -13,7 +13,7 @@ from torch import Tensor
 from ....passes.errors import UsageError
 from ...proof.saturation import observed
 from ..graph_module import Edit, GraphModule
-from .samples import Samples
+from .samples import TensorBatch
 
 Edits = Mapping[str, Edit]
 
@@ -31,7 +31,7 @@ class Readout:
         return Readout(module, tuple(dict.fromkeys(observed(graph).values())))
 
     def __call__(
-        self, samples: Samples, edits: Edits = MappingProxyType({}), watch: Iterable[str] = ()
+        self, samples: TensorBatch, edits: Edits = MappingProxyType({}), watch: Iterable[str] = ()
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
         """The outputs and the watched tensors, by name, of the model with these edits."""
         seen: dict[str, Tensor] = {}

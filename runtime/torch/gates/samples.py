@@ -14,7 +14,7 @@ from ..graph_module import GraphModule
 
 
 @dataclass(frozen=True, slots=True)
-class Samples:
+class TensorBatch:
     """A batch as tensors: the module's inputs in their order, and the labels, int64 (n,), where they are known."""
 
     inputs: list[Tensor]
@@ -23,11 +23,11 @@ class Samples:
     def __len__(self) -> int:
         return len(self.inputs[0])
 
-    def one(self, number: int) -> Samples:
+    def one(self, number: int) -> TensorBatch:
         """The batch of one of them; an input that all share stays as it is."""
         part, count = slice(number, number + 1), len(self)
         inputs = [x[part] if x.dim() and len(x) == count else x for x in self.inputs]
-        return Samples(inputs, None if self.labels is None else self.labels[part])
+        return TensorBatch(inputs, None if self.labels is None else self.labels[part])
 
 
 def torch_device(device: Device) -> torch.device:
@@ -35,7 +35,7 @@ def torch_device(device: Device) -> torch.device:
     return torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
 
 
-def to_samples(module: GraphModule, batch: Batch, device: torch.device) -> Samples:
+def to_samples(module: GraphModule, batch: Batch, device: torch.device) -> TensorBatch:
     """The batch's arrays, copied."""
     inputs = [torch.from_numpy(np.array(batch.feeds[name])).to(device) for name in module.input_names]
-    return Samples(inputs, None if batch.labels is None else torch.from_numpy(np.array(batch.labels)).to(device))
+    return TensorBatch(inputs, None if batch.labels is None else torch.from_numpy(np.array(batch.labels)).to(device))

@@ -26,7 +26,7 @@ from .checkpoint import Checkpoint, run_key
 from .data import Share, TrainingData, training_data
 from .distributed import Processes, joined
 from .loop import MEASURED, Pair, Training
-from .losses import make_objective
+from .losses import make_step_loss
 from .recipe import Recipe
 from .run import Epoch, Examples, FineTuned, Keeping, Watch
 
@@ -111,7 +111,7 @@ def _classifies(teacher: GraphModule, data: TrainingData, recipe: Recipe) -> boo
     inputs, _ = next(data.batches([Share(np.arange(count))]))
     with torch.no_grad():
         example = teacher(*inputs)
-    return make_objective(recipe, example, count, taught=True, classes=data.classes).labelled
+    return make_step_loss(recipe, example, count, taught=True, classes=data.classes).labelled
 
 
 def _words(examples: Examples) -> list[object]:

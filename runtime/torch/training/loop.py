@@ -20,7 +20,7 @@ from .batch_norm import renew_statistics
 from .data import Share, TrainingData
 from .distributed import Processes, batch_norm
 from .features import Recorder, common_features, feature_distance
-from .losses import Labels, Objective, make_objective
+from .losses import Labels, StepLoss, make_step_loss
 from .optimiser import in_bfloat16, make_optimiser
 from .recipe import Recipe
 from .run import Epoch
@@ -66,7 +66,7 @@ class Training:
         self._elapsed, self._begun = 0.0, time.perf_counter()  # of the epoch: before this process, in it
         self._started, self._done = self._begun, 0
 
-    def _look(self) -> tuple[Objective, tuple[str, ...]]:
+    def _look(self) -> tuple[StepLoss, tuple[str, ...]]:
         """The objective, and the tensors to be matched, found on a few samples."""
         count = min(self.recipe.batch, self.data.samples.count)
         inputs, _ = next(self.data.batches([Share(np.arange(count))]))
@@ -74,7 +74,7 @@ class Training:
         with torch.no_grad():
             example = (self.teacher or self.student)(*inputs)
         taught = self.teacher is not None
-        objective = make_objective(self.recipe, example, count, taught=taught, classes=self.data.classes)
+        objective = make_step_loss(self.recipe, example, count, taught=taught, classes=self.data.classes)
         names: tuple[str, ...] = ()
         if self.teacher is not None and self.recipe.features:
             names = common_features(self.student, self.teacher, inputs)

@@ -28,7 +28,7 @@ class Labels:
 
 
 @dataclass(frozen=True, slots=True)
-class Objective:
+class StepLoss:
     """The loss of a step, and how right the student is.
 
     recipe: what counts how much
@@ -87,9 +87,9 @@ class Objective:
         return labels.share * own + (1 - labels.share) * F.cross_entropy(scores, labels.other, reduction="sum")
 
 
-def make_objective(
+def make_step_loss(
     recipe: Recipe, example: Sequence[Tensor], samples: int, *, taught: bool, classes: int | None
-) -> Objective:
+) -> StepLoss:
     """Look at the outputs for a batch of `samples`; classes: the largest label + 1, None where there are no labels.
 
     Raises UsageError where there is nothing to learn from, or labels that no output has a class for.
@@ -111,7 +111,7 @@ def make_objective(
                 where="the labels of the training data",
                 fix="give labels from 0, in the order of the model's outputs",
             )
-    return Objective(recipe, classifies, probabilities, taught, labelled)
+    return StepLoss(recipe, classifies, probabilities, taught, labelled)
 
 
 def relative_error(student: Tensor, teacher: Tensor) -> Tensor:

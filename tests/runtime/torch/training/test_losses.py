@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from onnx_prune.passes.errors import UsageError
-from onnx_prune.runtime.torch.training.losses import Labels, make_objective, relative_error
+from onnx_prune.runtime.torch.training.losses import Labels, make_step_loss, relative_error
 from onnx_prune.runtime.torch.training.recipe import Recipe
 from scipy.special import log_softmax, softmax
 
@@ -30,7 +30,7 @@ def loss(recipe, student, teacher, labels, classes=4):
     """What the objective gives for arrays."""
     student = [torch.from_numpy(a) for a in student]
     teacher = None if teacher is None else [torch.from_numpy(a) for a in teacher]
-    objective = make_objective(
+    objective = make_step_loss(
         recipe, student, 5, taught=teacher is not None, classes=None if labels is None else classes
     )
     return float(objective(student, teacher, labels))
