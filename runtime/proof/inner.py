@@ -15,8 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ...passes.channels.constants import kept
 from ...passes.channels.labels import LabelledGraph
+from ...passes.graph.bodies import captured_names
 from ..device import Device
 from ..session import open_session
+from .difference import Difference, joined, unlike
 
 Array = np.ndarray
 Feeds = Mapping[str, Array]
@@ -28,6 +30,9 @@ _CALM: dict[int, float] = {
     TensorProto.FLOAT16: 2e-2,
     TensorProto.BFLOAT16: 1e-1,
 }
+# What a channel's numbers have to be apart, relative to the largest, so that it is not their rounding alone.
+_LEAST = {kind: calm / 10 for kind, calm in _CALM.items()}
+_OF_SPREAD = 1e-3  # largest difference, relative to how far the channel's numbers are apart, that is not looked into
 # Quantised numbers: one step may be rounding.
 _STEP = frozenset({TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32})
 _ROUNDING = 10  # times what rounding alone does to the channel is rounding; a wrong index is far above
@@ -36,6 +41,7 @@ _STEPS = 4  # rounding steps, at most, that an input is moved by
 _ELEMENTS = 1 << 16  # of a tensor that are compared; of larger ones every so manieth position is
 _BYTES = 256 << 20  # of tensors that are held at once
 _FEW = 64  # numbers of a channel: a Relu gives zeros for as many by chance
+_SIZES = frozenset({"Shape", "Size"})  # operators that read no numbers
 _PREFIX = "onnx_prune.inner."
 
 
@@ -51,6 +57,7 @@ class Watched:
     evidence: whether finite numbers in it that vary show that a cut is right; integers that may be indices do not
     rank: how many axes it has at the size that it was labelled for
     numbers: of one channel
+    constant: whether it is computed from weights alone
     """
 
     name: str
@@ -62,6 +69,7 @@ class Watched:
     evidence: bool
     rank: int
     numbers: int
+    constant: bool = False
 
     @property
     def shown(self) -> str:
@@ -73,18 +81,6 @@ class Watched:
         return self.evidence and self.numbers < _FEW
 
 
-@dataclass(slots=True)
-class Difference:
-    """Of one tensor, a number a kept channel, the largest over all runs: |a - b|, |b|; and whether b varied."""
-
-    error: Array
-    scale: Array
-    varied: Array
-
-    def relative(self) -> Array:
-        return np.where(self.error > 0, self.error / np.where(self.scale > 0, self.scale, 1), 0.0)
-
-
 def watched(labelled: LabelledGraph, removed: Array, models: Sequence[onnx.ModelProto], feeds: Feeds) -> list[Watched]:
     """Tensors of floats and of quantised numbers that all models hold.
 
@@ -92,6 +88,7 @@ def watched(labelled: LabelledGraph, removed: Array, models: Sequence[onnx.Model
     """
     held = set.intersection(*({o for node in m.graph.node for o in node.output} for m in models))
     share = _share(labelled, feeds)
+    by_input = _computed_from_inputs(labelled)
     quantised = {o for node in models[0].graph.node if _is_quantised(node) for o in node.output}
     found = []
     for name, axes in labelled.axes.items():
@@ -104,7 +101,17 @@ def watched(labelled: LabelledGraph, removed: Array, models: Sequence[onnx.Model
             cut = {i: stays for i, stays in left.items() if not stays.all()}
             evidence = kind in _CALM or name in quantised
             numbers = count // max(int(np.prod([len(axes[i]) for i in channels])), 1)
-            found.append(Watched(name, kind, cut, channels, steps, 4 * count, evidence, len(axes), numbers))
+            size, constant = 4 * count, name not in by_input
+            found.append(Watched(name, kind, cut, channels, steps, size, evidence, len(axes), numbers, constant))
+    return found
+
+
+def _computed_from_inputs(labelled: LabelledGraph) -> set[str]:
+    """Names of tensors whose numbers are computed from those of the inputs, not from weights and sizes alone."""
+    found = {value.name for value in labelled.graph.gs.inputs}
+    for node in labelled.graph.gs.nodes:
+        if node.op not in _SIZES and not found.isdisjoint({*(t.name for t in node.inputs), *captured_names(node)}):
+            found.update(t.name for t in node.outputs)
     return found
 
 
@@ -172,6 +179,9 @@ def wrong(
         if tensor.name in found:
             far = found[tensor.name]
             bad = far.error > 1 if tensor.kind in _STEP else far.relative() > _CALM[tensor.kind]
+            if tensor.kind in _CALM:
+                small = np.maximum(_OF_SPREAD * far.spread, _LEAST[tensor.kind] * far.scale)
+                bad = bad | (far.varied & (far.error > small))
             if tensor.name in noise:
                 bad &= found[tensor.name].error > _ROUNDING * noise[tensor.name]
             if bad.any():
@@ -228,27 +238,12 @@ def _kept(tensor: Watched, array: Array) -> Array:
 
 
 def _add(found: dict[str, Difference], tensor: Watched, a: Array, b: Array) -> None:
-    """Count one run in: a that is not finite where b is differs by inf; where b is not, nothing is known."""
-    if a.shape != b.shape:
-        found[tensor.name] = Difference(np.array(np.inf), np.array(1.0), np.array(True))
+    """Count one run in."""
+    if not a.size and a.shape == b.shape:
         return
-    if not a.size:
-        return
-    over = tuple(i for i in range(b.ndim) if i not in tensor.channels)
-    with np.errstate(all="ignore"):
-        error, scale, low, high = np.abs(a - b).max(over), np.abs(b).max(over), b.min(over), b.max(over)
-        if not (np.isfinite(error).all() and np.isfinite(scale).all()):
-            finite = np.isfinite(b)
-            apart = np.where(finite, np.where(np.isfinite(a), np.abs(a - b), np.inf), 0)
-            error, scale = apart.max(over), np.where(finite, np.abs(b), 0).max(over)
-            low, high = np.where(finite, b, np.inf).min(over), np.where(finite, b, -np.inf).max(over)
-    varied = (high > low) if over and np.prod([b.shape[i] for i in over]) > 1 else (scale > 0)
-    known = found.get(tensor.name)
-    if known is None or known.error.shape != error.shape:
-        found.setdefault(tensor.name, Difference(error, scale, np.asarray(varied)))
-        return
-    known.error, known.scale = np.maximum(known.error, error), np.maximum(known.scale, scale)
-    known.varied = known.varied | varied
+    difference = joined(found.get(tensor.name), unlike(a, b, tensor.channels))
+    difference.least, difference.constant = _LEAST.get(tensor.kind, 0.0), tensor.constant
+    found[tensor.name] = difference
 
 
 def _rounded(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:

@@ -16,23 +16,30 @@ from ..trial import runs_on
 from .inner import Feeds
 
 _SIZES = (0.5, 1.5, 2.0)  # times the free sizes; the first on which the model runs
-_DRAWS = ((1, 0.1), (2, 1.0), (3, 3.0), (4, 1.0))  # seed, standard deviation
+# Seed, standard deviation: large numbers first, which get over biases and thresholds.
+_DRAWS = ((1, 30.0), (2, 0.1), (3, 3.0), (4, 1.0), (5, 1e3), (6, 30.0), (7, 1e3))
 
 
-def further(runs: Sequence[Feeds], model: onnx.ModelProto, more: Iterable[Feeds]) -> Iterator[list[Feeds]]:
-    """What is given, positive numbers, images, small and large numbers: each in the sizes of the runs.
+def further(runs: Sequence[Feeds], model: onnx.ModelProto, more: Iterable[Feeds]) -> Iterator[Sequence[Feeds]]:
+    """What is given, large numbers, images, small and very large numbers: each in the sizes of the runs.
 
     more: input for single runs, of which a few are taken.
     """
     for given in more:
         if all(given[name].shape == array.shape for name, array in runs[0].items()):
             yield [given]
-    yield [{n: np.abs(a) if a.dtype.kind == "f" else a for n, a in feeds.items()} for feeds in runs]
+    runs = [*runs, runs[0]] if len(runs) == 1 else runs  # a number alone cannot vary
+    draws = iter([redrawn(f, 10 * seed + i, std) for i, f in enumerate(runs)] for seed, std in _DRAWS)
+    yield next(draws)
     inputs = model_inputs(model)
     if reads_images(inputs, runs[0]):
         yield [synthetic_data(inputs, runs[0], None, len(runs[0][inputs[0].name]), seed=1).example()]
-    for seed, amplitude in _DRAWS:
-        yield [redrawn(feeds, seed, amplitude) for feeds in runs]
+    yield from draws
+
+
+def positive(feeds: Feeds) -> dict[str, np.ndarray]:
+    """The same numbers without their signs."""
+    return {name: np.abs(array) if array.dtype.kind == "f" else array for name, array in feeds.items()}
 
 
 def redrawn(feeds: Feeds, seed: int, amplitude: float) -> dict[str, np.ndarray]:

@@ -3,12 +3,13 @@
 A group ends in the nodes that sum over its channels. Its cut is shown by one of them where a kept channel of it that
 the node reads holds finite numbers that vary, and so does a tensor that the node makes. A group that went entirely ends
 where something is read in its place: the first nodes behind it that are left. Where a node shows nothing on
-any input, as behind a logarithm of negative numbers, a wrong cut in front of it would look like a right one.
+any input, as behind a logarithm of negative numbers, a wrong cut in front of it would look like a right one. So it
+would where a tensor that carries kept channels never varies, as in a branch that a gate has shut.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +17,8 @@ import numpy as np
 from ...passes.channels.constants import gone, kept
 from ...passes.channels.groups import ChannelGroups
 from ...passes.channels.labels import Axes
-from .inner import Difference, Watched
+from .difference import Difference
+from .inner import Watched
 
 Array = np.ndarray
 
@@ -40,12 +42,15 @@ class Reach:
     """What has to be seen of each cut group, and what has been.
 
     ends: group's number -> where it ends; one that ends nowhere has all tensors that carry it as one end
+    bearing: tensor -> the groups of which it holds kept channels and has lost some, and the node that makes it
     """
 
     groups: ChannelGroups
     removed: Array
     owner: Array
     ends: dict[int, list[_End]]
+    bearing: dict[str, tuple[set[int], str]]
+    _compared: set[str] = field(default_factory=set)
     _shown: dict[str, set[int]] = field(default_factory=dict)  # tensor -> the groups of which a kept channel varied
     _varied: set[str] = field(default_factory=set)
 
@@ -54,7 +59,10 @@ class Reach:
         read = set().union(*(end.read for ends in self.ends.values() for end in ends))
         for tensor in tensors:
             difference = found.get(tensor.name)
-            if difference is None or not tensor.evidence or not difference.varied.any():
+            if difference is None or not tensor.evidence:
+                continue
+            self._compared.add(tensor.name)
+            if not difference.varied.any():
                 continue
             self._varied.add(tensor.name)
             if tensor.name in read:
@@ -79,6 +87,10 @@ class Reach:
             blind = next((end for end in ends if not self._seen(number, end)), None)
             if blind is not None:
                 result[self.groups.groups[number].name] = blind.node
+        for name in sorted(self._compared & (self.bearing.keys() - self._varied)):
+            numbers, node = self.bearing[name]
+            for number in sorted(numbers):
+                result.setdefault(self.groups.groups[number].name, node)
         return result
 
     def _seen(self, number: int, end: _End) -> bool:
@@ -88,10 +100,18 @@ class Reach:
     def missing(self) -> set[str]:
         """The tensors that would have to be seen."""
         ends = [end for number, ends in self.ends.items() for end in ends if not self._seen(number, end)]
-        return set().union(*(end.read | end.made for end in ends))
+        return set().union(self.bearing.keys() - self._varied, *(end.read | end.made for end in ends))
+
+    def behind(self, names: set[str]) -> set[str]:
+        """The tensors that are computed from these which have not varied."""
+        found = names - self._varied
+        for node in self.groups.labelled.graph.gs.nodes if found else ():
+            if not found.isdisjoint(t.name for t in node.inputs):
+                found.update(t.name for t in node.outputs)
+        return found
 
 
-def reach(groups: ChannelGroups, removed: Array, tensors: Iterable[Watched]) -> Reach:
+def reach(groups: ChannelGroups, removed: Array, tensors: Sequence[Watched]) -> Reach:
     """Where each group with removed labels (one bool a label) ends, among the tensors that can be compared."""
     owner = np.full(int(groups.component.max(initial=-1)) + 1, -1)
     for number, group in enumerate(groups.groups):
@@ -123,7 +143,13 @@ def reach(groups: ChannelGroups, removed: Array, tensors: Iterable[Watched]) -> 
     for number in [number for number, found in ends.items() if not found]:
         shown = frozenset(name for name in comparable if number in carried.of(name))
         ends[number] = [_End("no node", shown, shown)]
-    return Reach(groups, removed, owner, ends)
+    makers = {t.name: node for node in groups.labelled.graph.gs.nodes for t in node.outputs}
+    bearing = {
+        t.name: (inside, f"{makers[t.name].op} '{makers[t.name].name or t.name}'")
+        for t in tensors
+        if t.evidence and t.kept and t.name in makers and (inside := (carried.of(t.name) & cut) - whole)
+    }
+    return Reach(groups, removed, owner, ends, bearing)
 
 
 def _behind(groups: ChannelGroups, bearing: list[str], comparable: set[str]) -> list[_End]:
