@@ -14,16 +14,20 @@ from ..passes.channels.apply_removal import apply_removal
 from ..passes.errors import AccuracyError, ProofError
 from ..passes.graph.export import to_model
 from ..passes.graph.model import Graph
+from ..passes.rewrite.constant_maps import add_maps
 from ..passes.rewrite.one_shot import mean_outputs, refit_once
 from ..passes.rewrite.place import place_constants
 from ..passes.rewrite.refit_scope import outside_refit
 from ..passes.selection.refits import SEQUENTIAL, Blocks, blocks_of, distill_of, refit_kind
+from ..runtime.constant_channels import ConstantChannels, constant_channels
 from ..runtime.data.inputs import model_inputs
 from ..runtime.effort import make_effort
 from ..runtime.measure.calibrate import Calibration
 from ..runtime.measure.closeness import Closeness, closeness
 from ..runtime.progress import counted
 from ..runtime.proof.compare import Shown
+from ..runtime.proof.other_inputs import redrawn
+from ..runtime.proof.prove import prove_equal
 from ..runtime.reconstruct import Refitted, refit_sequentially
 from .run import Run
 
@@ -58,6 +62,7 @@ def refitted(
     if kind == "none":
         return judged(run, bare, None)
     with threadpool_limits(1):
+        zeros = _zero_filters(run, removed) if kind == "bias" else None
         means = {} if moments is None else mean_outputs(run.analysis.groups.labelled, removed, moments)
         cut = apply_removal(run.analysis.groups.labelled, removed, means) if means else cut
         placed = place_constants(run.analysis.groups.labelled, removed, cut)
@@ -66,10 +71,12 @@ def refitted(
         else:
             assert moments is not None, "make_strategy has looked"
             run.progress("refitting")
-            found = Refitted(refit_once(run.analysis.groups.labelled, removed, cut, moments, kind))
-    if not found.layers and not means and not placed:
+            apart = None if zeros is None else zeros.labels
+            found = Refitted(refit_once(run.analysis.groups.labelled, removed, cut, moments, kind, apart))
+    if not found.layers and not means and not placed and not (zeros and zeros.maps):
         return replace(judged(run, bare, None), refit=f"nothing was refitted: {_why_nothing(run, removed, found)}")
-    fitted = judged(run, bare, _written(run, bare, cut, _in_words(found)))
+    written = _written(run, bare, cut, _in_words(found))
+    fitted = judged(run, bare, written if zeros is None else _with_constants(run, cut, written, zeros))
     chosen = blocks_of(kind)
     return fitted if chosen is None or fitted.graph is None else _jointly(run, removed, bare, fitted, chosen)
 
@@ -85,6 +92,29 @@ def _written(run: Run, bare: Written, cut: Graph, refit: str) -> Written:
             fix="nothing was written; this is a bug of onnx-prune: please report it with the graph",
         )
     return Written(model, bare.macs, bare.params + added_elements(bare.model, model), refit, graph=cut)
+
+
+def _zero_filters(run: Run, removed: np.ndarray) -> ConstantChannels | None:
+    """What removed filters of zeros give; None where there are none."""
+    analysis = run.analysis
+    feeds = [analysis.trial, redrawn(analysis.trial, 1, 1.0)]
+    found = constant_channels(analysis.groups, removed, feeds, device=run.settings.device, free=bool(analysis.free))
+    return found if found.labels.any() else None
+
+
+def _with_constants(run: Run, cut: Graph, fitted: Written, zeros: ConstantChannels) -> Written:
+    """With what removed filters of zeros gave; where only such were removed, proved to be the original itself."""
+    labelled = run.analysis.groups.labelled
+    taken = add_maps(cut, zeros.maps)
+    model = to_model(cut)
+    if zeros.all:
+        run.progress("proving")
+        prove_equal(labelled, model, run.analysis.graph.source, run.analysis.trial, run.settings.device)
+    before = {tensor.name for tensor in fitted.model.graph.initializer}
+    new = [t for t in model.graph.initializer if t.name not in before and t.data_type != onnx.TensorProto.INT64]
+    macs = sum(each * math.prod(labelled.facts.shapes[output][2:]) for output, each in taken.items())
+    params = sum(math.prod(tensor.dims) for tensor in new)
+    return replace(fitted, model=model, macs=fitted.macs + macs, params=fitted.params + params)
 
 
 def added_elements(before: onnx.ModelProto, after: onnx.ModelProto) -> int:

@@ -185,6 +185,15 @@ def with_bias(graph: Graph, consumer: AffineConsumer) -> None:
             _write_bias(graph, node, layout, np.zeros(matrices.shape[1], weight.dtype), readers=[node])
 
 
+def add_to_bias(graph: Graph, node: gs.Node, layout: Layout, values: Array) -> None:
+    """Add (n,) to the bias of a node whose bias, if it has one, is a constant; where there is none it gets one."""
+    if layout.bias is not None and _bias_name(node, layout) is not None:
+        held = float_values(node.inputs[layout.bias])
+        assert held is not None, f"{node.outputs[0].name} has no constant bias"
+        values = (held + values).astype(held.dtype)
+    _write_bias(graph, node, layout, values, readers=[node])
+
+
 def _write_bias(graph: Graph, node: gs.Node, layout: Layout, bias: Array, readers: Sequence[gs.Node]) -> None:
     if layout.bias is None:
         _add_after(graph, node, bias)

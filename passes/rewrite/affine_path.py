@@ -53,6 +53,7 @@ class AffinePaths:
         self._tensors = graph.gs.tensors()
         kept = {t.name for t in graph.gs.outputs}
         self._ends = kept.union(*(captured_names(node) for node in graph.gs.nodes))  # read by others than nodes here
+        self._fixed = _fixed(graph)
 
     def __call__(
         self, name: str, shape: tuple[int, int, int], may_add: Callable[[str], bool] = lambda other: False
@@ -62,7 +63,7 @@ class AffinePaths:
         shape: the rank of its output, the axis of the channels, and how many there are; may_add: whether another
         tensor that is added to it is known and of the same shape; by default the path ends in front of residual sums.
         """
-        walk = _Walk(self._tensors[name], *shape, may_add)
+        walk = _Walk(self._tensors[name], *shape, lambda other: other not in self._fixed and may_add(other))
         while walk.tensor.name not in self._ends and len(walk.tensor.outputs) == 1:
             node = walk.tensor.outputs[0]
             step = _STEPS.get(node.op)
@@ -141,6 +142,15 @@ def _product(walk: _Walk, node: gs.Node) -> bool:
     if factor is None or (node.op == "Div" and (at == 1 or not factor.all())):
         return False
     return walk.through(node, factor if node.op == "Mul" else 1 / factor)
+
+
+def _fixed(graph: Graph) -> set[str]:
+    """What nodes make of stored values alone: the same for all samples, of which it may have one."""
+    fixed: set[str] = set()
+    for node in graph.gs.nodes:
+        if node.inputs and all(isinstance(t, gs.Constant) or t.name in fixed or not t.name for t in node.inputs):
+            fixed.update(t.name for t in node.outputs)
+    return fixed
 
 
 def _sum(walk: _Walk, node: gs.Node) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -35,13 +36,16 @@ KINDS: Mapping[str, frozenset[Need]] = {
 _NO_RIDGE = 1e-9  # the paper's fit has none, which fails where channels are dead
 
 
-def refit_once(labelled: LabelledGraph, removed: Array, cut: Graph, moments: MomentsSet, kind: str) -> int:
+def refit_once(
+    labelled: LabelledGraph, removed: Array, cut: Graph, moments: MomentsSet, kind: str, apart: Array | None = None
+) -> int:
     """Refit the consumers of `cut` in place and say how many.
 
     labels: of the original; removed: one bool a label, what was cut; kind: "bias", "channel", "scalar"
-    ("channel" without a bias, as in ThiNet) or "full" (least_squares).
+    ("channel" without a bias, as in ThiNet) or "full" (least_squares); apart: one bool a label, what "bias" leaves out
+    because `constant_maps` puts it in.
     """
-    return Refits(labelled, moments, kind, limit=0).write(removed, cut)
+    return Refits(labelled, moments, kind, limit=0).write(removed, cut, apart)
 
 
 class Refits:
@@ -56,7 +60,7 @@ class Refits:
         self._kept: OrderedDict[tuple[str, bytes], Refit | None] = OrderedDict()
         self.bytes = 0
 
-    def write(self, removed: Array, cut: Graph) -> int:
+    def write(self, removed: Array, cut: Graph, apart: Array | None = None) -> int:
         """`refit_once`."""
         done = 0
         there = {tensor.name for node in cut.gs.nodes for tensor in node.outputs}
@@ -64,7 +68,7 @@ class Refits:
             inputs = np.flatnonzero(kept(consumer.inputs, removed))
             if len(inputs) == len(consumer.inputs) or not there.issuperset(consumer.uses):
                 continue
-            refit = self._of(consumer, inputs)
+            refit = self._of(consumer, inputs) if apart is None else self._but_for(consumer, inputs, apart)
             if refit is not None:
                 outputs = np.flatnonzero(kept(consumer.outputs, removed))
                 write_refit(cut, consumer, Refit(refit.weight[outputs], refit.bias[outputs]))
@@ -84,6 +88,14 @@ class Refits:
             while self.bytes > self._limit and len(self._kept) > 1:
                 self.bytes -= _size(self._kept.popitem(last=False)[1])
         return refit
+
+    def _but_for(self, consumer: AffineConsumer, inputs: Array, apart: Array) -> Refit | None:
+        """The refit to all channels but those that another pass puts in."""
+        found = self._moments.pooled(consumer.uses)
+        if found is None:
+            return None
+        others = np.repeat(kept(consumer.inputs, apart), found.mean.size // len(consumer.inputs))
+        return _refit(consumer, inputs, replace(found, mean=np.where(others, found.mean, 0)), self._kind)
 
 
 def _size(refit: Refit | None) -> int:

@@ -70,6 +70,15 @@ def prove_same(
     Inside(tensors, reach(groups, nothing, tensors), device).prove(model, reference, runs, proof, ())
 
 
+def prove_equal(
+    labelled: LabelledGraph, model: onnx.ModelProto, reference: onnx.ModelProto, feeds: Feeds, device: Device = "auto"
+) -> Proof:
+    """Compare a model with one that it should equal, channels inside aside. Raises ProofError where they differ."""
+    model, reference = fitted(model, feeds), fitted(reference, feeds)
+    runs = [feeds, *second_batch(labelled.graph, feeds), *other_size(labelled.graph, reference, feeds, device)]
+    return _prove(labelled, model, reference, runs, device)[0]
+
+
 @contextmanager
 def written(graph: Graph) -> Generator[onnx.ModelProto]:
     """The graph as a model; many weights are in a file while they are needed."""

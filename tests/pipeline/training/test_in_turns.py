@@ -202,9 +202,7 @@ def test_soft_pruning_zeroes_filters_of_every_convolution_and_cuts_them_with_the
     before, after = (
         np.asarray(open_session(m).run({"input": images})["logits"]) for m in (soft, softened.result.model)
     )
-    gaps = np.sort(before, axis=1)
-    assert np.abs(after - before).max() < 0.1 * np.median(gaps[:, -1] - gaps[:, -2])
-    assert (before.argmax(1) == after.argmax(1)).mean() > 0.99
+    np.testing.assert_allclose(after, before, rtol=0, atol=1e-5 * np.abs(before).max())
     assert softened.rounds[0].epochs[1].score > 0.8
 
 
