@@ -19,11 +19,11 @@ from ..passes.rewrite.one_shot import mean_outputs, refit_once
 from ..passes.rewrite.place import place_constants
 from ..passes.rewrite.refit_scope import outside_refit
 from ..passes.selection.refits import SEQUENTIAL, Blocks, blocks_of, distill_of, refit_kind
-from ..runtime.constant_channels import ConstantChannels, constant_channels
 from ..runtime.data.inputs import model_inputs
 from ..runtime.effort import make_effort
 from ..runtime.measure.calibrate import Calibration
 from ..runtime.measure.closeness import Closeness, closeness
+from ..runtime.measure.constant_channels import ConstantChannels, constant_channels
 from ..runtime.progress import counted
 from ..runtime.proof.compare import Shown
 from ..runtime.proof.other_inputs import redrawn

@@ -11,13 +11,13 @@ import onnx_graphsurgeon as gs
 from onnx import helper, numpy_helper
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
-from ..passes.channels.constants import kept
-from ..passes.channels.groups import ChannelGroup, ChannelGroups
-from ..passes.channels.labels import Consumer, LabelledGraph
-from ..passes.graph.model import constant_values, quiet
-from ..passes.rewrite.constant_maps import ConstantMap, collapsed
-from .data.random_feeds import Feeds
-from .session import Device, open_session
+from ...passes.channels.constants import kept
+from ...passes.channels.groups import ChannelGroup, ChannelGroups
+from ...passes.channels.labels import Consumer, LabelledGraph
+from ...passes.graph.model import constant_values, quiet
+from ...passes.rewrite.constant_maps import ConstantMap, collapsed
+from ..data.random_feeds import Feeds
+from ..session import Device, open_session
 
 Array = np.ndarray
 _SAME = 1e-6  # of a channel's largest value

@@ -14,7 +14,7 @@ from onnx_prune.passes.selection.budget import Budget
 from onnx_prune.passes.selection.layers import own_convolutions
 from onnx_prune.pipeline import refit
 from onnx_prune.runtime.analysis import analyse
-from onnx_prune.runtime.constant_channels import constant_channels, zero_filters
+from onnx_prune.runtime.measure.constant_channels import constant_channels, zero_filters
 from onnx_prune.runtime.session import open_session
 
 QUICK = {"criterion": "l2", "align": 1, "calibration": "synthetic", "samples": 16, "measure": False}
