@@ -44,10 +44,15 @@ def milliseconds() -> None:
 @_models
 @click.option("--macs", default="50%", show_default=True)
 @click.option("--align", default="auto", show_default=True)
-def shares(models: Sequence[Path], macs: str, align: str) -> None:
-    """Time of models cut to a share of their MACs by weights alone, of the original's; quickest of three sessions."""
+@click.option("--sessions", default=_AGAIN, show_default=True)
+@click.option("--into", type=click.Path(path_type=Path), help="Lines go there too; models that it has are left out.")
+def shares(models: Sequence[Path], macs: str, align: str, sessions: int, into: Path | None) -> None:
+    """Time of models cut to a share of their MACs by weights alone, of the original's; median of the sessions."""
+    done = {line.partition(":")[0] for line in _lines(into)}
     for path in models:
-        _line(path, _cut(path, Budget(macs=macs), "auto" if align == "auto" else int(align)))
+        if _name(path) not in done:
+            aligned = "auto" if align == "auto" else int(align)
+            _line(path, _cut(path, Budget(macs=macs), aligned, sessions), into)
 
 
 @milliseconds.command()
@@ -56,10 +61,10 @@ def shares(models: Sequence[Path], macs: str, align: str) -> None:
 def budgets(models: Sequence[Path], latency: str) -> None:
     """Time of models cut to a share of their time by weights alone."""
     for path in models:
-        _line(path, _cut(path, Budget(latency=latency), "auto"))
+        _line(path, _cut(path, Budget(latency=latency), "auto", _AGAIN))
 
 
-def _cut(path: Path, budget: Budget, align: int | str) -> str:
+def _cut(path: Path, budget: Budget, align: int | str, sessions: int) -> str:
     model, start = _model(path), time.perf_counter()
     try:
         result = prune(model, budget=budget, criterion="l2", calibration="none", align=align, device="cpu")  # type: ignore[arg-type]
@@ -69,7 +74,7 @@ def _cut(path: Path, budget: Budget, align: int | str) -> str:
     analysis = analyse(model)
     found = [
         ratio(*compare([model, result.model], analysis.feeds, seconds=_SECONDS, device="cpu", threads=1))
-        for _ in range(_AGAIN)
+        for _ in range(sessions)
     ]
     kept = report.macs[1] / max(report.macs[0], 1)
     said = "" if report.latency_ratio is None else f", {report.latency_ratio:.3f} as the run said"
@@ -188,8 +193,20 @@ def _model(path: Path) -> onnx.ModelProto:
     return onnx.load(model) if isinstance(model, Path) else model
 
 
-def _line(path: Path, text: str) -> None:
-    click.echo(f"{path.name.removesuffix('.gz').removesuffix('.onnx')}: {text}")
+def _lines(file: Path | None) -> list[str]:
+    return [] if file is None or not file.is_file() else file.read_text(encoding="utf-8").splitlines()
+
+
+def _name(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".onnx")
+
+
+def _line(path: Path, text: str, into: Path | None = None) -> None:
+    line = f"{_name(path)}: {text}"
+    click.echo(line)
+    if into is not None:
+        with into.open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
 
 
 if __name__ == "__main__":
