@@ -132,15 +132,14 @@ def _timed(
     """Of every piece that matters its milliseconds at the menu of its widths."""
     total = sum(one.ms for one in matched)
     share: dict[Piece, float] = defaultdict(float)
-    wanted: dict[Piece, set[Widths]] = defaultdict(set)
+    grids: dict[Piece, tuple[set[int], set[int]]] = defaultdict(lambda: (set(), set()))  # of all nodes that are alike
     for one in matched:
         if one.piece is not None:
             share[one.piece] += one.ms / total
-            sides = zip(one.piece.whole, (one.reads, one.writes), strict=True)
-            reads, writes = (_levels(full, block, width) for full, width in sides)
-            reads = [*_narrow(one.piece.whole[0], block, one.reads), *reads]
-            wanted[one.piece] |= set(itertools.product(reads, writes))
-    chosen = {piece: sorted(pairs) for piece, pairs in wanted.items() if share[piece] >= _NEGLIGIBLE}
+            for grid, full, width in zip(grids[one.piece], one.piece.whole, (one.reads, one.writes), strict=True):
+                grid.update(_levels(full, block, width))
+            grids[one.piece][0].update(_narrow(one.piece.whole[0], block, one.reads))
+    chosen = {p: sorted(itertools.product(*sides)) for p, sides in grids.items() if share[p] >= _NEGLIGIBLE}
     size = int(np.clip(analysis.cost.weight_bytes(analysis.cost.units), *_BENCH_BYTES))
     bench = Bench(analysis.graph.opset, size, place.device, place.threads)
     known = cached(chosen, bench)
@@ -179,7 +178,11 @@ class _Builder:
         known = None if one.piece is None else self.timed.get(one.piece)
         if one.piece is None or not known or not known.get(one.piece.whole):
             return self._proportional(one)
-        reads, writes = (sorted({pair[side] for pair in known}) for side in (0, 1))
+        sides = enumerate((one.reads, one.writes))  # nodes that are alike may be moved on different sides
+        reads, writes = (
+            [one.piece.whole[side]] if width is None else sorted({pair[side] for pair in known})
+            for side, width in sides
+        )
         times = np.array([[known[r, w] for w in writes] for r in reads])
         for axis in (0, 1):  # what is narrower takes no longer: a piece that was disturbed is not believed
             times = np.flip(np.minimum.accumulate(np.flip(times, axis), axis), axis)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from onnx import numpy_helper, parser
@@ -9,7 +11,7 @@ from onnx_prune.models.resnet import resnet_cifar
 from onnx_prune.runtime.analysis import analyse
 from onnx_prune.runtime.latency import pieces as subject
 from onnx_prune.runtime.latency.blocked import block_size
-from onnx_prune.runtime.latency.model import Place, at_widths, measure_table, measured
+from onnx_prune.runtime.latency.model import Place, at_widths, measure_table, measured, timed_nodes
 from onnx_prune.runtime.latency.optimised import match
 from onnx_prune.runtime.latency.pieces import Bench, pieces, time_pieces
 from onnx_prune.runtime.latency.profile import NodeTime, named, profile
@@ -67,6 +69,23 @@ def test_optimised_nodes_are_found_again_and_nothing_is_counted_twice(net):
     assert by_piece[64, 96].writes.full == 96
     assert by_piece[96, 10].writes is None, "the logits stay"
     assert all(node.ms > 0 for node in nodes)
+
+
+def test_layers_that_are_alike_may_be_held_on_different_sides():
+    names = "xabcy"
+    nodes = "\n".join(f"{b} = Conv <pads = [1, 1, 1, 1]> ({a}, w{b})" for a, b in itertools.pairwise(names))
+    weights = ", ".join(f"float[32, 32, 3, 3] w{name}" for name in names[1:])
+    text = f"""<ir_version: 8, opset_import: ["": 17]>
+        g (float[1, 32, 16, 16] x) => (float[1, 32, 16, 16] y) <{weights}> {{ {nodes} }}"""
+    model = parser.parse_model(text)
+    for name in names[1:]:
+        model.graph.initializer.append(numpy_helper.from_array(np.ones((32, 32, 3, 3), np.float32), f"w{name}"))
+    analysis = analyse(model)
+    table = timed_nodes(analysis, Place("cpu"), seconds=5.0)
+    ends = [node for node in table.nodes if node.op.endswith("Conv")]
+    assert [len(node.reads.scale.grid) > 2 for node in ends] == [False, True, True, True]
+    assert [len(node.writes.scale.grid) > 2 for node in ends] == [True, True, True, False]
+    assert table.milliseconds(np.where(analysis.cost.free, 16, 32)) < table.milliseconds(table.units)
 
 
 def test_pieces_are_timed_at_every_width_that_is_asked_for(net):
