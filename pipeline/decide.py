@@ -188,10 +188,11 @@ def _widths(run: Run, choice: _Choice, budget: Budget | None, table: LatencyTabl
     if isinstance(run.strategy.allocation, Amc):
         searched = Searched(run, choice.evidence, choice.rankings, choice.exclude)
         return searched.widths(run.strategy.allocation, budget or Budget(), table)
-    if table is None and _free_of_harm(run, budget):
+    if table is None and budget is not None and _free_of_harm(run, budget):
         within = partial(_allocated, run, {}, budget, choice.exclude)
         place = Place(run.settings.device, run.settings.threads, timing_layers(run.progress))
-        return quickest(of_batch(run.analysis, run.settings.latency_batch), within, place)
+        spent = getattr(run.analysis.cost, budget.kind)
+        return quickest(of_batch(run.analysis, run.settings.latency_batch), within, spent, place)
     sums = frozenset(group.name for group in run.analysis.groups.free if len(group.produced) > 1)
     if "costs" in needs_of(run.strategy.allocation) and sums - choice.exclude:
         stays = choice.exclude | sums
@@ -212,10 +213,10 @@ def _allocated(
     return allocate(run.analysis.cost, harms, budget, method=method, align=align, exclude=stays, table=table)
 
 
-def _free_of_harm(run: Run, budget: Budget | None) -> bool:
+def _free_of_harm(run: Run, budget: Budget) -> bool:
     """Whether nothing but time speaks for some widths rather than others that meet the budget as well."""
     free = isinstance(run.strategy.allocation, Uniform) and run.strategy.align == "auto"
-    return free and run.settings.measure and budget is not None and budget.kind in ("macs", "params", "size")
+    return free and run.settings.measure and budget.kind in ("macs", "params", "size")
 
 
 def _excluded(run: Run, rankings: Mapping[str, Ranking]) -> frozenset[str]:

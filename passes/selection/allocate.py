@@ -104,7 +104,7 @@ def _by_time(
         return within_milliseconds(table, frame, rankings, budget.limit(table.milliseconds(table.units)), method)
     measure = measure_of(cost, frame, budget.kind, table)
     limit = budget.limit(measure(frame.units))
-    return quickest_within(table, frame, rankings, lambda kept: measure(kept) <= limit, method)
+    return quickest_within(table, frame, rankings, measure, limit, method)
 
 
 def _nearest(

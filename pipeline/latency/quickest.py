@@ -20,13 +20,15 @@ _MOST_MACS = 30e9  # of one run: above, timing layers and candidates would take 
 _MEASURED, _SECONDS = 3, 1.0  # candidates that are measured, those of the least predicted time; for all of them
 _TIMING = 20.0  # seconds for layers, at most: nobody asked for milliseconds
 _NOTICED = 0.98  # of the time: a later candidate has to be so much quicker, so that noise does not decide
+_ALIKE = 0.03  # of what the budget counts, in the original: who keeps less than the first by more has cut more
 
 
-def quickest(analysis: Analysis, allocated: Allocated, place: Place) -> Array:
+def quickest(analysis: Analysis, allocated: Allocated, spent: Callable[[Array], float], place: Place) -> Array:
     """`kept`, (groups,) int64: the widths that `--align auto` stands for, or others of the budget that run quicker.
 
     The others are whole blocks of the layout in which convolutions run here, two of them, and widths by time saved.
-    The three that are predicted to be the quickest are measured in turns. Raises BudgetError as `allocated` does.
+    The three that are predicted to be the quickest are measured in turns. spent: what the budget counts, of widths; who
+    leaves much of it unused is no candidate. Raises BudgetError as `allocated` does.
     """
     first = allocated("auto", None)
     block = block_size(place.device)
@@ -41,7 +43,8 @@ def quickest(analysis: Analysis, allocated: Allocated, place: Place) -> Array:
     for align, priced in others:
         with contextlib.suppress(BudgetError):
             kept = allocated(align, priced)
-            if not any((kept == other).all() for other in candidates):
+            alike = spent(kept) >= spent(first) - _ALIKE * spent(analysis.cost.units)
+            if alike and not any((kept == other).all() for other in candidates):
                 candidates.append(kept)
     predicted = table.each(np.array(candidates))
     likely = sorted(np.argsort(predicted, kind="stable")[:_MEASURED].tolist())

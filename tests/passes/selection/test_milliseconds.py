@@ -7,7 +7,7 @@ import pytest
 from onnx_prune.passes.errors import BudgetError
 from onnx_prune.passes.selection.latency_table import Band, LatencyTable, NodeTable, Side, scale
 from onnx_prune.passes.selection.methods import Error, Frame, Global, Trim, Uniform
-from onnx_prune.passes.selection.milliseconds import within_milliseconds
+from onnx_prune.passes.selection.milliseconds import quickest_within, thriftiest_within, within_milliseconds
 from onnx_prune.passes.selection.ranking import Ranking
 
 GROUPS, FULL = 4, 64
@@ -60,6 +60,30 @@ def test_error_cuts_where_harm_is_small(table):
     assert (kept[:3] == FULL).all()
     normalised = within_milliseconds(table, frame(), rankings, 0.6 * table.milliseconds(table.units), Global())
     assert normalised[0] < FULL, "the dear group goes first where harms are only comparable by their means"
+
+
+def channels(kept):
+    return int(kept.sum())
+
+
+def test_by_time_alone_the_layer_goes_that_takes_most_for_what_is_counted(table):
+    kept = thriftiest_within(table, frame(), channels, 200)
+    assert kept.tolist() == [8, FULL, FULL, FULL]
+    assert thriftiest_within(table, frame(stays=(0, 1, 2)), channels, 199) is None
+    some = thriftiest_within(table, frame(), channels, 150)
+    assert channels(some) == 144, "the widest on the stairs that fit"
+    assert some[0] == 8
+
+
+def test_even_shares_give_way_to_time_within_a_budget_of_another_kind_alone(table):
+    limit = 0.75 * channels(table.units)
+    even = within_milliseconds(table, frame(), {}, 0.3 * table.milliseconds(table.units), Uniform())
+    kept = quickest_within(table, frame(align=32), {}, channels, limit, Uniform())
+    assert np.ptp(even) <= 24
+    assert kept[0] == 32
+    assert channels(kept) <= limit
+    rankings = {name: ranking(slope) for name, slope in zip(NAMES, (100, 1, 1, 1), strict=True)}
+    assert quickest_within(table, frame(), rankings, channels, limit, Error())[0] == FULL
 
 
 def test_excluded_groups_stay_and_given_alignments_hold(table):

@@ -19,8 +19,8 @@ WIDTHS = {("auto", False): 48, (16, False): 32, (32, False): 40, ("auto", True):
 
 @pytest.fixture
 def world(monkeypatch):
-    """`takes`: the milliseconds of each width; `log`: what was measured."""
-    state = SimpleNamespace(takes={}, log=[], macs=1e6)
+    """`takes`: the milliseconds of each width; `spent`: what it takes of the budget; `log`: what was measured."""
+    state = SimpleNamespace(takes={}, log=[], macs=1e6, spent={64: 64})
     table = LatencyTable((linear_node("n", fixed_side(1, 64), 0.0),), UNITS)
 
     def measured(analysis, vectors, place, seconds):
@@ -43,7 +43,9 @@ def run(state, widths=WIDTHS):
             raise BudgetError("out of reach")
         return np.array([width])
 
-    return int(quickest(SimpleNamespace(cost=cost), allocated, Place())[0])
+    return int(
+        quickest(SimpleNamespace(cost=cost), allocated, lambda kept: state.spent.get(int(kept[0]), 32), Place())[0]
+    )
 
 
 def test_the_quickest_of_three_is_taken(world):
@@ -60,6 +62,12 @@ def test_what_is_quicker_by_noise_alone_is_not_taken(world):
 def test_an_alignment_that_cannot_meet_the_budget_is_no_candidate(world):
     world.takes = {48: 60.0, 56: 40.0}
     assert run(world, {("auto", False): 48, ("auto", True): 56}) == 56
+
+
+def test_who_is_quicker_by_cutting_more_is_no_candidate(world):
+    world.takes, world.spent = {48: 60.0, 40: 55.0, 32: 50.0}, {64: 64, 48: 32, 40: 31, 32: 28}
+    assert run(world, {("auto", False): 48, (16, False): 32, (32, False): 40}) == 40
+    assert world.log == [48, 40]
 
 
 def test_one_candidate_is_not_measured(world):
