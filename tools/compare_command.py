@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from ..runtime.progress import is_first
 from .compare_config import Config, read_config
 from .compare_table import as_json, as_text, write_tables
-from .options import ALIGN_ANY, BUDGETS, DEVICE, IMAGES, JSON, NO_LATENCY, SEED, THREADS, preprocessing
+from .options import ALIGN_ANY, BUDGETS, DEVICE, IMAGES, JSON, LATENCY_BATCH, NO_LATENCY, SEED, THREADS, preprocessing
 from .progress import Progress, notice, progress_shown, voice
 from .recipe_options import NAMES, RECIPE, make_recipe
 from .settings.sections import SectionedCommand
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from ..pipeline.comparison.rows import Row
     from ..pipeline.comparison.run import Outcome
 
-_SETTINGS = ("allocation", "reconstruct", "calibration", "exclude", "samples", "seed", "device", "align", "threads")
+_SETTINGS = (
+    *("allocation", "reconstruct", "calibration", "exclude", "samples", "seed", "device", "align"),
+    *("threads", "latency_batch"),
+)
 _BUDGETS = ("macs", "params", "size", "latency", "channels")
 
 
@@ -49,6 +52,7 @@ _BUDGETS = ("macs", "params", "size", "latency", "channels")
 @DEVICE
 @NO_LATENCY
 @THREADS
+@LATENCY_BATCH
 @JSON
 @click.pass_context
 def compare(context: click.Context, **given: Any) -> None:  # noqa: ANN401
