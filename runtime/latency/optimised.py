@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from .profile import BLOCKED, NodeTime
 
 Array = np.ndarray
 _FARTHEST = 6  # nodes that are fused behind one
+_TOKEN = re.compile(r"_token_\d+$")  # is added to the names of quantised nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,11 @@ def _tensors(model: onnx.ModelProto, times: Sequence[NodeTime], known: set[str])
     stands: dict[str, str] = {}
     found: list[str | None] = []
     for one in times:
-        named = (one.name.removesuffix(BLOCKED), first.get(one.name), first.get(one.name.partition("/")[0]))
+        plain = _TOKEN.sub("", one.name)
+        named = (
+            one.name.removesuffix(BLOCKED),
+            *(first.get(name) for name in (one.name, plain, plain.partition("/")[0])),
+        )
         read = (stands.get(name, name) for name in one.inputs)
         tensor = next((name for name in (*one.outputs, *named, *read) if name in known), None)
         if tensor is not None:

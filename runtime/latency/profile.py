@@ -21,6 +21,7 @@ from ..measure.latency import compare
 from ..session import RECORDED, open_session
 
 BLOCKED = "_nchwc"  # is added to the name of what a node of the blocked layout writes
+_CAST = "InsertedPrecisionFreeCast_"  # stands before the names of what is computed in float32 for a float16 model
 _SUFFIX = "_kernel_time"
 # A node is told by its undisturbed runs: those within 5 % and 1 us, the clock's step, of nearly its quickest.
 _QUICKEST, _NEAR, _STEP = 0.02, 1.05, 1.0
@@ -130,8 +131,10 @@ def named(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _node_time(node: onnx.NodeProto, ms: float, weights: set[str]) -> NodeTime:
     op = f"nchwc.{node.op_type}" if node.domain.endswith("nchwc") else node.op_type
-    inputs = tuple(name for name in node.input if name)
-    return NodeTime(node.name, op, ms, inputs, tuple(node.output), not weights.isdisjoint(inputs))
+    weighted = not weights.isdisjoint(node.input)
+    name = node.name if op == "Cast" else node.name.removeprefix(_CAST)
+    inputs, outputs = ([name.removeprefix(_CAST) for name in names if name] for names in (node.input, node.output))
+    return NodeTime(name, op, ms, tuple(inputs), tuple(outputs), weighted)
 
 
 def _times(trace: Path) -> dict[str, float]:

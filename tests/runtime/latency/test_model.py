@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import onnx
 import pytest
 from onnx import numpy_helper, parser
 from onnx_prune.models.resnet import resnet_cifar
@@ -69,6 +70,31 @@ def test_optimised_nodes_are_found_again_and_nothing_is_counted_twice(net):
     assert by_piece[64, 96].writes.full == 96
     assert by_piece[96, 10].writes is None, "the logits stay"
     assert all(node.ms > 0 for node in nodes)
+
+
+def test_layers_of_half_precision_are_found_again(net):
+    model = onnx.ModelProto()
+    model.CopyFrom(net.graph.source)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+    half = analyse(model)
+    source = named(half.graph.source)
+    matched = match(half.groups, source, profile(source, half.feeds, seconds=0.05, device="cpu"))
+    assert sorted(one.piece.whole for one in matched if one.piece is not None) == [(1, 64), (3, 64), (64, 96), (96, 10)]
+    assert sum(one.writes is not None for one in matched if one.piece is not None) == 3
+    piece = pieces(half.groups)[4]
+    times, _ = time_pieces({piece: [(16, 16), (64, 96)]}, Bench(17, 1 << 20, "cpu"))
+    assert times[piece][64, 96] > times[piece][16, 16] > 0
+
+
+def test_quantised_layers_are_found_by_the_names_of_their_nodes(net):
+    source = named(net.graph.source)
+    node = next(node for node in source.graph.node if node.output[0] == "b")
+    time = NodeTime(f"{node.name}_token_7", "QLinearConv", 1.0, (), ("unknown",), weighted=True)
+    (one,) = match(net.groups, source, [time])
+    assert one.writes.full == 96
 
 
 def test_layers_that_are_alike_may_be_held_on_different_sides():
