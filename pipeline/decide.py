@@ -80,7 +80,7 @@ class Planner:
         """What it has measured so far to choose by."""
         measured = self.choice.measured
         merged = {name: values for found in measured for name, values in found.values.items()}
-        return curves_of(self.choice.rankings, Sensitivities(measured[0].kind, merged) if measured else None)
+        return curves_of(self.choice.rankings.made, Sensitivities(measured[0].kind, merged) if measured else None)
 
 
 def _preset_widths(run: Run, budget: Budget | None) -> Budget | None:

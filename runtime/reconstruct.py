@@ -9,20 +9,22 @@ Source: He et al. 2017, sections 3.2 and 3.3 (asymmetric, multi-branch).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 
 import numpy as np
 
 from ..passes.algebra.layer.fit import ROUNDS, LayerFit, Rows
 from ..passes.algebra.least_squares import Refit
+from ..passes.algebra.positions import default_positions
 from ..passes.channels.affine import AffineConsumer, affine_consumers, write_refit
 from ..passes.channels.constants import kept
 from ..passes.channels.labels import LabelledGraph
 from ..passes.graph.bodies import captured_names
 from ..passes.graph.model import Graph
 from ..passes.rewrite.affine_path import AffinePath, AffinePaths, own_output
-from ..passes.rewrite.taps import Taps, find_taps
+from ..passes.rewrite.taps import Tap, Taps, find_taps
 from .data.sources import Batch
 from .effort import Effort
 from .measure.calibrate import Calibration
@@ -31,6 +33,7 @@ from .progress import Count, silent
 
 Array = np.ndarray
 _BYTES = 256 << 20  # of one layer's rows
+_BYTES_AHEAD = 64 << 20  # of the targets of the next layers
 _NOTHING = 1e-12  # a channel that is scaled by less than this share of the largest scale
 
 
@@ -83,8 +86,11 @@ def refit_sequentially(
         Frontier(cut, batches, device=settings.device, threads=settings.threads) as now,
     ):
         del batches
-        for number, fit in enumerate(fits):
-            _Layer(fit, taps, labelled.facts.dtypes, settings, effort).refit(fits[number:], original, now, found)
+        layers = [_Layer(fit, taps, labelled.facts.dtypes, settings, effort) for fit in fits]
+        wanted = _wanted(layers, original)
+        progress(0, len(fits))
+        for number, layer in enumerate(layers):
+            layer.refit(fits[number:], next(wanted), now, found)
             progress(number + 1, len(fits))
     return found
 
@@ -182,14 +188,23 @@ class _Layer:
     settings: Calibration
     effort: Effort | None
 
-    def refit(self, left: Sequence[Fit], original: Frontier, now: Frontier, found: Refitted) -> None:
-        """Fit it and write it into the graph of `now`; left: it and what comes after it."""
+    def targets(self, samples: int) -> list[Tap]:
+        """Of the original's outputs that it is fitted to."""
+        uses = zip(self.fit.consumer.uses, self.fit.paths, strict=True)
+        taps = [self.taps.at_output(use, [path.tensor], self.dtypes).taps[0] for use, path in uses]
+        return [replace(tap, most=self._positions(samples)) for tap in taps]
+
+    def refit(self, left: Sequence[Fit], wanted: Sequence[tuple[Array, ...]], now: Frontier, found: Refitted) -> None:
+        """Fit it and write it into the graph of `now`.
+
+        left: it and what comes after it; wanted: batch by batch the rows of `targets`.
+        """
         fit, paths = self.fit, self.fit.paths
         W = fit.consumer.W[fit.outputs][:, fit.inputs]
         scale, shift = paths[0].scale, paths[0].shift
         b = fit.consumer.b[fit.outputs]
         start = Refit(W * scale[:, None, None], b * scale + shift)
-        rows, samples = self._rows(left, original, now)
+        rows, samples = self._rows(left, wanted, now)
         activation = paths[0].activation if len(paths) == 1 else None
         rounds = ROUNDS if self.effort is None else self.effort.rounds
         refit, why = LayerFit(start, activation, fit.consumer.may_have_bias, rounds)(rows, samples)
@@ -202,15 +217,13 @@ class _Layer:
         W = np.where(lives[:, None, None], refit.weight / safe[:, None, None], W)
         write_refit(now.graph, fit.consumer, Refit(W, np.where(lives, (refit.bias - shift) / safe, b)))
 
-    def _rows(self, left: Sequence[Fit], original: Frontier, now: Frontier) -> tuple[Rows, Array]:
+    def _rows(self, left: Sequence[Fit], wanted: Sequence[tuple[Array, ...]], now: Frontier) -> tuple[Rows, Array]:
         """Inputs in the cut network, wanted outputs of the original, and of what sample each row is."""
         fit, taps = self.fit, self.taps
         settings = replace(self.settings, positions=self._positions(now.samples))
-        targets, inputs = [], []
+        inputs: list[Tap] = []
         for use, path in zip(fit.consumer.uses, fit.paths, strict=True):
-            targets += taps.at_output(use, [path.tensor], self.dtypes)
             inputs += [*taps.only([use]), *taps.at_output(use, [name for name, _ in path.summands], self.dtypes)]
-        wanted = original.rows(_end(original, left), Taps(tuple(targets), taps.sizes), settings)
         given = now.rows(
             min(now.number(use) for one in left for use in one.consumer.uses), Taps(tuple(inputs), taps.sizes), settings
         )
@@ -250,8 +263,37 @@ class _Layer:
         return None if wanted is None else max(min(wanted, rows // max(samples * len(self.fit.paths), 1)), 1)
 
 
-def _end(original: Frontier, left: Sequence[Fit]) -> int:
-    """Behind the target of the first of these, unless that of a later one is made before it."""
-    numbers = [[original.number(path.tensor) for path in fit.paths] for fit in left]
-    later = [number for fit in numbers[1:] for number in fit]
-    return min([max(numbers[0]) + 1, *later])
+def _wanted(layers: Sequence[_Layer], original: Frontier) -> Iterator[list[tuple[Array, ...]]]:
+    """Layer by layer, batch by batch the rows of its targets.
+
+    They are taken of as many layers at once as may lie in memory: what runs in one piece need not be stored and read
+    again in between.
+    """
+    numbers = [[original.number(path.tensor) for path in layer.fit.paths] for layer in layers]
+    first = 0
+    while first < len(layers):
+        taps: list[list[Tap]] = []
+        size = 0
+        for layer in layers[first:]:
+            mine = layer.targets(original.samples)
+            size += sum(_size(tap, layer) for tap in mine) * original.samples
+            if taps and size > _BYTES_AHEAD:
+                break
+            taps.append(mine)
+        last = first + len(taps)
+        # Behind the last of these targets, unless that of a later layer is made before it.
+        end = min([max(chain(*numbers[first:last])) + 1, *(n for later in numbers[last:] for n in later)])
+        settings, sizes = layers[first].settings, layers[first].taps.sizes
+        found = [[] for _ in taps]
+        for rows in original.rows(end, Taps(tuple(chain(*taps)), sizes), settings):
+            remaining = iter(rows)
+            for batches, mine in zip(found, taps, strict=True):
+                batches.append(tuple(islice(remaining, len(mine))))
+        yield from found
+        first = last
+
+
+def _size(tap: Tap, layer: _Layer) -> int:
+    """Bytes of the rows of one sample."""
+    positions = default_positions(tap.grid) if tap.most is None else min(tap.most, tap.grid)
+    return 4 * positions * len(layer.fit.outputs)

@@ -12,19 +12,23 @@ Array = np.ndarray
 class Positions:
     """Random output positions, image after image: the same for every batch size, and for every model.
 
-    A call draws for the next images; each grid has a stream of its own, so that what is drawn depends on nothing but
-    the seed, the number of the image and the size of the grid.
+    A call draws for the next images; each grid and number of positions has a stream of its own, so that what is drawn
+    depends on nothing but these two, the seed and the number of the image.
     """
 
     def __init__(self, seed: int, most: int | None) -> None:
         """most: positions an image, all where a grid has no more; None: `default_positions`."""
         self._seed, self._most = seed, most
-        self._streams: dict[int, np.random.Generator] = {}
+        self._streams: dict[tuple[int, int], np.random.Generator] = {}
 
-    def __call__(self, grid: int, images: int) -> Array:
-        """(images, positions) int64 in [0, grid), ascending: one from each of as many equal parts of the grid."""
-        count = default_positions(grid) if self._most is None else min(self._most, grid)
-        stream = self._streams.setdefault(grid, np.random.default_rng([self._seed, grid]))
+    def __call__(self, grid: int, images: int, most: int | None = None) -> Array:
+        """(images, positions) int64 in [0, grid), ascending: one from each of as many equal parts of the grid.
+
+        most: as that of __init__, where it is another for this grid.
+        """
+        most = self._most if most is None else most
+        count = default_positions(grid) if most is None else min(most, grid)
+        stream = self._streams.setdefault((grid, count), np.random.default_rng([self._seed, grid]))
         parts = np.arange(count) + stream.random((images, count))
         return np.minimum((parts * (grid / count)).astype(np.int64), grid - 1)
 

@@ -45,6 +45,7 @@ class Tap:
     groups: of the convolution
     dtype: of the tensor, as in onnx.TensorProto
     batched: whether it grows with the batch; where not, it is as one image
+    most: positions an image that are taken; None for as many as of every tap of a run
     """
 
     tensor: str
@@ -57,6 +58,7 @@ class Tap:
     groups: int = 1
     dtype: int = TensorProto.FLOAT
     batched: bool = True
+    most: int | None = None
 
     def reads_like(self, other: Tap) -> bool:
         """Whether both take the same patches."""
@@ -206,13 +208,13 @@ class Instrument:
 
     def draw(self, images: int, positions: Positions) -> Draw:
         """Choose patches of the next `images` images."""
-        wanted = sorted({(tap.grid, images if tap.batched else 1) for tap in self.tables})
+        wanted = dict.fromkeys((tap.grid, images if tap.batched else 1, tap.most) for tap in self.tables)
         drawn = {key: positions(*key) for key in wanted}
         feeds: dict[str, Array] = {}
         outside: list[Array] = []
         for number, tap in enumerate(self.tables):
             count = images if tap.batched else 1
-            rows = tap.table[drawn[tap.grid, count]]
+            rows = tap.table[drawn[tap.grid, count, tap.most]]
             padding = rows < 0
             offsets = tap.inner * np.arange(count)[:, None, None]
             feeds[_rows_input(number)] = np.where(padding, 0, rows + offsets)
@@ -267,7 +269,8 @@ def instrument(taps: Taps, opset: int, activations: Iterable[Activation] = ()) -
 
 
 def _same_rows(a: Tap, b: Tap) -> bool:
-    return (a.inner, a.grid, a.batched) == (b.inner, b.grid, b.batched) and np.array_equal(a.table, b.table)
+    alike = (a.inner, a.grid, a.batched, a.most) == (b.inner, b.grid, b.batched, b.most)
+    return alike and np.array_equal(a.table, b.table)
 
 
 def _rows_input(number: int) -> str:

@@ -153,6 +153,11 @@ class Rankings(Mapping[str, Ranking]):
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return dict(zip(chosen, pool.map(self.__getitem__, chosen), strict=True))
 
+    @property
+    def made(self) -> dict[str, Ranking]:
+        """Those that were asked for so far, in the order of the groups."""
+        return {name: self._made[name] for name in self._names if name in self._made}
+
     def __getitem__(self, name: str) -> Ranking:
         if name not in self._made:
             self._made[name] = self._criterion.rank(self._evidence.groups[name], self._evidence)
