@@ -109,7 +109,7 @@ def sensitivities_of(
         {name: rankings[name] for name in names[group.rank :: group.count]},
         moments,
         _few(run.data, min(images, most)),
-        levels=Levels(levels, () if run.settings.keep_blocks else _may_go(run)),
+        levels=Levels(levels, _may_go(run) if shares is not None or _whole(run) else ()),
         device=run.settings.device,
         progress=counted(run.progress, "measuring sensitivity", "groups"),
     )
@@ -120,7 +120,17 @@ def sensitivities_of(
     return Sensitivities(kind, {n: values[n] for n in names}, {n: right[n] for n in names if n in right})
 
 
+def _whole(run: Run) -> bool:
+    """Whether groups may go entirely: where that is not measured for want of time, they do not."""
+    if run.settings.keep_blocks or "sensitivity" not in needs_of(run.strategy.allocation) or run.data is None:
+        return not run.settings.keep_blocks
+    samples = run.data.samples
+    return samples is None or make_effort(run.settings.effort).affords_whole(samples, len(run.analysis.groups.free))
+
+
 def _may_go(run: Run) -> list[str]:
+    if run.settings.keep_blocks:
+        return []
     return [name for name, reason in run.analysis.cost.vanishing.reasons.items() if reason is None]
 
 
@@ -141,7 +151,7 @@ def priced(run: Run, budget: Budget | None) -> Method:
     if "costs" not in needs_of(method):
         return method
     costs = savings(run.analysis.cost, "macs" if budget is None else budget.kind)
-    return replace(method, costs=costs, whole=not run.settings.keep_blocks)  # type: ignore[type-var]
+    return replace(method, costs=costs, whole=_whole(run))  # type: ignore[type-var]
 
 
 # ---- which units go

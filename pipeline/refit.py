@@ -32,6 +32,7 @@ from ..runtime.reconstruct import Refitted, refit_sequentially
 from .run import Run
 
 KEPT = "kept"
+_JUDGED = (16, 64)  # samples, at least and at most
 _NAMED = 3  # layers whose reasons are told
 
 
@@ -133,7 +134,7 @@ def judged(run: Run, bare: Written, fitted: Written | None) -> Written:
     run.progress("comparing with the original")
     candidates = [bare] if fitted is None else [bare, fitted]
     models = [candidate.model for candidate in candidates]
-    found = closeness(run.original, models, run.judged_on, device=run.settings.device)
+    found = closeness(run.original, models, run.judged_on.first(_judges(run)), device=run.settings.device)
     if fitted is None:
         return replace(bare, closeness=found[0])
     if found[1].distance <= found[0].distance:
@@ -144,6 +145,12 @@ def judged(run: Run, bare: Written, fitted: Written | None) -> Written:
         f"({found[0].distance:.2g}), on {found[0].samples} samples",
         closeness=found[0],
     )
+
+
+def _judges(run: Run) -> int:
+    """Samples that models are compared on: a quarter of the others, within bounds; it is not to take most of the time."""
+    samples = None if run.data is None else run.data.samples
+    return _JUDGED[1] if samples is None else int(np.clip(samples // 4, *_JUDGED))
 
 
 def distilled(run: Run, written: Written, word: str) -> Written:

@@ -40,9 +40,17 @@ class Effort:
 
         A level of a group runs half of the network, on average.
         """
-        most = self.sensitivity * samples * 2 / max(groups, 1)
+        most = self._probes(samples, groups)
         levels = self.levels if most / len(self.levels) >= _ENOUGH else (0.5,)
         return max(self.probes[0], min(int(most / len(levels)), self.probes[1])), levels
+
+    def affords_whole(self, samples: int, groups: int) -> bool:
+        """Whether there is time to measure what it does when a group goes entirely: else none does."""
+        return self._probes(samples, groups) / len(self.levels) >= _ENOUGH / 2
+
+    def _probes(self, samples: int, groups: int) -> float:
+        """Samples for all levels of a group."""
+        return self.sensitivity * samples * 2 / max(groups, 1)
 
     def positions_of(self, samples: int, inputs: int) -> int:
         """Patches a sample for the refit of a layer with so many inputs (channels times kernel positions)."""
@@ -53,7 +61,7 @@ class Effort:
 
 EFFORTS: Mapping[str, Effort] = {
     "quick": Effort(256, (0.5,), 0.4, (8, 64), 16, (16, 4096), 256, 4),
-    NORMAL: Effort(1024, (0.25, 0.5, 0.75), 2.0, (8, 256), 32, (48, 16384), 2048, 8),
+    NORMAL: Effort(1024, (0.25, 0.5, 0.75), 2.0, (8, 256), 32, (48, 16384), 2048, 3),
     "thorough": Effort(1 << 30, (0.25, 0.5, 0.75), 1e9, (64, 256), 32, (1 << 20, 16384), 1 << 30, 8),
 }
 

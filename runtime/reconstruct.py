@@ -32,7 +32,7 @@ from .measure.segments import Frontier
 from .progress import Count, silent
 
 Array = np.ndarray
-_BYTES = 256 << 20  # of one layer's rows
+_BYTES = 96 << 20  # of one layer's rows
 _BYTES_AHEAD = 64 << 20  # of the targets of the next layers
 _NOTHING = 1e-12  # a channel that is scaled by less than this share of the largest scale
 

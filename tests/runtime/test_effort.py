@@ -61,3 +61,10 @@ def test_an_error_of_one_item_is_raised():
 
     with pytest.raises(ZeroDivisionError):
         list(side_by_side(work, [1, 0, 2], 2))
+
+
+def test_a_group_goes_entirely_only_where_there_is_time_to_measure_that():
+    normal = make_effort("normal")
+    assert normal.affords_whole(2048, 30)
+    assert not normal.affords_whole(64, 32)
+    assert make_effort("thorough").affords_whole(64, 32)
