@@ -148,7 +148,7 @@ def judged(run: Run, bare: Written, fitted: Written | None) -> Written:
 
 
 def _judges(run: Run) -> int:
-    """Samples that models are compared on: a quarter of the others, within bounds; it is not to take most of the time."""
+    """Samples that models are compared on: a quarter as many as they were fitted to, within bounds."""
     samples = None if run.data is None else run.data.samples
     return _JUDGED[1] if samples is None else int(np.clip(samples // 4, *_JUDGED))
 
