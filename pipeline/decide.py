@@ -155,7 +155,7 @@ def _choice(run: Run, moments: MomentsSet | None) -> _Choice:
 def _planned(run: Run, choice: _Choice, kept: np.ndarray, budget: Budget | None) -> Plan:
     """The plan that keeps so many units of each group. budget: as it was asked for, what is kept where none was."""
     cost, strategy = run.analysis.cost, run.strategy
-    found = selected(run, kept, choice.evidence, choice.rankings, choice.exclude)
+    found = selected(run, kept, (choice.evidence, choice.rankings), choice.exclude, budget)
     plan = make_plan(
         cost,
         found.removed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -27,6 +28,9 @@ from ..runtime.processes.together import Alone, Together, together
 from ..runtime.progress import counted
 from ..runtime.select_on_pruned import select_on_pruned
 from .run import Run
+
+if TYPE_CHECKING:
+    from ..runtime.torch.discrimination.stages import Discriminated
 
 Removed = Mapping[str, tuple[int, ...]]
 
@@ -165,17 +169,27 @@ class Selected:
     trained: onnx.ModelProto | None = None
 
 
-def selected(run: Run, kept: np.ndarray, evidence: Evidence, rankings: Rankings, exclude: frozenset[str]) -> Selected:
-    """The units that go. kept: (groups,), at most so many stay; exclude: the groups that stay whole."""
+def selected(
+    run: Run,
+    kept: np.ndarray,
+    ranked_by: tuple[Evidence, Rankings],
+    exclude: frozenset[str],
+    budget: Budget | None = None,
+) -> Selected:
+    """The units that go.
+
+    kept: (groups,), at most so many stay; ranked_by: what ranks groups that the criterion does not try out; exclude:
+    the groups that stay whole; budget: within which a criterion that ends by itself has the widths that it likes.
+    """
     groups, needs = run.analysis.groups, needs_of(run.strategy.criterion)
     chosen: Removed = {}
     trained = None
     if "samples" in needs:
         chosen = _on_pruned(run, kept)
     elif "training" in needs:
-        chosen, trained = _by_training(run, kept, exclude)
+        chosen, trained = _by_training(run, kept, exclude, budget)
     rest = np.where([g.name in chosen for g in groups.groups], run.analysis.cost.units, kept)
-    ranked = select(groups, rest, run.strategy.criterion, evidence, rankings)
+    ranked = select(groups, rest, run.strategy.criterion, *ranked_by)
     both = {**ranked, **chosen}
     return Selected({g.name: both[g.name] for g in groups.groups if both.get(g.name)}, trained)
 
@@ -206,24 +220,54 @@ def _on_pruned(run: Run, kept: np.ndarray) -> Removed:
         )
 
 
-def _by_training(run: Run, kept: np.ndarray, exclude: frozenset[str]) -> tuple[Removed, onnx.ModelProto]:
-    """A criterion that ends by itself looks at every group that may be cut. Its fields are those of Discrimination."""
-    from ..runtime.torch.discrimination.stages import Discrimination, select_discriminating
+def _by_training(
+    run: Run, kept: np.ndarray, exclude: frozenset[str], budget: Budget | None
+) -> tuple[Removed, onnx.ModelProto]:
+    """A criterion that ends by itself looks at every group that may be cut, without a bound at first.
 
-    criterion, groups = run.strategy.criterion, run.analysis.groups
-    assert run.data is not None, "make_strategy has looked"
+    Where what it leaves is beyond the budget, one threshold for all groups, read off the losses on the way, gives the
+    widths of a second time (budgets in MACs and parameters); others bind it by `kept`.
+    """
+    groups, cost, ends = run.analysis.groups, run.analysis.cost, run.strategy.ends
     counts = {
         g.name: n
         for g, n in zip(groups.groups, kept.tolist(), strict=True)
-        if g.pinned is None and g.name not in exclude and (n < g.units or run.strategy.ends)
+        if g.pinned is None and g.name not in exclude and (n < g.units or ends)
     }
+    price = {"macs": cost.macs, "params": cost.params}.get("" if budget is None else budget.kind)
+    if not ends or budget is None or price is None:
+        found = _discriminated(run, counts)
+        return found.removed, found.model
+    from ..runtime.torch.discrimination.thresholds import widths_within
+
+    units = {name: groups[name].units for name in counts}
+    limit = budget.limit(price(cost.units))
+
+    def measure(widths: Mapping[str, int]) -> float:
+        return price(
+            np.array([widths.get(g.name, n) for g, n in zip(groups.groups, kept.tolist(), strict=True)], np.int64)
+        )
+
+    found = _discriminated(run, units)
+    if measure({name: units[name] - len(gone) for name, gone in found.removed.items()}) > limit:
+        at_once = getattr(run.strategy.criterion, "at_once", 1)
+        widths = widths_within(found.losses, units, at_once, measure, limit)
+        found = _discriminated(run, counts if widths is None else {**counts, **widths})
+    return found.removed, found.model
+
+
+def _discriminated(run: Run, counts: Mapping[str, int]) -> Discriminated:
+    """The channels of so many each at most. The criterion's fields are those of Discrimination."""
+    from ..runtime.torch.discrimination.stages import Discrimination, select_discriminating
+
+    criterion = run.strategy.criterion
+    assert run.data is not None, "make_strategy has looked"
     asked = {f.name: getattr(criterion, f.name) for f in fields(Discrimination) if hasattr(criterion, f.name)}
-    found = select_discriminating(
-        groups,
+    return select_discriminating(
+        run.analysis.groups,
         counts,
         run.data,
         replace(Discrimination(**asked), seed=run.settings.seed),
         device=run.settings.device,
         progress=counted(run.progress, "choosing channels by training", "layers"),
     )
-    return found.removed, found.model

@@ -17,7 +17,8 @@ from ...passes.channels.labels import Consumer, LabelledGraph
 from ...passes.graph.model import constant_values, quiet
 from ...passes.rewrite.constant_maps import ConstantMap, collapsed
 from ..data.random_feeds import Feeds
-from ..session import Device, open_session
+from ..device import Device
+from ..session import open_session
 
 Array = np.ndarray
 _SAME = 1e-6  # of a channel's largest value

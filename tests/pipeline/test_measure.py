@@ -80,6 +80,24 @@ def test_what_ends_by_itself_needs_no_budget_and_heeds_one():
     assert cut <= {"layer1.0.conv1", "layer1.1.conv1", "layer2.0.conv1"}
 
 
+def test_under_a_budget_one_threshold_gives_each_layer_a_width_of_its_own():
+    """`dcp` keeps the same share everywhere; what ends by itself keeps what the loss of each layer asks for."""
+    even, own = (
+        onnx_prune.prune(
+            models.digits_model(), budget=0.5, preset=preset, criterion=f"{preset}:passes=0,at_once=4", **QUICK
+        )
+        for preset in ("dcp", "dcp-adapt")
+    )
+    shares = [
+        {row.name: row.after / row.before for row in result.report.groups if row.after < row.before}
+        for result in (even, own)
+    ]
+    assert max(shares[0].values()) - min(shares[0].values()) < 0.05
+    assert max(shares[1].values()) - min(shares[1].values()) > 0.1
+    before, after = own.report.macs
+    assert 0.45 < after / before <= 0.5
+
+
 def test_several_budgets_are_each_cut_from_their_own_network():
     swept = onnx_prune.sweep(models.digits_model(), [0.7, 0.5], preset="dcp", criterion=DCP, **QUICK)
     heads = [values(point.result.model)["fc.weight"] for point in swept.points]

@@ -2,14 +2,14 @@
 
     A <- {};  W <- 0
     repeat:   k <- argmax over channels not in A of |dL/dW_k|_F;  A <- A + k;  a pass of gradient descent on W_A
-    until     A has `most` channels, or |L_(t-1) - L_t| / L_0 <= tolerance
+    until     A has `most` channels, or |L_(t-1) - L_t| / L_0 <= tolerance for each channel of the choice
 
 Source: Zhuang et al., NeurIPS 2018, algorithm 2, section 3.4 (the stop by tolerance: eq. 12).
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -32,14 +32,21 @@ class Layer(Protocol):
         ...
 
 
-def choose_greedily(layer: Layer, most: int, *, tolerance: float | None = None, at_once: int = 1) -> tuple[int, ...]:
-    """The channels that stay, ascending: `most` of them, or fewer where the loss hardly falls any more, one at least.
+class Chosen(NamedTuple):
+    """units: those that stay, ascending; losses: L_0 without any, and after each choice."""
+
+    units: tuple[int, ...]
+    losses: tuple[float, ...]
+
+
+def choose_greedily(layer: Layer, most: int, *, tolerance: float | None = None, at_once: int = 1) -> Chosen:
+    """The channels that stay: `most` of them, or fewer where the loss hardly falls any more, one at least.
 
     tolerance: of the stop, None for none; at_once: channels a round, 1 in the paper.
     """
     first, gradients = layer.look()
     chosen = np.zeros(len(gradients), bool)
-    before = first
+    losses = [first]
     while chosen.sum() < most:
         count = min(at_once, most - int(chosen.sum()))
         order = np.argsort(-np.where(chosen, -np.inf, gradients), kind="stable")
@@ -47,7 +54,7 @@ def choose_greedily(layer: Layer, most: int, *, tolerance: float | None = None, 
         layer.admit(order[:count])
         layer.descend()
         loss, gradients = layer.look()
-        if tolerance is not None and abs(before - loss) <= tolerance * abs(first):
+        losses.append(loss)
+        if tolerance is not None and abs(losses[-2] - loss) <= tolerance * count * abs(first):
             break
-        before = loss
-    return tuple(np.flatnonzero(chosen).tolist())
+    return Chosen(tuple(np.flatnonzero(chosen).tolist()), tuple(losses))

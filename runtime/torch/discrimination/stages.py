@@ -28,7 +28,7 @@ from ..gates.auxiliary import Depth, depths
 from ..gates.samples import torch_device
 from ..graph_module import GraphModule
 from .choosing import Choosing, Slices
-from .greedy import choose_greedily
+from .greedy import Chosen, choose_greedily
 from .head import DiscriminationHead
 from .network import Network
 from .part import behind
@@ -62,10 +62,16 @@ class Discrimination:
 
 @dataclass(frozen=True, slots=True)
 class Discriminated:
-    """removed: group -> its units that went; model: the network as trained on the way, in which nothing reads them."""
+    """What came of it.
+
+    removed: group -> its units that went
+    model: the network as trained on the way, in which nothing reads them
+    losses: group -> L without any of its channels, and after each choice
+    """
 
     removed: dict[str, tuple[int, ...]]
     model: onnx.ModelProto
+    losses: dict[str, tuple[float, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +104,7 @@ def select_discriminating(
     waiting = [read for read in _read(groups, network.module) if read.group.name in kept]
     rng = np.random.default_rng(settings.seed)
     removed: dict[str, tuple[int, ...]] = {}
+    losses: dict[str, tuple[float, ...]] = {}
     for depth, last in _stages(groups, settings.losses):
         layers = [read for read in waiting if last is None or read.node < last]
         waiting = [read for read in waiting if read not in layers]
@@ -107,11 +114,11 @@ def select_discriminating(
         network.train(head, settings.passes, settings.tuning, rng)
         for read in layers:
             run = _Layer(network, given, read, head)
-            stays = run.choose(kept[read.group.name], settings, place)
+            stays, losses[read.group.name] = run.choose(kept[read.group.name], settings, place)
             removed[read.group.name] = tuple(sorted(set(range(read.group.units)).difference(stays)))
             network.kill(read.group, read.keys, removed[read.group.name])
             progress(len(removed), len(removed) + len(waiting) + len(layers) - 1 - layers.index(read))
-    return Discriminated(removed, network.module.to_model())
+    return Discriminated(removed, network.module.to_model(), losses)
 
 
 def _read(groups: ChannelGroups, module: GraphModule) -> list[_Read]:
@@ -158,7 +165,7 @@ class _Layer:
     read: _Read
     head: DiscriminationHead | None
 
-    def choose(self, most: int, settings: Discrimination, place: torch.device) -> tuple[int, ...]:
+    def choose(self, most: int, settings: Discrimination, place: torch.device) -> Chosen:
         """The units that stay; the network has the weights that were found for them."""
         network, read = self.network, self.read
         target = network.logits if self.head is None else self.head.depth.tensor
@@ -176,11 +183,11 @@ class _Layer:
         own = {name: part.module.get_parameter(part.module.parameter_names[name]) for name in _names(read)}
         slices = [Slices(own[k.constant], k.axis, torch.from_numpy(read.group.slices[k])) for k in read.keys]
         choosing = Choosing(slices, loss, network.sizes, settings.rate)
-        stays = choose_greedily(choosing, most, tolerance=settings.tolerance, at_once=settings.at_once)
+        found = choose_greedily(choosing, most, tolerance=settings.tolerance, at_once=settings.at_once)
         with torch.no_grad():
             for name, weight in own.items():
                 network.parameter(name).copy_(weight)
-        return stays
+        return found
 
     def _targets(self, place: torch.device) -> Callable[[int], Sequence[Tensor]]:
         """What the given network makes there, of every batch."""

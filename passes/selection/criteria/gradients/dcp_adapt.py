@@ -12,7 +12,7 @@ from .dcp import Dcp
 class DcpAdapt(Dcp):
     """`dcp` that ends by itself: a layer gets no more channels where |L_(t-1) - L_t| <= tolerance * L_0.
 
-    It needs no budget; with one no group keeps more than its share of that.
+    It needs no budget; where a budget asks for less, the tolerance is raised until it holds, one for all layers.
     """
 
     tolerance: float = 1e-3

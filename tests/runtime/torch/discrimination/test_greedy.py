@@ -36,7 +36,7 @@ def test_on_least_squares_it_is_matching_pursuit(seed):
         coefficients = np.linalg.lstsq(X[:, wanted], y, rcond=None)[0] if wanted else np.zeros(0)
         correlation = np.abs((y - X[:, wanted] @ coefficients) @ X)
         wanted.append(int(np.argmax(np.where(np.isin(np.arange(12), wanted), -1, correlation))))
-    assert choose_greedily(layer, 5) == tuple(sorted(wanted))
+    assert choose_greedily(layer, 5).units == tuple(sorted(wanted))
     assert layer.open == wanted
 
 
@@ -48,13 +48,13 @@ def test_it_stops_where_a_channel_hardly_helps():
     tolerance = float(np.sort(falls)[4])
     expected = int(np.argmax(falls <= tolerance)) + 1
     assert 1 < expected < 12
-    assert len(choose_greedily(LeastSquares(1), 12, tolerance=tolerance)) == expected
-    assert len(choose_greedily(LeastSquares(1), expected - 1, tolerance=tolerance)) == expected - 1
-    assert len(choose_greedily(LeastSquares(1), 12, tolerance=1.0)) == 1
+    assert len(choose_greedily(LeastSquares(1), 12, tolerance=tolerance).units) == expected
+    assert len(choose_greedily(LeastSquares(1), expected - 1, tolerance=tolerance).units) == expected - 1
+    assert len(choose_greedily(LeastSquares(1), 12, tolerance=1.0).units) == 1
 
 
 def test_several_at_once_are_the_largest_of_one_look():
     layer = LeastSquares(2)
     first = np.argsort(-layer.look()[1])[:3]
-    assert set(choose_greedily(LeastSquares(2), 3, at_once=3)) == set(first.tolist())
-    assert len(choose_greedily(LeastSquares(2), 4, at_once=3)) == 4
+    assert set(choose_greedily(LeastSquares(2), 3, at_once=3).units) == set(first.tolist())
+    assert len(choose_greedily(LeastSquares(2), 4, at_once=3).units) == 4
