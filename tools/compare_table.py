@@ -24,7 +24,7 @@ HEADS = (
     "ms after",
     "minutes",
 )
-PUBLISHED = ("paper before", "paper after", "paper change", "paper MACs cut")
+PUBLISHED = ("paper before", "paper after", "paper change", "paper MACs cut", "paper quoted from")
 _TOP5 = ("top-5 before", "top-5 after the cut", "top-5 after fine-tuning")
 _NONE = "-"
 _LATEX = str.maketrans({c: f"\\{c}" for c in "%&_#$"})
@@ -95,6 +95,7 @@ def _line(row: Row, *, five: bool, published: bool) -> list[str]:
     if published:
         said = row.published or {}
         cells += [_NONE if said.get(n) is None else f"{said[n]:g}" for n in ("before", "after", "change", "cut")]
+        cells.append("memory" if said.get("from_memory") else _NONE)
     return cells
 
 

@@ -28,13 +28,14 @@ _KEY_LENGTH = 8
 class Published:
     """What a paper reports, in per cent: top-1 before and after, and the share of the MACs that goes; None: not said.
 
-    change: after less before, where only that is said.
+    change: after less before, where only that is said; from_memory: the figures were not looked up.
     """
 
     before: float | None = None
     after: float | None = None
     change: float | None = None
     cut: float | None = None
+    from_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)

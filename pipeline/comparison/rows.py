@@ -35,7 +35,7 @@ class Row:
     params: tuple[int, int]
     milliseconds: tuple[float, float] | None
     minutes: float
-    published: dict[str, float | None] | None = None
+    published: dict[str, float | bool | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

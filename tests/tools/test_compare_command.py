@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from onnx_prune import models
 from onnx_prune.pipeline.comparison.rows import Row
+from onnx_prune.tools.compare_config import read_config
 from onnx_prune.tools.compare_table import as_csv, as_json, as_latex, as_text
 
+PAGES = Path(__file__).parents[2] / "docs"
 TEST, CALIBRATION = (str(path) for path in models.digits_data())
 TERMS = ("--macs", "50%", "--calibration", CALIBRATION, "--samples", "64", "--evaluate", TEST, "--no-latency")
 ROWS = [
@@ -55,7 +58,7 @@ def test_a_comparison_is_a_file(run, tmp_path):
     assert [row["name"] for row in rows] == ["Pruning Filters", "l1"]
     assert rows[0]["macs"][1] > 0.5 * rows[0]["macs"][0]  # its own budget
     assert rows[1]["words"] == "l1, uniform, none"
-    assert rows[0]["published"] == {"before": 93.04, "after": 93.06, "change": None, "cut": 27.6}
+    assert rows[0]["published"] == {"before": 93.04, "after": 93.06, "change": None, "cut": 27.6, "from_memory": False}
     assert all(row["tuned"] for row in rows)
     code, _, err = run("compare", "--config", "study/table.toml")  # one epoch, not two: other terms
     assert code == 2
@@ -100,11 +103,39 @@ def test_tables_say_what_there_is_and_nothing_where_there_is_none():
     text = as_text(ROWS).splitlines()
     assert len({len(line.rstrip()) for line in text[:2]}) == 1
     assert text[2].split()[:4] == ["Li", "&", "al.", "90.00"]
-    assert text[3].split() == ["ours_1", "90.00", "-", "89.10", "50.0", "40.0", "-", "-", "12.2", "-", "-", "-", "-"]
+    assert text[3].split() == [
+        "ours_1",
+        "90.00",
+        "-",
+        "89.10",
+        "50.0",
+        "40.0",
+        "-",
+        "-",
+        "12.2",
+        "-",
+        "-",
+        "-",
+        "-",
+        "-",
+    ]
     assert r"Li \& al. & 90.00 & 50.00 & - & 45.0" in as_latex(ROWS)
     assert r"ours\_1" in as_latex(ROWS)
-    assert as_csv(ROWS).splitlines()[1] == "Li & al.,90.00,50.00,,45.0,50.0,2,1.23,0.5,,93.06,,"
+    assert as_csv(ROWS).splitlines()[1] == "Li & al.,90.00,50.00,,45.0,50.0,2,1.23,0.5,,93.06,,,"
     assert json.loads(as_json(ROWS))[1]["tuned"] == [0.891, 1.0]
+
+
+def test_figures_that_nobody_has_looked_up_are_marked():
+    marked = [replace(ROWS[0], published={"after": 93.06, "from_memory": True}), ROWS[1]]
+    assert as_csv(marked).splitlines()[1].endswith(",93.06,,,memory")
+    assert "memory" not in as_csv(ROWS)
+
+
+@pytest.mark.parametrize("name", ["criteria-cifar10", "resnet20-cifar10-cpu", "resnet56-cifar10", "resnet50-imagenet"])
+def test_the_tables_of_the_docs_are_read(name):
+    flags = frozenset({"macs", "mean", "std", "samples", "resize", "align"})
+    methods = read_config(PAGES / "tables" / f"{name}.toml", flags).methods
+    assert len({method.name for method in methods}) == len(methods) > 7
 
 
 def test_top_5_is_shown_where_it_says_something():
