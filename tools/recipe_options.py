@@ -39,6 +39,7 @@ NAMES = (
     "milestones",
     "augment",
     "frozen_batch_norm",
+    "frozen_statistics",
     "scratch",
     "recipe_file",
 )  # of the parsed flags
@@ -56,6 +57,11 @@ RECIPE = options(
     click.option("--optimiser", type=click.Choice(["sgd", "adam"]), help="Default: sgd, with Nesterov's momentum."),
     click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="Default: what pays here."),
     click.option("--frozen-batch-norm", is_flag=True, help="Put no BatchNormalization back for the training."),
+    click.option(
+        "--frozen-statistics",
+        is_flag=True,
+        help="BatchNormalization normalises by its running statistics.",
+    ),
     click.option("--scratch", is_flag=True, help="Draw all weights anew first: the network's shape alone is used."),
     click.option(
         "--recipe",
@@ -87,6 +93,8 @@ def make_recipe(given: Mapping[str, Any], said: Mapping[str, Any] = MappingProxy
         chosen["augment"] = tuple(word for word in given["augment"].split(",") if word not in ("", "none"))
     if given.get("scratch"):
         chosen["scratch"] = True
+    if given.get("frozen_statistics"):
+        chosen["frozen_statistics"] = True
     if given.get("frozen_batch_norm"):
         chosen["batch_norm"] = False
     return Recipe(**chosen)

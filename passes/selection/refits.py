@@ -42,7 +42,7 @@ class Distill:
     rate: the highest learning rate
     """
 
-    epochs: int = 60
+    epochs: int = 24
     rate: float = 2e-4
 
     def __post_init__(self) -> None:

@@ -18,7 +18,8 @@ SECTIONS = {
     "Fine-tuning": (
         "teacher", "train", "train_samples", "epochs", "updates", "batch", "optimiser", "rate", "schedule_rate",
         "warmup", "milestones", "gamma", "momentum", "decay", "clip", "average", "temperature", "labels", "features",
-        "augment", "precision", "frozen_batch_norm", "scratch", "workers", "recipe_file", "schedule", "steps", "resume",
+        "augment", "precision", "frozen_batch_norm", "frozen_statistics", "scratch", "workers", "recipe_file",
+        "schedule", "steps", "resume",
     ),
     "Files and what is said": (
         "output", "plan_file", "report", "save_all", "no_models", "as_json", "config", "save_config", "quiet",

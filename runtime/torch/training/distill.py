@@ -34,7 +34,7 @@ from .run import FineTuned
 
 # Tried on ResNet-20 at 30 % of the MACs: docs/results.md.
 RECIPE = Recipe(
-    epochs=60,
+    epochs=24,
     batch=128,
     rate=2e-4,
     optimiser="adam",

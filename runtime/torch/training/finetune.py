@@ -67,6 +67,7 @@ def finetune(
         tests = _evaluation(examples, model, recipe, place, watch)
         begin = _with_batch_norms(model, data, recipe)
         student = GraphModule(drawn_anew(begin, recipe.seed) if recipe.scratch else begin).to(place)
+        student.frozen_statistics = recipe.frozen_statistics
         teacher = _teacher(examples, data, recipe, place)
         pair = Pair(trainable(student), teacher)
         training = Training(pair, data, tests, recipe, processes)

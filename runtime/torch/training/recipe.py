@@ -39,6 +39,7 @@ class Recipe:
     train_samples: so many of the training data, of each class the same number where there are labels; 0 for all
     workers: processes that decode images which do not fit into memory, 0 for one a core
     batch_norm: whether convolutions whose BatchNormalization was folded get one for the training
+    frozen_statistics: whether BatchNormalization normalises by its running statistics in training too, which stay
     scratch: whether weights are drawn anew first, so that nothing but the shape of the network is used
     seed: of all that is drawn
     """
@@ -64,6 +65,7 @@ class Recipe:
     train_samples: int = 0
     workers: int = 0
     batch_norm: bool = True
+    frozen_statistics: bool = False
     scratch: bool = False
     seed: int = 0
 

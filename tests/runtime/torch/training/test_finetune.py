@@ -118,6 +118,24 @@ def test_convolutions_get_a_batch_norm_for_the_training_alone(teacher):
     assert tuned.epochs[4].loss < tuned.epochs[1].loss
 
 
+def test_statistics_that_are_frozen_stay_and_others_follow_the_batches(teacher):
+    def statistics(*, frozen):
+        seen = []
+
+        def kept(module, _):
+            seen.append({name: module.get_buffer(own).clone() for name, own in module.statistics_names.items()})
+
+        recipe = Recipe(epochs=1, batch=50, rate=1e-9, frozen_statistics=frozen)
+        finetune(models.digits_resnet(folded=False), Examples(CALIBRATION, teacher=teacher), recipe, after_epoch=kept)
+        return seen[0]
+
+    stored = {t.name: onnx.numpy_helper.to_array(t) for t in models.digits_resnet(folded=False).graph.initializer}
+    frozen, free = statistics(frozen=True), statistics(frozen=False)
+    assert frozen
+    assert all(np.array_equal(value.numpy(), stored[name]) for name, value in frozen.items())
+    assert not any(np.array_equal(value.numpy(), stored[name]) for name, value in free.items())
+
+
 def test_the_best_epoch_stays_and_may_be_none(teacher):
     tuned = finetune(teacher, Examples(CALIBRATION, TEST), Recipe(epochs=2, batch=100, rate=3.0, clip=0, warmup=0))
     assert tuned.best == 0
