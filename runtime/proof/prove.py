@@ -17,6 +17,7 @@ from ...passes.graph.export import to_model
 from ...passes.graph.model import Graph
 from ...passes.graph.scratch import scratch_folder
 from ...passes.graph.spill import SPILL_BYTES, weight_bytes
+from ...passes.rewrite.unrounded import without_rounding
 from ...passes.rewrite.unsigned import with_unsigned_weights
 from ..device import Device
 from ..reduced import fitted
@@ -54,6 +55,7 @@ def prove_cut(
         model, twin = fitted(model, feeds), fitted(whole, feeds)
         elsewhere = other_size(labelled.graph, twin, feeds, device)
         proof, runs = _prove(labelled, model, twin, [feeds, *second_batch(labelled.graph, feeds), *elsewhere], device)
+        model, twin = without_rounding(model), without_rounding(twin)
         tensors = watched(labelled, removed, [model, twin], feeds)
         inside = Inside(tensors, reach(groups, removed, tensors), device)
         return inside.prove(model, twin, runs, proof, more)
@@ -66,6 +68,7 @@ def prove_same(
     nothing = np.zeros(groups.labelled.count, bool)
     model, reference = fitted(model, feeds), fitted(reference, feeds)
     proof, runs = _prove(groups.labelled, model, reference, [feeds], device)
+    model, reference = without_rounding(model), without_rounding(reference)
     tensors = watched(groups.labelled, nothing, [model, reference], feeds)
     Inside(tensors, reach(groups, nothing, tensors), device).prove(model, reference, runs, proof, ())
 
@@ -139,10 +142,13 @@ def _without_rounding(
     device: Device,
     proof: Proof,
 ) -> Proof:
-    """The proof again, where the arithmetic and not the cut may be what differs: see unsigned.py and _OTHER_INPUTS."""
-    plain = with_unsigned_weights(model)
+    """The proof again, where the arithmetic and not the cut may be what differs.
+
+    See unsigned.py, unrounded.py and _OTHER_INPUTS.
+    """
+    plain = without_rounding(with_unsigned_weights(model))
     if plain is not model:
-        model, twin = plain, with_unsigned_weights(twin)
+        model, twin = plain, without_rounding(with_unsigned_weights(twin))
         proof = max_relative_error(model, twin, runs, device=device)
     for seed, amplitude in _OTHER_INPUTS:
         if proof.error <= TOLERANCE or not proof.error <= _ROUNDING * own_error(twin, runs, device=device):
