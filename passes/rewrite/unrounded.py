@@ -20,7 +20,7 @@ from ..graph.bodies import read_names, taken_names
 from ..graph.mapped import tensor_array
 from ..graph.names import Names
 
-_LIMITS = {
+_LIMITS: dict[int, tuple[int, int]] = {
     TensorProto.INT8: (-128, 127),
     TensorProto.UINT8: (0, 255),
     TensorProto.INT16: (-32768, 32767),

@@ -19,6 +19,7 @@ from ...passes.graph.bodies import captured_names
 from ..device import Device
 from ..session import open_session
 from .difference import Difference, joined, unlike
+from .rounded import moved, rounded
 
 Array = np.ndarray
 Feeds = Mapping[str, Array]
@@ -153,16 +154,19 @@ def differences(
 
 
 def rounding(
-    twin: onnx.ModelProto, tensors: Sequence[Watched], runs: Sequence[Feeds], device: Device
+    twin: onnx.ModelProto, tensors: Sequence[Watched], runs: Sequence[Feeds], device: Device, turn: int = 0
 ) -> dict[str, Array]:
-    """What rounding errors in inputs and weights do to each kept channel: the largest of a few draws."""
+    """What rounding errors in inputs, weights and activations do to each kept channel: the largest of a few draws.
+
+    turn: which draws; those of another turn are others.
+    """
     found: dict[str, Difference] = {}
     for part in _parts(tensors, len(runs)):
         references = list(_shown(twin, part, runs, device))
-        for seed in range(_DRAWS):
+        for seed in range(turn * _DRAWS, (turn + 1) * _DRAWS):
             rng = np.random.default_rng(seed)
-            beside = [{name: _moved(array, rng, _STEPS) for name, array in feeds.items()} for feeds in runs]
-            for values, reference in zip(_shown(_rounded(twin, rng), part, beside, device), references, strict=True):
+            beside = [{name: moved(array, rng, _STEPS) for name, array in feeds.items()} for feeds in runs]
+            for values, reference in zip(_shown(rounded(twin, rng), part, beside, device), references, strict=True):
                 for t in (t for t in part if reference[t.shown].ndim == t.rank):
                     _add(found, t, _kept(t, values[t.shown]), _kept(t, reference[t.shown]))
     return {name: np.where(np.isfinite(d.error), d.error, 0.0) for name, d in found.items()}
@@ -244,26 +248,3 @@ def _add(found: dict[str, Difference], tensor: Watched, a: Array, b: Array) -> N
     difference = joined(found.get(tensor.name), unlike(a, b, tensor.channels))
     difference.least, difference.constant = _LEAST.get(tensor.kind, 0.0), tensor.constant
     found[tensor.name] = difference
-
-
-def _rounded(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
-    """The model with float weights moved by a rounding step; itself where they lie in a file."""
-    if any(t.data_location == TensorProto.EXTERNAL for t in model.graph.initializer):
-        return model
-    moved = onnx.ModelProto()
-    moved.CopyFrom(model)
-    for tensor in moved.graph.initializer:
-        if tensor.data_type in _CALM and len(tensor.dims) > 1:
-            values = numpy_helper.to_array(tensor)
-            tensor.CopyFrom(numpy_helper.from_array(_moved(values, rng, 1), tensor.name))
-    return moved
-
-
-def _moved(array: Array, rng: np.random.Generator, steps: int) -> Array:
-    """Floats a few rounding steps away; zeros, which may be masks, stay."""
-    if array.dtype.kind not in "fV" or array.dtype.names:
-        return array
-    eps = {2: 2**-11, 4: 2**-24, 8: 2**-53}[array.dtype.itemsize]
-    eps = 2**-8 if array.dtype.kind == "V" else eps
-    wide = array.astype(np.float64)
-    return (wide * (1 + 2 * eps * rng.integers(-steps, steps + 1, array.shape))).astype(array.dtype)
