@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from ...passes.errors import ProofError, ReadError
-from ...passes.rewrite.unsigned import with_unsigned_weights
+from ...passes.rewrite.arithmetic.unsigned import with_unsigned_weights
 from ..device import Device
 from .compare import Proof
 from .difference import Difference

@@ -17,8 +17,8 @@ from ...passes.graph.export import to_model
 from ...passes.graph.model import Graph
 from ...passes.graph.scratch import scratch_folder
 from ...passes.graph.spill import SPILL_BYTES, weight_bytes
-from ...passes.rewrite.unrounded import without_rounding
-from ...passes.rewrite.unsigned import with_unsigned_weights
+from ...passes.rewrite.arithmetic.unrounded import without_rounding
+from ...passes.rewrite.arithmetic.unsigned import with_unsigned_weights
 from ..device import Device
 from ..reduced import fitted
 from ..trial import runs_on

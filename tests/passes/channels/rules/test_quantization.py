@@ -18,7 +18,7 @@ from onnx_prune.passes.graph.export import to_model
 from onnx_prune.passes.graph.files import save_model
 from onnx_prune.passes.graph.model import load
 from onnx_prune.passes.graph.shapes import tensor_facts
-from onnx_prune.passes.rewrite.unsigned import with_unsigned_weights
+from onnx_prune.passes.rewrite.arithmetic.unsigned import with_unsigned_weights
 from onnx_prune.runtime.proof import prove as proof_module
 from onnx_prune.runtime.shapes import tensor_shapes
 

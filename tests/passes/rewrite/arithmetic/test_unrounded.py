@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from onnx_prune.passes.rewrite.unrounded import without_rounding
+from onnx_prune.passes.rewrite.arithmetic.unrounded import without_rounding
 
 PAIR = """
     <ir_version: 8, opset_import: ["": 17]>

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from onnx import TensorProto, numpy_helper
-from onnx_prune.passes.rewrite.unsigned import with_unsigned_weights
+from onnx_prune.passes.rewrite.arithmetic.unsigned import with_unsigned_weights
 
 PRODUCT = """
     <ir_version: 8, opset_import: ["": 17]>

@@ -16,9 +16,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ..graph.bodies import read_names, taken_names
-from ..graph.mapped import tensor_array
-from ..graph.names import Names
+from ...graph.bodies import read_names, taken_names
+from ...graph.mapped import tensor_array
+from ...graph.names import Names
 
 _LIMITS: dict[int, tuple[int, int]] = {
     TensorProto.INT8: (-128, 127),

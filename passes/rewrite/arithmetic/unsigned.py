@@ -14,9 +14,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from ..graph.bodies import taken_names
-from ..graph.mapped import tensor_array
-from ..graph.names import Names
+from ...graph.bodies import taken_names
+from ...graph.mapped import tensor_array
+from ...graph.names import Names
 
 # Where an integer product reads its weight and the weight's zero point.
 _PRODUCTS = {
