@@ -16,7 +16,7 @@ from rich.text import Text
 
 from ..passes.selection.presets import most_sensitive
 from ..pipeline.sweep import budget_words
-from ..runtime.figures import count, digits, listed, pinned_words, shortened, shortened_inside, took
+from ..runtime.figures import count, digits, listed, nearness, pinned_words, shortened, shortened_inside, took
 from ..runtime.measure.metric import metric_words, title
 from ..runtime.measure.sensitivity import LEVELS
 from ..runtime.soundness import why_nothing
@@ -78,10 +78,9 @@ def _remarks(result: Result) -> Iterator[Text]:
     if report.compared is not None and report.compared[1] and report.inner is not None:
         yield Text(f"{report.compared[0]} of {report.compared[1]} cut tensors compared, worst {report.inner:.0e}")
     yield from _of_the_cut(report)
-    if report.same_class is not None:
-        yield Text(f"same top class as the original on {report.same_class:.1%} of {report.samples} samples")
-    elif report.distance is not None:
-        yield Text(f"relative distance from the original's outputs {report.distance:.2g} on {report.samples} samples")
+    near = nearness(report.same_class, report.distance, report.samples or 0)
+    if near is not None:
+        yield Text(near)
     sizes = smaller_sizes(report.proved_at) if report.proved_at else sizes_in_words(report.inputs, report.free)
     if sizes is not None:
         yield Text(sizes, style="dim")

@@ -20,7 +20,7 @@ from ...pipeline.report import Curves, Report
 from ...pipeline.sweep import Sweep, budget_words
 from ...pipeline.write import Result
 from ...runtime.data.inputs import model_inputs
-from ...runtime.figures import shortened, shortened_inside, took
+from ...runtime.figures import nearness, shortened, shortened_inside, took
 from ...runtime.latency.profile import named, profile
 from ...runtime.measure.metric import metric_words, title
 from .charts import bars, lines, require_matplotlib, scatter
@@ -119,9 +119,8 @@ def _remarks(report: Report) -> str:
 
 
 def _near(report: Report) -> str:
-    if report.same_class is not None:
-        return f"The same top class as the original on {report.same_class:.1%} of {report.samples} samples."
-    return "" if report.distance is None else f"Relative distance from the original's outputs {report.distance:.2g}."
+    near = nearness(report.same_class, report.distance, report.samples or 0)
+    return "" if near is None else f"{near[0].upper()}{near[1:]}."
 
 
 def _groups(report: Report) -> str:
