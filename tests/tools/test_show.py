@@ -17,7 +17,7 @@ from onnx_prune.tools.show import print_result
         ({"same_class": 0.94, "distance": 0.1}, "same top class as the original on 94.0% of 64 samples"),
         (
             {"same_class": 0.0, "distance": 0.1, "samples": 1},
-            "same top class as the original on 0 of 1 sample, relative distance from the original's outputs 0.1: too few to",
+            "on 0 of 1 sample, relative distance from the original's outputs 0.1: too few to say much",
         ),
         ({"same_class": None, "distance": 0.12}, "relative distance from the original's outputs 0.12 on 64 samples"),
     ],
