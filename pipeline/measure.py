@@ -126,8 +126,10 @@ def sensitivities_of(
 
 def _whole(run: Run) -> bool:
     """Whether groups may go entirely: where that is not measured for want of time, they do not."""
-    if run.settings.keep_blocks or "sensitivity" not in needs_of(run.strategy.allocation) or run.data is None:
-        return not run.settings.keep_blocks
+    if run.settings.keep_blocks:
+        return False
+    if run.data is None or "sensitivity" not in needs_of(run.strategy.allocation):
+        return True
     samples = run.data.samples
     return samples is None or make_effort(run.settings.effort).affords_whole(samples, len(run.analysis.groups.free))
 
