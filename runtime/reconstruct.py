@@ -17,7 +17,7 @@ import numpy as np
 
 from ..passes.algebra.layer.fit import ROUNDS, LayerFit, Rows
 from ..passes.algebra.least_squares import Refit
-from ..passes.algebra.positions import default_positions
+from ..passes.algebra.positions import positions_of
 from ..passes.channels.affine import AffineConsumer, affine_consumers, write_refit
 from ..passes.channels.constants import kept
 from ..passes.channels.labels import LabelledGraph
@@ -295,5 +295,4 @@ def _wanted(layers: Sequence[_Layer], original: Frontier) -> Iterator[list[tuple
 
 def _size(tap: Tap, layer: _Layer) -> int:
     """Bytes of the rows of one sample."""
-    positions = default_positions(tap.grid) if tap.most is None else min(tap.most, tap.grid)
-    return 4 * positions * len(layer.fit.outputs)
+    return 4 * positions_of(tap.grid, tap.most) * len(layer.fit.outputs)

@@ -26,11 +26,15 @@ class Positions:
 
         most: as that of __init__, where it is another for this grid.
         """
-        most = self._most if most is None else most
-        count = default_positions(grid) if most is None else min(most, grid)
+        count = positions_of(grid, self._most if most is None else most)
         stream = self._streams.setdefault((grid, count), np.random.default_rng([self._seed, grid]))
         parts = np.arange(count) + stream.random((images, count))
         return np.minimum((parts * (grid / count)).astype(np.int64), grid - 1)
+
+
+def positions_of(grid: int, most: int | None) -> int:
+    """How many are drawn of a grid: `most`, all where it has no more; None: `default_positions`."""
+    return default_positions(grid) if most is None else min(most, grid)
 
 
 def default_positions(grid: int) -> int:
