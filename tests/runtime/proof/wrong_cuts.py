@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import numpy_helper
+from onnx_prune.passes.errors import ProofError
 
 Mutation = tuple[str, Callable[[onnx.ModelProto], object]]
 
@@ -107,3 +108,25 @@ def changes(before: dict[str, np.ndarray], after: dict[str, np.ndarray] | None) 
         after[name].shape != array.shape or not np.allclose(after[name], array, rtol=1e-4, atol=1e-6)
         for name, array in before.items()
     )
+
+
+def not_refused(
+    cut: onnx.ModelProto,
+    every: int,
+    is_other: Callable[[onnx.ModelProto], bool],
+    prove: Callable[[onnx.ModelProto], object],
+) -> tuple[list[str], int]:
+    """The mutations of every so manieth that change something and are proved; and how many changed something."""
+    passed, changed = [], 0
+    for name, mutate in list(mutations(cut))[::every]:
+        wrong = onnx.ModelProto.FromString(cut.SerializeToString())
+        mutate(wrong)
+        if not is_other(wrong):
+            continue
+        changed += 1
+        try:
+            prove(wrong)
+        except ProofError:
+            continue
+        passed.append(name)
+    return passed, changed
