@@ -10,7 +10,6 @@ import numpy as np
 import onnx
 
 from ...passes.errors import ProofError, ReadError
-from ...passes.rewrite.arithmetic.unsigned import with_unsigned_weights
 from ..device import Device
 from .compare import Proof
 from .difference import Difference
@@ -76,9 +75,6 @@ class Inside:
         self, model: onnx.ModelProto, twin: onnx.ModelProto, runs: Sequence[Feeds], proof: Proof, more: Iterable[Feeds]
     ) -> Proof:
         """Compare, on further inputs too until all is seen and no difference is left unexplained."""
-        plain = with_unsigned_weights(model)
-        if plain is not model:
-            model, twin = plain, with_unsigned_weights(twin)
         wanted: Sequence[Watched] = self.tensors
         first, elsewhere = _by_size(runs)
         if elsewhere:  # what is compared at some positions only has them at the size that it was labelled for

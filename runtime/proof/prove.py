@@ -17,8 +17,7 @@ from ...passes.graph.export import to_model
 from ...passes.graph.model import Graph
 from ...passes.graph.scratch import scratch_folder
 from ...passes.graph.spill import SPILL_BYTES, weight_bytes
-from ...passes.rewrite.arithmetic.unrounded import without_rounding
-from ...passes.rewrite.arithmetic.unsigned import with_unsigned_weights
+from ...passes.rewrite.arithmetic.calm import calm
 from ..device import Device
 from ..reduced import fitted
 from ..trial import runs_on
@@ -55,7 +54,7 @@ def prove_cut(
         model, twin = fitted(model, feeds), fitted(whole, feeds)
         elsewhere = other_size(labelled.graph, twin, feeds, device)
         proof, runs = _prove(labelled, model, twin, [feeds, *second_batch(labelled.graph, feeds), *elsewhere], device)
-        model, twin = without_rounding(model), without_rounding(twin)
+        model, twin = calm(model), calm(twin)
         tensors = watched(labelled, removed, [model, twin], feeds)
         inside = Inside(tensors, reach(groups, removed, tensors), device)
         return inside.prove(model, twin, runs, proof, more)
@@ -68,7 +67,7 @@ def prove_same(
     nothing = np.zeros(groups.labelled.count, bool)
     model, reference = fitted(model, feeds), fitted(reference, feeds)
     proof, runs = _prove(groups.labelled, model, reference, [feeds], device)
-    model, reference = without_rounding(model), without_rounding(reference)
+    model, reference = calm(model), calm(reference)
     tensors = watched(groups.labelled, nothing, [model, reference], feeds)
     Inside(tensors, reach(groups, nothing, tensors), device).prove(model, reference, runs, proof, ())
 
@@ -144,11 +143,11 @@ def _without_rounding(
 ) -> Proof:
     """The proof again, where the arithmetic and not the cut may be what differs.
 
-    See unsigned.py, unrounded.py and _OTHER_INPUTS.
+    See `passes/rewrite/arithmetic` and _OTHER_INPUTS.
     """
-    plain = without_rounding(with_unsigned_weights(model))
+    plain = calm(model)
     if plain is not model:
-        model, twin = plain, without_rounding(with_unsigned_weights(twin))
+        model, twin = plain, calm(twin)
         proof = max_relative_error(model, twin, runs, device=device)
     for seed, amplitude in _OTHER_INPUTS:
         if proof.error <= TOLERANCE or not proof.error <= _ROUNDING * own_error(twin, runs, device=device):

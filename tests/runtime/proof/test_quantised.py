@@ -63,7 +63,7 @@ def test_a_right_cut_is_proved_though_some_values_are_rounded_to_the_next_step(c
     proof = proven(*cut)
     assert proof.error <= TOLERANCE
     assert proof.tensors[0] == proof.tensors[1] > 5
-    monkeypatch.setattr(proof_module, "without_rounding", lambda model: model)
+    monkeypatch.setattr(proof_module, "calm", lambda model: model)
     with pytest.raises(ProofError):
         proven(*cut)
 
