@@ -55,7 +55,8 @@ def world(monkeypatch):
     return state
 
 
-ANALYSIS = SimpleNamespace(name="net.onnx", free=())
+COST = SimpleNamespace(weight_bytes=lambda kept: 0)
+ANALYSIS = SimpleNamespace(name="net.onnx", free=(), cost=COST)
 
 
 def run(budget, **options):
@@ -72,7 +73,7 @@ def test_the_measured_time_ends_just_below_the_budget_whatever_the_model_says(wo
     world.real = real
     kept = run(budget)
     assert 0.48 <= share(world, kept) <= 0.505
-    assert len(set(world.log)) <= 3
+    assert len(set(world.log)) <= 7
 
 
 def test_a_prediction_that_holds_is_confirmed_once(world):
@@ -112,3 +113,20 @@ def test_what_cannot_be_reached_is_said_as_it_was_measured(world):
 def test_a_budget_that_only_the_model_holds_for_out_of_reach_is_met(world):
     world.model, world.real = line(rest=1.0), line()
     assert share(world, run(Budget(latency=0.4), least=100)) <= 0.405
+
+
+def test_later_rounds_measure_what_is_beside_their_aim(world, monkeypatch):
+    """The model is right but for a ledge at the aim: one cut a round would come down on it again and again."""
+    ledge = dict.fromkeys(range(480, 500), 0.46)
+    plain = world.real.milliseconds
+    world.real = SimpleNamespace(
+        units=world.model.units, milliseconds=lambda kept: ledge.get(int(kept[0]), plain(kept))
+    )
+    assert 500 <= run(Budget(latency=0.5))[0] <= 505
+
+
+def test_networks_that_do_not_fit_beside_each_other_are_measured_one_a_round(world, monkeypatch):
+    monkeypatch.setattr(subject, "_BESIDE_BYTES", -1)
+    world.real = line(rest=0.3)
+    assert 0.48 <= share(world, run(Budget(latency=0.5))) <= 0.505
+    assert len(set(world.log)) <= 3
