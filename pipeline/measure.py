@@ -113,7 +113,7 @@ def sensitivities_of(
         {name: rankings[name] for name in names[group.rank :: group.count]},
         moments,
         _few(run.data, min(images, most)),
-        levels=Levels(levels, _may_go(run) if shares is not None or _whole(run) else ()),
+        levels=Levels(levels, _may_go(run) if shares is not None or _whole(run) else (), logits=shares is None),
         device=run.settings.device,
         progress=counted(run.progress, "measuring sensitivity", "groups"),
     )

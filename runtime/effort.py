@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..passes.errors import UsageError
 
 NORMAL = "normal"
-_ENOUGH = 24  # samples for several levels to be worth more than twice as many for one
+_ENOUGH = 12  # samples for several levels to be worth more than twice as many for one
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,8 @@ class Effort:
 
 
 EFFORTS: Mapping[str, Effort] = {
-    "quick": Effort(256, (0.5,), 0.4, (8, 64), 16, (16, 4096), 256, 4),
-    NORMAL: Effort(1024, (0.25, 0.5, 0.75), 2.0, (8, 256), 32, (48, 16384), 2048, 3),
+    "quick": Effort(256, (0.5,), 0.2, (8, 64), 16, (16, 4096), 256, 4),
+    NORMAL: Effort(1024, (0.25, 0.5, 0.75), 0.5, (8, 256), 32, (48, 16384), 2048, 3),
     "thorough": Effort(1 << 30, (0.25, 0.5, 0.75), 1e9, (64, 256), 32, (1 << 20, 16384), 1 << 30, 8),
 }
 

@@ -18,6 +18,8 @@ from ..progress import Count, silent
 from ..session import Runnable, Session, open_session
 from .ahead import side_by_side, threads_each, workers
 
+_IMPOSSIBLE = 1e-12  # a probability of less than that is rounding
+
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
@@ -117,16 +119,27 @@ def compare_outputs(
     reference: Iterable[Feeds],
     compared: Iterable[Feeds],
     counts: Iterable[int],
+    *,
+    logits: bool = False,
 ) -> Divergence:
-    """`divergence` of outputs that are there already; counts: samples a batch."""
+    """`divergence` of outputs that are there already; counts: samples a batch.
+
+    logits: classifiers by "relative mse" as well, of logits less their mean. A trained classifier is sure of nearly all
+    samples, so that few decide a mean of KL divergences: of groups of ResNet-56 its logarithm on 64 samples is off by
+    0.98 (standard deviation), that of the logits on 16 by 0.21.
+    """
     sums: dict[str, np.ndarray] = {}
     classifies, done = True, 0
     for wanted, got, count in zip(reference, compared, counts, strict=True):
         names = [n for n in wanted if n in got and wanted[n].shape == got[n].shape]
         classifies = classifies and all(wanted[n].ndim == 2 and wanted[n].shape[1] > 1 for n in names)
         for name in names:
-            sums[name] = sums.get(name, np.zeros(3)) + _distances(wanted[name], got[name], classifies)
+            one, other = wanted[name].astype(np.float64), got[name].astype(np.float64)
+            if logits and classifies:
+                one, other = _centred(one), _centred(other)
+            sums[name] = sums.get(name, np.zeros(3)) + _distances(one, other, classifies and not logits)
         done += count
+    classifies = classifies and not logits
     if not sums:
         raise UsageError(
             "the models have no output that can be compared",
@@ -150,8 +163,7 @@ def top1(found: Iterable[Feeds], labels: Sequence[np.ndarray | None]) -> float |
 
 
 def _distances(reference: np.ndarray, value: np.ndarray, classifies: bool) -> np.ndarray:
-    """Sums over a batch: of the KL divergences, of (y - r)^2, of r^2."""
-    reference, value = reference.astype(np.float64), value.astype(np.float64)
+    """Sums over a batch, float64: of the KL divergences, of (y - r)^2, of r^2."""
     kl = float(_kl(reference, value).sum()) if classifies else 0.0
     return np.array([kl, np.square(value - reference).sum(), np.square(reference).sum()])
 
@@ -163,8 +175,18 @@ def _kl(reference: np.ndarray, value: np.ndarray) -> np.ndarray:
     return np.maximum(np.where(np.isneginf(p), 0.0, terms).sum(1), 0.0)
 
 
+def _centred(rows: np.ndarray) -> np.ndarray:
+    """Logits up to a constant, which changes no probability, of either; a probability of 0 counts as 1e-12."""
+    rows = np.log(np.maximum(rows, _IMPOSSIBLE)) if _are_probabilities(rows) else rows
+    return rows - rows.mean(1, keepdims=True)
+
+
+def _are_probabilities(rows: np.ndarray) -> bool:
+    return bool((rows >= 0).all()) and np.allclose(rows.sum(1), 1, atol=1e-3)
+
+
 def _log_probabilities(rows: np.ndarray) -> np.ndarray:
-    if (rows >= 0).all() and np.allclose(rows.sum(1), 1, atol=1e-3):
+    if _are_probabilities(rows):
         rows = np.log(np.maximum(rows, np.finfo(np.float32).tiny))
     rows = rows - rows.max(1, keepdims=True)
     return rows - np.log(np.exp(rows).sum(1, keepdims=True))

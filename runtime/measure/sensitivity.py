@@ -28,10 +28,14 @@ LEVELS = (0.25, 0.5, 0.75)  # shares of a group's units that go
 
 
 class Levels(NamedTuple):
-    """How much of a group goes at once: shares of its units, and of these groups all of them as well."""
+    """How much of a group goes at once: shares of its units, and of these groups all of them as well.
+
+    logits: whether classifiers are compared by their logits, which few samples tell, else by the KL divergence
+    """
 
     shares: Sequence[float] = LEVELS
     whole: Collection[str] = ()
+    logits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,7 @@ def measure_sensitivity(
             with undone(working) as graph:
                 silence_and_refit(graph, groups, consumers[name], group.components[order[:count]], moments)
                 made = list(frontier.outputs(graph))
-            found = compare_outputs(reference, made, frontier.counts)
+            found = compare_outputs(reference, made, frontier.counts, logits=levels.logits)
             values[name][count], kind = found.value, found.kind
             if (share := top1(made, labels)) is not None and whole is not None:
                 right[name][count] = share

@@ -12,7 +12,7 @@ from onnx_prune.runtime.data.inputs import model_inputs
 from onnx_prune.runtime.data.open import open_data
 from onnx_prune.runtime.data.preprocess import Preprocessing
 from onnx_prune.runtime.data.sources import Batch
-from onnx_prune.runtime.measure.evaluate import accuracy, divergence, outputs
+from onnx_prune.runtime.measure.evaluate import accuracy, compare_outputs, divergence, outputs
 
 
 def model(operation: str, dims: str = "N,K") -> onnx.ModelProto:
@@ -79,6 +79,24 @@ def test_other_outputs_are_compared_by_their_relative_squares():
     halves = [{"y": b.feeds["x"]} for b in data]
     result = divergence(MAP, halves, data)
     assert (result.kind, result.value) == ("relative mse", pytest.approx(1))
+
+
+def test_logits_are_compared_up_to_a_constant_and_probabilities_as_their_logarithms():
+    rng = np.random.default_rng(0)
+    reference, other = rng.normal(size=(2, 5, 4))
+    shifted = other + np.arange(5)[:, None]
+    softmax = [{"p": np.exp(x) / np.exp(x).sum(1, keepdims=True)} for x in (reference, other)]
+    by_logits = [
+        compare_outputs([{"y": reference}], [{"y": y}], [5], logits=True) for y in (other, shifted, reference + 1)
+    ]
+    a, b = (x - x.mean(1, keepdims=True) for x in (reference, other))
+    assert by_logits[0].kind == "relative mse"
+    np.testing.assert_allclose(by_logits[0].value, np.square(b - a).sum() / np.square(a).sum())
+    np.testing.assert_allclose(by_logits[1].value, by_logits[0].value)
+    np.testing.assert_allclose(by_logits[2].value, 0, atol=1e-12)
+    by_probabilities = compare_outputs([softmax[0]], [softmax[1]], [5], logits=True)
+    np.testing.assert_allclose(by_probabilities.value, by_logits[0].value)
+    assert np.isfinite(compare_outputs([softmax[0]], [{"p": np.eye(4)[[0] * 5]}], [5], logits=True).value)
 
 
 def test_models_of_another_interface_are_refused():
