@@ -109,13 +109,14 @@ class _Worth:
 
 @dataclass(slots=True, eq=False)
 class _Search:
-    """Episodes."""
+    """Episodes. Of networks that are worth the same the largest is the best: nothing speaks for cutting more."""
 
     run: Run
     walk: Walk
     method: Amc
     worth: _Worth
-    _best: tuple[float, Array] | None = None
+    _best: tuple[float, float, Array] | None = None
+    _least: float = np.inf
 
     def best(self) -> Array:
         """The widths that were worth most."""
@@ -128,7 +129,10 @@ class _Search:
                 self._episode(agent)
                 self._tell(episode + 1)
         assert self._best is not None, "there is an episode"
-        return self._best[1]
+        reward, _, kept = self._best
+        if method.episodes > 1 and reward == self._least:
+            say(self.run.progress, "searching widths: all networks are worth the same here; the largest is taken")
+        return kept
 
     def _episode(self, agent) -> None:  # noqa: ANN001 - an Agent, which torch is loaded for
         walk, kept, last = self.walk, self.walk.frame.units.copy(), 1.0
@@ -140,10 +144,12 @@ class _Search:
             last = kept[group] / walk.frame.units[group]
         reward = self.method.paid(self.worth(kept), walk.macs(kept))
         agent.learn(states, actions, reward)
-        if self._best is None or reward > self._best[0]:
-            self._best = reward, kept
+        self._least = min(self._least, reward)
+        spent = walk.measure(kept)
+        if self._best is None or (reward, spent) > self._best[:2]:
+            self._best = reward, spent, kept
 
     def _tell(self, done: int) -> None:
         assert self._best is not None
-        right = 1 - self.worth(self._best[1])
+        right = 1 - self.worth(self._best[2])
         self.run.progress(f"searching widths: {done} of {self.method.episodes} episodes, best {right:.1%} right")

@@ -28,6 +28,7 @@ class Walk:
     measure, limit: of the budget
     turns: (T,) int64, the numbers of the groups to decide
     layers: (T, 7) float64, of the layer that reads each: number, outputs, inputs, height, width, stride, kernel
+    flops: (T,) float64, multiply-accumulates of the layers that read each, whole; one that reads several has parts
     """
 
     frame: Frame
@@ -36,20 +37,19 @@ class Walk:
     limit: float
     turns: Array
     layers: Array
+    flops: Array
 
     def state(self, step: int, kept: Array, last: float) -> Array:
         """(STATE,) float64 in 0..1: (t, n, c, h, w, stride, k, FLOPs[t], reduced, rest, a of the step before).
 
-        kept: (groups,) the widths so far, whole from this step on; FLOPs[t]: what the channels of the group cost,
-        reduced: what is gone already, rest: what can still go after this step, all as shares of the whole network's.
+        kept: (groups,) the widths so far, whole from this step on; FLOPs[t] of this step's layer, reduced: what is
+        gone so far, rest: of the layers after this one, all as shares of the whole network's.
         """
         whole = self.macs(self.frame.units)
-        now = self.macs(kept)
-        own = now - self.macs(self._at_least(kept, step, step + 1))
-        rest = now - self.macs(self._at_least(kept, step + 1, len(self.turns)))
         spread = np.maximum(np.ptp(self.layers, axis=0), 1e-12)
         layer = (self.layers[step] - self.layers.min(axis=0)) / spread
-        return np.array([*layer, own / whole, 1 - now / whole, rest / whole, last])
+        own, rest = self.flops[step], self.flops[step + 1 :].sum()
+        return np.array([*layer, own / whole, 1 - self.macs(kept) / whole, rest / whole, last])
 
     def width(self, step: int, kept: Array, share: float) -> int:
         """Units that stay of this step's group: `share` of them, or fewer where the budget could not hold any more.
@@ -97,7 +97,8 @@ def make_walk(cost: CostModel, frame: Frame, measure: Callable[[Array], float], 
     turns = np.array(sorted(free.tolist(), key=lambda n: (place.get(n, len(place)), n)), np.int64)
     layers = [_layer(cost.groups, readers.get(n), int(frame.units[n])) for n in turns.tolist()]
     numbered = [(float(at), *layer) for at, layer in enumerate(layers)]
-    return Walk(frame, cost.macs, measure, limit, turns, np.array(numbered, np.float64).reshape(-1, 7))
+    flops = _flops(cost.groups)[turns]
+    return Walk(frame, cost.macs, measure, limit, turns, np.array(numbered, np.float64).reshape(-1, 7), flops)
 
 
 def _readers(groups: ChannelGroups) -> dict[int, Consumer]:
@@ -109,6 +110,21 @@ def _readers(groups: ChannelGroups) -> dict[int, Consumer]:
             if component in owner:
                 found.setdefault(owner[component], consumer)
     return found
+
+
+def _flops(groups: ChannelGroups) -> Array:
+    """(groups,) float64: multiply-accumulates of the layers that read each, by its part of what they read."""
+    labelled, spent = groups.labelled, {}
+    for term in labelled.terms:
+        spent[term.node] = spent.get(term.node, 0.0) + term.coefficient * np.prod([len(axis) for axis in term.axes])
+    owner = np.full(int(groups.component.max(initial=-1)) + 2, len(groups.groups))
+    for number, group in enumerate(groups.groups):
+        owner[group.components] = number
+    found = np.zeros(len(groups.groups) + 1)
+    for consumer in labelled.consumers:
+        read = owner[np.where(consumer.labels >= 0, groups.component[consumer.labels], -1)]
+        np.add.at(found, read, spent.get(consumer.node, 0.0) / len(read))
+    return found[:-1]
 
 
 def _layer(groups: ChannelGroups, consumer: Consumer | None, units: int) -> tuple[float, ...]:

@@ -70,6 +70,24 @@ def test_a_search_that_was_killed_goes_on_where_it_was(measured):
     assert other.plan.to_json() != again.plan.to_json()
 
 
+def test_of_networks_that_are_worth_the_same_the_largest_is_taken(measured, monkeypatch):
+    """Where accuracy says nothing the first one at random, which may be far below the budget, is no better."""
+    tried, told = [], []
+
+    def always(self, kept):
+        tried.append(tuple(kept.tolist()))
+        return 0.25
+
+    monkeypatch.setattr(stitched.Stitched, "error", always)
+    result = prune(told.append)
+    cost = onnx_prune.inspect(models.digits_model()).cost
+    spent = {kept: cost.macs(np.array(kept)) for kept in tried}
+    kept = tuple(row.after for row in result.report.groups)
+    assert spent[kept] == max(spent.values()) == result.plan.macs[1]
+    assert spent[tried[0]] < spent[kept]
+    assert any("all networks are worth the same" in line for line in told)
+
+
 def test_other_budgets_and_streams_of_any_kind(measured):
     by_params = prune(budget=onnx_prune.Budget(params=0.6))
     assert by_params.plan.params[1] <= 0.6 * by_params.plan.params[0]

@@ -62,25 +62,43 @@ def test_without_a_wall_the_budget_would_not_hold(cost):
     assert cost.macs(np.maximum((0.9 * cost.units).astype(int), walk.frame.least)) > walk.limit
 
 
+def macs_by_hand(widths):
+    """ResNet-20 of these inner widths, 3x3 convolutions but for the head: name of what a layer reads -> its MACs."""
+    sizes, streams = (32, 16, 8), (16, 32, 64)
+    found, before = {"image": 32 * 32 * 9 * 3 * 16}, 16
+    for stage, (size, width) in enumerate(zip(sizes, streams, strict=True), 1):
+        for block in range(3):
+            name = f"layer{stage}.{block}.conv1"
+            found[f"{name} in"] = size**2 * 9 * before * widths.get(name, width)
+            found[name] = size**2 * 9 * widths.get(name, width) * width
+            before = width
+    return {**found, "head": 64 * 10}
+
+
 def test_the_state_is_that_of_the_paper(cost):
+    """FLOPs[t], reduced, rest and the last action, from the layers' MACs written out."""
     walk = walk_of(cost)
     names = [cost.groups.groups[number].name for number in walk.turns]
-    kept, whole = walk.frame.units.copy(), cost.macs(cost.units)
-    kept[walk.turns[0]] = walk.width(0, kept, 0.5)
-    step = names.index("layer2.1.conv1")
+    kept, step = walk.frame.units.copy(), names.index("layer2.1.conv1")
+    before = [number for number in range(step) if ".conv1" in names[number]]
+    for at in before:
+        kept[walk.turns[at]] -= 5
     state = walk.state(step, kept, 0.5)
     assert state.shape == (STATE,)
     assert ((state >= 0) & (state <= 1)).all()
     outputs, inputs, size, stride, kernel = walk.layers[step][[1, 2, 3, 5, 6]]
     assert (outputs, inputs, size, stride, kernel) == (32, 32, 16, 1, 3)
-    fewest = kept.copy()
-    fewest[walk.turns[step + 1 :]] = walk.frame.least[walk.turns[step + 1 :]]
-    alone = kept.copy()
-    alone[walk.turns[step]] = walk.frame.least[walk.turns[step]]
-    now = cost.macs(kept)
-    expected = [(now - cost.macs(alone)) / whole, 1 - now / whole, (now - cost.macs(fewest)) / whole, 0.5]
-    assert np.allclose(state[7:], expected)
-    assert state[8] > 0
+    spent = macs_by_hand({})
+    now = macs_by_hand({names[at]: int(kept[walk.turns[at]]) for at in before})
+    whole = sum(spent.values())
+    assert whole == cost.macs(cost.units)
+    # open by then: inner layers, and the last stream's own 32 of 64 channels; the others are those of the stages before
+    assert len([name for name in names[step + 1 :] if ".conv1" not in name]) == 1
+    rest = sum(spent[name] for name in names[step + 1 :] if ".conv1" in name)
+    rest += (spent["head"] + spent["layer3.1.conv1 in"] + spent["layer3.2.conv1 in"]) / 2
+    expected = [spent["layer2.1.conv1"] / whole, 1 - sum(now.values()) / whole, rest / whole, 0.5]
+    np.testing.assert_allclose(state[7:], expected, rtol=1e-12)
+    assert 0 < state[8] < state[9]
 
 
 def test_decisions_follow_the_order_in_which_layers_read(cost):
