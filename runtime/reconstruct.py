@@ -106,11 +106,11 @@ def find_fits(labelled: LabelledGraph, removed: Array, cut: Graph, taps: Taps) -
     consumers = [
         c for c in affine_consumers(labelled) if there.issuperset(c.uses) and any(use in changed for use in c.uses)
     ]
-    before, needs = _upstream(labelled, consumers)
+    before, needs = upstream(labelled, consumers)
     circular = [c for n, c in enumerate(consumers) if needs[n] >> n & 1]
     if circular:
         consumers = [c for c in consumers if c not in circular]
-        before, needs = _upstream(labelled, consumers)
+        before, needs = upstream(labelled, consumers)
     paths, shapes = AffinePaths(cut), labelled.facts.shapes
     fits: list[Fit] = []
     done = 0
@@ -148,7 +148,7 @@ def _changed(labelled: LabelledGraph, removed: Array) -> set[str]:
     return changed
 
 
-def _upstream(labelled: LabelledGraph, consumers: Sequence[AffineConsumer]) -> tuple[dict[str, int], list[int]]:
+def upstream(labelled: LabelledGraph, consumers: Sequence[AffineConsumer]) -> tuple[dict[str, int], list[int]]:
     """For every tensor the weights that have a part in it, as a set of bits; and for every weight those it reads of."""
     of = {use: number for number, consumer in enumerate(consumers) for use in consumer.uses}
     before: dict[str, int] = dict.fromkeys((t.name for t in labelled.graph.gs.inputs), 0)

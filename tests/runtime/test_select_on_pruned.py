@@ -11,6 +11,8 @@ from onnx_prune.passes.channels.groups import channel_groups
 from onnx_prune.passes.channels.label_channels import label_channels
 from onnx_prune.passes.graph.model import load
 from onnx_prune.passes.graph.shapes import tensor_facts
+from onnx_prune.passes.rewrite.sample import with_samplers
+from onnx_prune.runtime.analysis import analyse
 from onnx_prune.runtime.data.sources import Batch
 from onnx_prune.runtime.measure.calibrate import Calibration
 from onnx_prune.runtime.select_on_pruned import select_on_pruned
@@ -71,7 +73,7 @@ def lasso(X, W, Y, keep):
     G, q, b = Z @ Z.T, Z @ Y.ravel(), np.zeros(X.shape[1])
     for lam in np.geomspace(np.abs(q).max(), 1e-6 * np.abs(q).max(), 800):
         for _ in range(30):
-            for c in range(len(b)):
+            for c in np.flatnonzero(G.diagonal() > 0):
                 r = q[c] - G[c] @ b + G[c, c] * b[c]
                 b[c] = np.sign(r) * max(abs(r) - lam, 0) / G[c, c]
         if (b != 0).sum() >= keep:
@@ -142,3 +144,90 @@ def test_the_choice_is_the_path_s_where_the_target_is_the_sum_of_all():
     for keep in range(10):
         assert lasso_choice(G, G.sum(1), keep).tolist() == lasso_select(G, keep).kept.tolist()
     assert len(lasso_choice(G, np.zeros(9), 4)) == 4
+
+
+PROJECTED = """
+<ir_version: 8, opset_import: ["": 17]>
+g (float[N, 3, 2, 2] x) => (float[N, 4, 2, 2] y)
+<float[7,3,1,1] w0, float[5,7,1,1] w1, float[8,5,1,1] w2, float[6,8,1,1] w3, float[6] ws, float[6] wt, float[6] wm,
+ float[6] wv, float[6,5,1,1] w4, float[4,6,1,1] w5> {
+  c = Conv (x, w0)
+  rc = Relu (c)
+  s = Conv (rc, w1)
+  a = Conv (s, w2)
+  ra = Relu (a)
+  b = Conv (ra, w3)
+  n = BatchNormalization (b, ws, wt, wm, wv)
+  p = Conv (s, w4)
+  t = Add (n, p)
+  rt = Relu (t)
+  y = Conv (rt, w5)
+}
+"""
+
+
+def projected(seed):
+    """The case with numbers for the BatchNormalization, and its scale and shift."""
+    model, rng = onnx.parser.parse_model(PROJECTED), np.random.default_rng(seed)
+    for value in model.graph.value_info:
+        shape = [d.dim_value for d in value.type.tensor_type.shape.dim]
+        if value.name[0] == "w":
+            numbers = rng.standard_normal(shape).astype(np.float32)
+            positive = np.abs(numbers) + np.float32(0.1)
+            model.graph.initializer.append(
+                numpy_helper.from_array(positive if value.name == "wv" else numbers, value.name)
+            )
+    del model.graph.value_info[:]
+    graph = load(model)
+    groups = channel_groups(label_channels(graph, tensor_facts(graph, {"x": (1, 3, 2, 2)})))
+    w = {t.name: numpy_helper.to_array(t).astype(float) for t in model.graph.initializer}
+    w = {name: v[:, :, 0, 0] if v.ndim == 4 else v for name, v in w.items()}
+    x = rng.standard_normal((60, 3, 2, 2)).astype(np.float32)
+    scale = w["ws"] / np.sqrt(w["wv"] + 1e-5)
+    return groups, [Batch({"x": x}, None)], w, x.transpose(0, 2, 3, 1).reshape(-1, 3), scale
+
+
+def test_behind_normalisation_and_beside_a_projection_the_target_is_the_sum_less_the_shortcut_of_now():
+    """The projection stands behind the branch in the file; it is refitted first, as the paper's shortcut is."""
+    other_target, other_scale = 0, 0
+    for seed in range(4):
+        groups, data, w, x, scale = projected(seed)
+        outer, inner = (next(g for g in groups.free if g.units == units) for units in (7, 8))
+        found = select_on_pruned(groups, {outer.name: 3, inner.name: 4}, data, ALL)
+        rc = relu(x @ w["w0"].T)
+        s = rc @ w["w1"].T
+        a, p = s @ w["w2"].T, s @ w["w4"].T
+        n = (relu(a) @ w["w3"].T - w["wm"]) * scale + w["wt"]
+        kept = lasso(rc, w["w1"], s, 3)
+        assert found[outer.name] == tuple(np.setdiff1d(range(7), kept))
+        W, b = refitted(rc[:, kept], s)
+        s_now = rc[:, kept] @ W.T + b
+        W, b = refitted(s_now, a)
+        ra_now = relu(s_now @ W.T + b)
+        W, b = refitted(s_now, p)
+        p_now = s_now @ W.T + b
+        scaled = w["w3"] * scale[:, None]
+        chosen = lasso(ra_now, scaled, n + p - p_now, 4)
+        assert found[inner.name] == tuple(np.setdiff1d(range(8), chosen))
+        other_target += chosen.tolist() != lasso(ra_now, scaled, n, 4).tolist()
+        other_scale += chosen.tolist() != lasso(ra_now, w["w3"], (n + p - p_now) / scale, 4).tolist()
+    assert other_target > 0, "the claim can fail"
+    assert other_scale > 0, "the claim can fail"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_sampler_picks_for_the_first_layer_of_a_branch_and_the_second_sees_what_that_gives(seed):
+    plain, data, w, x = case(BLOCKS, seed)
+    groups = analyse(with_samplers(plain), example={"x": np.zeros((1, 3, 2, 2), np.float32)}).groups
+    picked = [group for group in groups.free if group.name.endswith(":in")]
+    inner = [group for group in groups.free if group.units == 8]
+    assert len(picked) == len(inner) == 2
+    found = select_on_pruned(groups, {picked[0].name: 3, inner[0].name: 4}, data, ALL)
+    s = x @ w["w0"].T
+    a = s @ w["w1"].T
+    t = relu(a) @ w["w2"].T + s
+    kept = lasso(s, w["w1"], a, 3)
+    assert found[picked[0].name] == tuple(np.setdiff1d(range(5), kept))
+    W, b = refitted(s[:, kept], a)
+    ra_now = relu(s[:, kept] @ W.T + b)
+    assert found[inner[0].name] == tuple(np.setdiff1d(range(8), lasso(ra_now, w["w2"], t - s, 4)))
