@@ -25,8 +25,8 @@ from ...data.sources import Batch
 from ...device import Device
 from ...progress import Count, silent
 from ..gates.auxiliary import Depth, depths
-from ..gates.samples import torch_device
 from ..graph_module import GraphModule
+from ..place import torch_device
 from .choosing import Choosing, Slices
 from .greedy import Chosen, choose_greedily
 from .head import DiscriminationHead

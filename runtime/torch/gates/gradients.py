@@ -23,11 +23,12 @@ from ...data.sources import Batch
 from ...device import Device
 from ...progress import Count, silent
 from ..graph_module import GraphModule
+from ..place import torch_device
 from .auxiliary import AuxiliaryHead, Depth, depths, fit_heads
 from .loss import GateLoss, Signs
 from .model import GatedModel, GatedTensor, with_gates
 from .readout import Edits, Readout
-from .samples import TensorBatch, to_samples, torch_device
+from .samples import TensorBatch, to_samples
 from .tuning import tune_heads
 
 Array = np.ndarray

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ...data.sources import Batch
-from ...device import Device
 from ..graph_module import GraphModule
 
 
@@ -28,11 +27,6 @@ class TensorBatch:
         part, count = slice(number, number + 1), len(self)
         inputs = [x[part] if x.dim() and len(x) == count else x for x in self.inputs]
         return TensorBatch(inputs, None if self.labels is None else self.labels[part])
-
-
-def torch_device(device: Device) -> torch.device:
-    """Where torch runs: "auto" is CUDA where there is one."""
-    return torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
 
 
 def to_samples(module: GraphModule, batch: Batch, device: torch.device) -> TensorBatch:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ....passes.errors import OnnxPruneError
 from ...session import Device
 from ..graph_module import GraphModule
-from ..training.finetune import torch_device
+from ..place import torch_device
 
 Array = np.ndarray
 _FLOAT = 4  # bytes: of half precision nothing is trained, small steps would be lost

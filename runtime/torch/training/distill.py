@@ -25,9 +25,10 @@ from ...data.synthetic import reads_images
 from ...device import Device
 from ...progress import Stage, silent
 from ..graph_module import GraphModule
+from ..place import torch_device
 from .data import TrainingData, training_data
 from .distributed import Processes
-from .finetune import torch_device, trainable, written
+from .finetune import trainable, written
 from .loop import Pair, Training
 from .recipe import Recipe
 from .run import FineTuned

@@ -21,6 +21,7 @@ from ...data.sources import Batch
 from ...device import Device
 from ...session import open_session
 from ..graph_module import GraphModule
+from ..place import torch_device
 from .batch_norm import insert_batch_norms
 from .checkpoint import Checkpoint, run_key
 from .data import Share, TrainingData, training_data
@@ -119,12 +120,6 @@ def _words(examples: Examples) -> list[object]:
     """Data as text; of arrays their names alone."""
     sources = [examples.train, examples.evaluation]
     return [*(sorted(s) if isinstance(s, Mapping) else s for s in sources), examples.preprocessing]
-
-
-def torch_device(device: Device) -> torch.device:
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("torch finds no CUDA device", where="--device cuda", fix="leave it out, or say cpu")
-    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def _fitting(model: onnx.ModelProto, recipe: Recipe, processes: Processes) -> Recipe:
