@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -139,6 +140,26 @@ def test_additions_join_a_model_that_stays_as_it_is(monkeypatch, tmp_path, matri
     assert session.outputs == ("y", "more")
     assert (result["more"] == result["y"] + 1).all()
     assert model.SerializeToString() == before
+
+
+def test_what_is_added_runs_as_soon_as_it_can_so_that_nothing_is_kept_for_it(tmp_path):
+    chain = "  ".join(f"t{i + 1} = Neg(t{i})" for i in range(5))
+    text = f'<ir_version: 8, opset_import: ["" : 17]> g (float[4] t0) => (float[4] t5) {{ {chain} }}'
+    nodes = [helper.make_node("Abs", [f"t{i}"], [f"a{i}"], f"a{i}") for i in range(1, 5)]
+    outputs = [helper.make_tensor_value_info(f"a{i}", TensorProto.FLOAT, None) for i in range(1, 5)]
+    added = onnx.ModelProto(graph=helper.make_graph(nodes, "", [], outputs))
+    session = open_session(parser.parse_model(text), optimise=False, additions=added, record=tmp_path)
+    assert session.outputs == ("t5", "a1", "a2", "a3", "a4")
+    session.run({"t0": np.ones(4, np.float32)})
+    events = json.loads(session.end_record().read_text(encoding="utf-8"))
+    ran = [event["args"]["op_name"] for event in events if event["name"].endswith("_kernel_time")]
+    assert ran == ["Neg", *["Abs", "Neg"] * 4]
+
+
+def test_what_an_unoptimised_run_returns_does_not_hold_the_memory_of_its_session():
+    session = open_session(parser.parse_model(TWO_OUTPUTS), optimise=False)
+    result = session.run({name: np.ones((1, 3), np.float32) for name in session.inputs})
+    assert all(array.base is None for array in result.values())
 
 
 def test_bfloat16_goes_in_and_comes_out():
