@@ -46,6 +46,10 @@ class ReadError(OnnxPruneError):
     exit_code = 3
 
 
+class BoundError(ReadError):
+    """One run of the model takes more memory, or more time, than it may; values["shapes"]: those of its inputs."""
+
+
 class BudgetError(OnnxPruneError):
     """The budget cannot be met; the message says what can."""
 

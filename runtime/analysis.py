@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,9 +12,9 @@ import numpy as np
 from ..passes.channels.cost import CostModel, cost_model
 from ..passes.channels.groups import ChannelGroups, channel_groups
 from ..passes.channels.label_channels import label_channels
-from ..passes.errors import ReadError, UsageError
+from ..passes.errors import BoundError, ReadError, UsageError
 from ..passes.graph.model import Graph, ModelLike, constant_values, load
-from ..passes.graph.shapes import input_shapes, tensor_facts
+from ..passes.graph.shapes import Facts, input_shapes, tensor_facts
 from .data.random_feeds import Feeds, runnable_feeds, sample_feeds
 from .device import Device
 from .figures import count, shortened, shortened_inside
@@ -103,14 +102,24 @@ def analyse(
     shapes = {name: tuple(array.shape) for name, array in feeds.items()}
     facts = tensor_facts(graph, shapes)
     if facts.unknown:
-        with contextlib.suppress(ReadError):  # what stays unknown is pinned with that reason
-            facts = tensor_facts(graph, shapes, shown=tensor_shapes(graph.source, feeds, device=device))
+        facts = _found_by_run(graph, feeds, shapes, device) or facts  # what stays unknown is pinned with that reason
     labelled = label_channels(graph, facts, inexact=inexact)
     check_fits(labelled, feeds, device)
     groups = channel_groups(labelled)
     name = Path(model).name if isinstance(model, str | os.PathLike) else graph.source.graph.name
     cost = cost_model(groups)
     return Analysis(name, graph, groups, cost, feeds, feeds)
+
+
+def _found_by_run(graph: Graph, feeds: Feeds, shapes: Mapping[str, tuple[int, ...]], device: Device) -> Facts | None:
+    """The facts with the sizes that a run shows; None where the model does not run."""
+    try:
+        shown = tensor_shapes(graph.source, feeds, device=device)
+    except BoundError:
+        raise
+    except ReadError:
+        return None
+    return tensor_facts(graph, shapes, shown=shown)
 
 
 def with_pins(analysis: Analysis, blind: Mapping[str, str]) -> Analysis:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from ..passes.errors import ReadError
+from ..passes.errors import BoundError, ReadError
 from ..passes.graph.folding import computation, computed_weights, stored_sources, with_values
 from ..passes.graph.inference import inferred
 from ..passes.graph.model import Graph, load
@@ -28,6 +28,8 @@ def fold_weights(graph: Graph, *, device: Device = "auto") -> Graph:
         return graph
     try:
         values = open_session(asked, device=device, optimise=False).run({})
+    except BoundError:
+        raise
     except ReadError:
         return graph
     folded = load(with_values(graph.source, values))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import re
 from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,8 +17,9 @@ from ..passes.graph.mapped import is_mapped
 from ..passes.graph.scratch import scratch_folder
 from ..passes.graph.spill import SPILL_BYTES, beside_folder, copy_except, spill, weight_bytes
 from .device import FATAL, Device, device_number, failures, providers
-from .guards.bounds import bounded_memory, bounded_time
+from .guards.bounds import bounded_memory, bounded_time, most_memory
 from .guards.crash import left_out
+from .guards.failed import first_words, run_error
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -28,15 +28,27 @@ Runnable = onnx.ModelProto | str | Path
 Resident = Any  # ONNX Runtime's OrtValue: a tensor where the model runs
 
 RECORDED = "optimised.onnx"
-_NO_MEMORY = re.compile("allocate memory|bad_alloc|bad allocation")
 
 
 class Session:
     """An opened model: `inputs` and `outputs` are the names, `device` is where it runs ("cpu" or "cuda")."""
 
-    __slots__ = ("_bfloat16", "_copies", "_name", "_options", "_ran", "_session", "device", "inputs", "outputs")
+    __slots__ = (
+        "_bfloat16",
+        "_copies",
+        "_name",
+        "_options",
+        "_ran",
+        "_session",
+        "_weights",
+        "device",
+        "inputs",
+        "outputs",
+    )
 
-    def __init__(self, session: onnxruntime.InferenceSession, name: str, *, copies: bool = False) -> None:
+    def __init__(
+        self, session: onnxruntime.InferenceSession, name: str, *, copies: bool = False, weights: int | None = None
+    ) -> None:
         import onnxruntime
 
         inputs, outputs = session.get_inputs(), session.get_outputs()
@@ -48,6 +60,7 @@ class Session:
         # Arrays that ONNX Runtime gives keep all the memory of its session until the last of them goes: 1.7 GiB for
         # the one output of MViT v2.
         self._copies = copies
+        self._weights = weights  # bytes; None: not known
         self._bfloat16 = any(value.type == "tensor(bfloat16)" for value in (*inputs, *outputs))
         self.inputs = tuple(value.name for value in inputs)
         self.outputs = tuple(value.name for value in outputs)
@@ -66,7 +79,7 @@ class Session:
             if self._ran:
                 found = run(names, dict(feeds), self._options)
             else:
-                with bounded_memory() if self.device == "cpu" else contextlib.nullcontext():
+                with bounded_memory(self._most(feeds)) if self.device == "cpu" else contextlib.nullcontext():
                     found = bounded_time(lambda: run(names, dict(feeds), self._options), self._options, self._name)
                 self._ran = True
             return dict(zip(names, map(_own, found) if self._copies else found, strict=True))
@@ -107,18 +120,11 @@ class Session:
         try:
             yield
         except (MemoryError, *failures()) as error:
-            shapes = ", ".join(f"{name} {value.dtype}{list(value.shape)}" for name, value in feeds.items())
-            if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
-                raise ReadError(
-                    "one run of the model takes more memory than there is",
-                    where=f"{self._name}, on {shapes or 'no input'}: {_first_words(error) or 'MemoryError'}",
-                    fix="prune it for a smaller input (--size-of), or on a machine with more memory",
-                ) from error
-            raise ReadError(
-                f"ONNX Runtime cannot run the model: {_first_words(error)}",
-                where=f"{self._name}, on {shapes or 'no input'}",
-                fix="check that the inputs' names, types and sizes are what the model expects",
-            ) from error
+            raise run_error(error, self._name, feeds, self._most(feeds)) from error
+
+    def _most(self, feeds: Mapping[str, np.ndarray]) -> int | None:
+        """Bytes that a run may take; None: what there is."""
+        return None if self._weights is None else most_memory(self._weights, sum(a.nbytes for a in feeds.values()))
 
     def bound(self, feeds: Mapping[str, np.ndarray]) -> Callable[[], object]:
         """A run on `feeds` to be timed: on a GPU they are copied there once, and the results stay there."""
@@ -166,8 +172,7 @@ def open_session(
         model: a ModelProto, or the path of a file.
         device: "auto" takes CUDA where it really works.
         optimise: whether ONNX Runtime may rewrite the graph. False runs the nodes as they are written, in their own
-            order and without TF32 on CUDA, and frees a tensor as soon as its last reader has run; what it returns does
-            not hold the session's memory.
+            order and without TF32 on CUDA, and frees a tensor as soon as its last reader has run.
         threads: of one operator; None leaves it to ONNX Runtime.
         base_dir: where the external data of a ModelProto lie, if it does not say.
         additions: a model whose nodes, initializers and outputs join those of `model`, which stays as it is.
@@ -190,12 +195,13 @@ def open_session(
             session = _inference_session(source, options, chosen, skipped)
         except (OSError, *failures()) as error:
             raise ReadError(
-                f"ONNX Runtime cannot open the model: {_first_words(error)}",
+                f"ONNX Runtime cannot open the model: {first_words(error)}",
                 where=name,
                 fix="check the file with onnx.checker.check_model, and that this ONNX Runtime knows its operators",
             ) from error
         del source
-    return Session(session, name, copies=not optimise)
+    weights = weight_bytes(model, mapped=True) if isinstance(model, onnx.ModelProto) else None
+    return Session(session, name, copies=not optimise, weights=weights)
 
 
 def _source(
@@ -270,12 +276,6 @@ def fetched(value: Resident) -> np.ndarray:
 def _own(value: Any) -> Any:  # noqa: ANN401 - whatever ONNX Runtime returns
     """The same in memory of its own: an array; what a sequence or map holds is copied by ONNX Runtime."""
     return value.copy() if isinstance(value, np.ndarray) else value
-
-
-def _first_words(error: Exception) -> str:
-    """ONNX Runtime's message, on one line, without its codes and its source paths."""
-    text = re.sub(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : |\S+\.(?:cc|h):\d+ ", "", str(error))
-    return " ".join(text.split())[:400]
 
 
 def _to_value(array: np.ndarray) -> onnxruntime.OrtValue:

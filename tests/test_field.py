@@ -356,6 +356,21 @@ def test_a_tensor_that_nothing_could_hold_is_refused_before_anything_runs(kind):
         inspect(model)
 
 
+@pytest.mark.parametrize("kind", ["ConstantOfShape", "Tile", "Expand"])
+def test_nor_in_a_branch(kind):
+    weights = {"large": np.array([100, 1 << 10, 1 << 10, 1 << 8]), "far1": np.array([1 << 36]), "s": np.ones(1, "f")}
+    then = helper.make_graph(
+        [*BOMBS[kind], node("ReduceSum", ["z"], ["t"], keepdims=0)], "then", [], [value("t", 1, [])]
+    )
+    other = helper.make_graph([node("ReduceSum", ["a"], ["e"], keepdims=0)], "else", [], [value("e", 1, [])])
+    chosen = node("If", ["is"], ["m"], then_branch=then, else_branch=other)
+    negative = [node("ReduceSum", ["a"], ["total"], keepdims=0), node("Cast", ["total"], ["is"], to=9)]
+    model = net(*negative, chosen, node("Add", ["a", "m"], ["b"]), weights=weights)
+    with pytest.raises(ReadError, match=r"asks for a tensor of|takes more|ONNX Runtime does not run") as caught:
+        prune(model, calibration="none", measure=False)
+    assert "install" not in str(caught.value)
+
+
 # --- sizes ------------------------------------------------------------------------------------------------------------
 
 

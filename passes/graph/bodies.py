@@ -59,31 +59,29 @@ def taken_names(graph: onnx.GraphProto) -> Iterator[str]:
 
 
 def check_loops(graph: onnx.GraphProto) -> None:
-    """Raise ReadError for a Loop that nothing ends, or only a count of rounds beyond MOST_ROUNDS.
+    """Raise ReadError for a Loop that nothing ends, or only a count of rounds beyond MOST_ROUNDS, loops in it included.
 
     Loops whose condition is computed are passed over: exporters write the largest number as the count of a `while`.
     """
-    for node, held in _nodes(graph, {}):
+    _check_loops(graph, {}, graph.name, 1)
+
+
+def _check_loops(graph: onnx.GraphProto, around: Mapping[str, TensorProto], model: str, times: int) -> None:
+    """around: constants that the graph can read; times: how often it runs, as far as that is known."""
+    held = {**around, **_constants(graph)}
+    for node in graph.node:
+        rounds: int | None = 1
         if node.op_type == "Loop" and len(node.input) > 1 and _goes_on(node, held):
             count = held.get(node.input[0])
             rounds = None if count is None else int(numpy_helper.to_array(count).reshape(-1)[0])
-            if not node.input[0] or (rounds is not None and rounds > MOST_ROUNDS):
+            if not node.input[0] or (rounds is not None and rounds * times > MOST_ROUNDS):
                 raise ReadError(
-                    f"a loop of the model has {'no end' if rounds is None else f'{rounds} rounds'}",
-                    where=f"{graph.name}: Loop '{node.output[0] if node.output else node.name}'",
+                    f"a loop of the model has {'no end' if rounds is None else f'{rounds * times} rounds'}",
+                    where=f"{model}: Loop '{node.output[0] if node.output else node.name}'",
                     fix="export the model again with the loop unrolled, or prune the part without it",
                 )
-
-
-def _nodes(
-    graph: onnx.GraphProto, around: Mapping[str, TensorProto]
-) -> Iterator[tuple[onnx.NodeProto, Mapping[str, TensorProto]]]:
-    """Every node, those of bodies too, with the constants that it can read."""
-    held = {**around, **_constants(graph)}
-    for node in graph.node:
-        yield node, held
         for body in bodies(node):
-            yield from _nodes(body, held)
+            _check_loops(body, held, model, times * max(rounds or 1, 1))
 
 
 def _constants(graph: onnx.GraphProto) -> dict[str, TensorProto]:

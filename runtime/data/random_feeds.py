@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ...passes.errors import ReadError
+from ...passes.errors import BoundError, ReadError
 from ...passes.graph.shapes import MOST_ELEMENTS
 from ..device import Device
 from ..session import Runnable, Session, open_session
@@ -99,6 +99,8 @@ def runnable_feeds(
 def _failure(session: Session, feeds: Feeds) -> ReadError | None:
     try:
         session.run(feeds)
+    except BoundError:
+        raise
     except ReadError as error:
         return error
     return None

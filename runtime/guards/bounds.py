@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from ...passes.errors import ReadError
+from ...passes.errors import BoundError
 
 try:
     import resource
@@ -18,7 +18,10 @@ except ImportError:  # not on Windows
 
 _SHARE = 0.9  # of what is available
 _LEAST = 1 << 28  # bytes
-LONGEST_RUN, _GOODBYE = 300.0, 10.0  # seconds: of a first run; that it is waited for when it is ended
+# Bytes that a run may take, since a graph of a few nodes can ask for any number of them: far more than networks take
+# (MViT v2, 16 frames of 224x224: 180 times its input).
+_ANYWAY, _OF_WEIGHTS, _OF_INPUT = 4 << 30, 8, 1024
+LONGEST_RUN, _GOODBYE = 120.0, 10.0  # seconds: of a first run; that it is waited for when it is ended
 
 Found = TypeVar("Found")
 
@@ -29,9 +32,19 @@ class Stoppable(Protocol):
     terminate: bool
 
 
+def most_memory(weights: int, inputs: int) -> int | None:
+    """Bytes that one run of a model may take, given those of its weights and input; None where there are not as many.
+
+    Source of the factors: see _ANYWAY.
+    """
+    most = _ANYWAY + _OF_WEIGHTS * weights + _OF_INPUT * inputs
+    available = _available()
+    return None if not available or most > _SHARE * available else most
+
+
 @contextmanager
-def bounded_memory() -> Generator[None]:
-    """Let the process take no more than what is available now; where the system says nothing of it, as it is.
+def bounded_memory(most: int | None = None) -> Generator[None]:
+    """Let the process take `most` bytes at most, or what is available now; all where the system does not say what is.
 
     The limit is the process's own, so that it is set from the main thread alone.
     """
@@ -40,7 +53,7 @@ def bounded_memory() -> Generator[None]:
         yield
         return
     before, hardest = resource.getrlimit(resource.RLIMIT_AS)
-    limit = taken + max(int(_SHARE * available), _LEAST)
+    limit = taken + (most or max(int(_SHARE * available), _LEAST))
     known = [bound for bound in (before, hardest) if bound != resource.RLIM_INFINITY]
     resource.setrlimit(resource.RLIMIT_AS, (min([limit, *known]), hardest))
     try:
@@ -70,7 +83,7 @@ def _taken() -> int:
 def bounded_time(run: Callable[[], Found], options: Stoppable, name: str) -> Found:
     """What a first run returns: in a thread of its own, so that Ctrl-C is heard, and no longer than LONGEST_RUN.
 
-    Raises ReadError where it takes longer, and what the run raises.
+    Raises BoundError where it takes longer, and what the run raises.
     """
     ended: list[Found] = []
     failed: list[BaseException] = []
@@ -94,7 +107,7 @@ def bounded_time(run: Callable[[], Found], options: Stoppable, name: str) -> Fou
         options.terminate = True
         thread.join(_GOODBYE)
         options.terminate = False
-        raise ReadError(
+        raise BoundError(
             f"one run of the model takes more than {LONGEST_RUN:g} s",
             where=name,
             fix="it may hold a loop without end; prune it for a smaller input (--size-of), or a part of it",

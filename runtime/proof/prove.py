@@ -12,7 +12,7 @@ import onnx
 from ...passes.channels.groups import ChannelGroups
 from ...passes.channels.labels import LabelledGraph
 from ...passes.channels.silence import silence
-from ...passes.errors import ProofError, ReadError
+from ...passes.errors import BoundError, ProofError, ReadError
 from ...passes.graph.export import to_model
 from ...passes.graph.model import Graph
 from ...passes.graph.scratch import scratch_folder
@@ -32,6 +32,8 @@ TOLERANCE = 1e-4  # largest relative difference in float32; measured on all publ
 # which it is not so large, decides: (seed, standard deviation).
 _ROUNDING = 10
 _LARGEST_ROUNDING = 0.1  # of half precision; inner tensors are compared as well
+_KNOWN = "convert it to operators and an opset that this ONNX Runtime knows, or install a newer one"
+_RUNS = "run it in ONNX Runtime as it is; give sizes on which it runs (--size-of), or an example input (--calibration)"
 _OTHER_INPUTS = ((1, 0.1), (2, 1.0), (3, 0.1), (4, 1.0), (5, 0.1), (6, 1.0))
 
 
@@ -102,12 +104,14 @@ def _prove(
     try:
         proof = max_relative_error(model, twin, runs, device=device)
     except ReadError as error:
+        if isinstance(error, BoundError) and error.values.get("shapes") == _shapes(runs[0]):
+            raise
         usable = [f for f in runs if runs_on(twin, f, device=device)]
         if not usable and not runs_on(labelled.graph.source, runs[0], device=device):
             raise ReadError(
                 "ONNX Runtime does not run the model, so that nothing can be proved",
                 where=error.what,
-                fix="convert it to operators and an opset that this ONNX Runtime knows, or install a newer one",
+                fix=_KNOWN if "cannot open" in error.what else _RUNS,
             ) from error
         if len(usable) in (0, len(runs)):
             raise ProofError("the cut model does not run", where=error.what, fix=REPORT) from error
@@ -124,6 +128,10 @@ def _prove(
             error=proof.error,
         )
     return replace(proof, shown=first), runs
+
+
+def _shapes(feeds: Feeds) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in feeds.items()}
 
 
 def _rounding_of_halves(proof: Proof, twin: onnx.ModelProto, runs: Sequence[Feeds], device: Device) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 from onnx import helper, numpy_helper
@@ -49,3 +51,20 @@ def test_a_loop_without_end_is_refused(rounds, first, again, inside):
 )
 def test_a_loop_that_ends_is_not(rounds, first, again):
     check_loops(graph(rounds, first, again))
+
+
+@pytest.mark.parametrize(("rounds", "refused"), [(1 << 10, False), (1 << 13, True)])
+def test_rounds_of_a_loop_in_a_loop_are_multiplied(rounds, refused):
+    inner = graph(rounds, "yes", SAME).node[0]
+    inner.input[2] = "u"
+    inner.output[0] = "w"
+    body = helper.make_graph(
+        [inner, node("Identity", ["go0"], ["more0"])],
+        "outer",
+        [value("i0", 7, []), value("go0", 9, []), value("u", 1, [1])],
+        [value("more0", 9, []), value("w", 1, [1])],
+    )
+    outer = graph(rounds, "yes", SAME)
+    outer.node[0].attribute[0].g.CopyFrom(body)
+    with pytest.raises(ReadError, match=f"has {rounds**2} rounds") if refused else contextlib.nullcontext():
+        check_loops(outer)

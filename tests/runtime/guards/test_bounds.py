@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 
 import numpy as np
+import onnx_prune
 import pytest
-from onnx import parser
-from onnx_prune.passes.errors import ReadError
+from onnx import helper, parser
+from onnx_prune.passes.errors import BoundError, ReadError
 from onnx_prune.runtime.guards import bounds
 from onnx_prune.runtime.session import open_session
 
@@ -40,3 +41,30 @@ def test_where_the_system_says_nothing_there_is_no_limit(monkeypatch):
     monkeypatch.setattr(bounds, "_available", lambda: 0)
     with bounds.bounded_memory():
         np.ones(1 << 20)
+
+
+@linux
+def test_a_loop_that_doubles_ends_the_analysis_long_before_memory_does(monkeypatch):
+    monkeypatch.setattr(bounds, "_ANYWAY", 1 << 28)
+    body = parser.parse_graph("""
+    body (int64 i, bool go, float[M] a) => (bool on, float[K] b)
+    { on = Identity (go)  b = Concat <axis = 0> (a, a) }""")
+    model = parser.parse_model("""
+    <ir_version: 8, opset_import: ["" : 17]>
+    g (float[16] x, int64 n) => (float s)
+    { c = Constant <value_int = 60> ()  k = Add (n, c)  s = ReduceSum <keepdims = 0> (x) }""")
+    loop = helper.make_node("Loop", ["k", "", "x"], ["d"], body=body)
+    model.graph.node.insert(2, loop)
+    model.graph.node[3].input[0] = "d"
+    with pytest.raises(BoundError, match=r"takes more than 0\.25 GiB") as caught:
+        onnx_prune.inspect(model)
+    assert "may grow" in str(caught.value)
+
+
+def test_a_run_may_take_more_with_more_weights_and_input(monkeypatch):
+    monkeypatch.setattr(bounds, "_available", lambda: 1 << 40)
+    most = bounds.most_memory(0, 0)
+    assert most is not None
+    assert bounds.most_memory(1 << 30, 1 << 20) == most + (9 << 30)
+    monkeypatch.setattr(bounds, "_available", lambda: 1 << 30)
+    assert bounds.most_memory(0, 0) is None
