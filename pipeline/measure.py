@@ -14,6 +14,7 @@ from ..passes.algebra.moments import MomentsSet, load_moments
 from ..passes.needs import OF_MOMENTS, needs_of
 from ..passes.selection.allocate import select
 from ..passes.selection.budget import Budget
+from ..passes.selection.criteria.gradients.dcp import Dcp
 from ..passes.selection.methods import Method
 from ..passes.selection.ranking import Evidence, Ranking, Rankings
 from ..passes.selection.tradeoff import savings
@@ -259,17 +260,18 @@ def _by_training(
 
 
 def _discriminated(run: Run, counts: Mapping[str, int]) -> Discriminated:
-    """The channels of so many each at most. The criterion's fields are those of Discrimination."""
-    from ..runtime.torch.discrimination.stages import Discrimination, select_discriminating
+    """The channels of so many each at most."""
+    from ..runtime.torch.discrimination.stages import select_discriminating
 
     criterion = run.strategy.criterion
+    assert isinstance(criterion, Dcp), "it is chosen by training"
     assert run.data is not None, "make_strategy has looked"
-    asked = {f.name: getattr(criterion, f.name) for f in fields(Discrimination) if hasattr(criterion, f.name)}
     return select_discriminating(
         run.analysis.groups,
         counts,
         run.data,
-        replace(Discrimination(**asked), seed=run.settings.seed),
+        criterion,
+        seed=run.settings.seed,
         device=run.settings.device,
         progress=counted(run.progress, "choosing channels by training", "layers"),
     )

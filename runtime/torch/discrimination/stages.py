@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from ....passes.channels.groups import ChannelGroup, ChannelGroups, Key
 from ....passes.errors import UsageError
 from ....passes.graph.export import to_model
+from ....passes.selection.criteria.gradients.dcp import Dcp
 from ...data.sources import Batch
 from ...device import Device
 from ...progress import Count, silent
@@ -32,32 +33,6 @@ from .greedy import Chosen, choose_greedily
 from .head import DiscriminationHead
 from .network import Network
 from .part import behind
-
-
-@dataclass(frozen=True, slots=True)
-class Discrimination:
-    """How it goes.
-
-    losses: P, at intermediate depths
-    weight: of L_S beside L_M
-    passes: over the data in each stage's fine-tuning
-    tuning: the rate of its steps
-    rate: of the steps between choices
-    at_once: channels a choice
-    tolerance: of the stop before the count is reached, None for none
-    labels: whether the data's labels are used, where there are any
-    seed: of what is drawn
-    """
-
-    losses: int = 3
-    weight: float = 1.0
-    passes: int = 3
-    tuning: float = 0.001
-    rate: float = 0.01
-    at_once: int = 1
-    tolerance: float | None = None
-    labels: bool = True
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +63,9 @@ def select_discriminating(
     groups: ChannelGroups,
     kept: Mapping[str, int],
     data: Iterable[Batch],
-    settings: Discrimination | None = None,
+    criterion: Dcp | None = None,
     *,
+    seed: int = 0,
     device: Device = "auto",
     progress: Count = silent,
 ) -> Discriminated:
@@ -98,23 +74,23 @@ def select_discriminating(
     Groups that something else than weights of layers reads are left out. Raises UsageError for a model that is no
     classifier or an operator that torch lacks here, AccuracyError where the loss diverges.
     """
-    settings, place = settings or Discrimination(), torch_device(device)
+    criterion, place = criterion or Dcp(), torch_device(device)
     given = to_model(groups.labelled.graph)
-    network = Network.of(given, data, place, labels=settings.labels)
+    network = Network.of(given, data, place, labels=criterion.labels)
     waiting = [read for read in _read(groups, network.module) if read.group.name in kept]
-    rng = np.random.default_rng(settings.seed)
+    rng = np.random.default_rng(seed)
     removed: dict[str, tuple[int, ...]] = {}
     losses: dict[str, tuple[float, ...]] = {}
-    for depth, last in _stages(groups, settings.losses):
+    for depth, last in _stages(groups, criterion.losses):
         layers = [read for read in waiting if last is None or read.node < last]
         waiting = [read for read in waiting if read not in layers]
         if not layers:
             continue
-        head = None if depth is None else network.head(depth, settings.seed)
-        network.train(head, settings.passes, settings.tuning, rng)
+        head = None if depth is None else network.head(depth, seed)
+        network.train(head, criterion.passes, criterion.tuning, rng)
         for read in layers:
             run = _Layer(network, given, read, head)
-            stays, losses[read.group.name] = run.choose(kept[read.group.name], settings, place)
+            stays, losses[read.group.name] = run.choose(kept[read.group.name], criterion, place)
             removed[read.group.name] = tuple(sorted(set(range(read.group.units)).difference(stays)))
             network.kill(read.group, read.keys, removed[read.group.name])
             progress(len(removed), len(removed) + len(waiting) + len(layers) - 1 - layers.index(read))
@@ -165,7 +141,7 @@ class _Layer:
     read: _Read
     head: DiscriminationHead | None
 
-    def choose(self, most: int, settings: Discrimination, place: torch.device) -> Chosen:
+    def choose(self, most: int, criterion: Dcp, place: torch.device) -> Chosen:
         """The units that stay; the network has the weights that were found for them."""
         network, read = self.network, self.read
         target = network.logits if self.head is None else self.head.depth.tensor
@@ -178,12 +154,12 @@ class _Layer:
             wanted = network.wanted[number]
             logits = found[target].flatten(1) if self.head is None else self.head(found[target])
             parts = [F.mse_loss(found[n], t) / 2 for n, t in zip(read.outputs, targets(number), strict=True)]
-            return torch.stack(parts).sum() + settings.weight * F.cross_entropy(logits.float(), wanted)
+            return torch.stack(parts).sum() + criterion.weight * F.cross_entropy(logits.float(), wanted)
 
         own = {name: part.module.get_parameter(part.module.parameter_names[name]) for name in _names(read)}
         slices = [Slices(own[k.constant], k.axis, torch.from_numpy(read.group.slices[k])) for k in read.keys]
-        choosing = Choosing(slices, loss, network.sizes, settings.rate)
-        found = choose_greedily(choosing, most, tolerance=settings.tolerance, at_once=settings.at_once)
+        choosing = Choosing(slices, loss, network.sizes, criterion.rate)
+        found = choose_greedily(choosing, most, tolerance=criterion.stop, at_once=criterion.at_once)
         with torch.no_grad():
             for name, weight in own.items():
                 network.parameter(name).copy_(weight)

@@ -38,6 +38,11 @@ class Dcp:
     needs: ClassVar[frozenset[Need]] = frozenset({"training"})
     ends: ClassVar[bool] = False
 
+    @property
+    def stop(self) -> float | None:
+        """A layer gets no more channels where one lowers the loss by no more than this share of L_0; None: it does."""
+        return None
+
     def rank(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
         """By l2 norm, where the greedy algorithm has no say."""
         return L2().rank(group, evidence)

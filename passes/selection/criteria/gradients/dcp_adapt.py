@@ -17,3 +17,8 @@ class DcpAdapt(Dcp):
 
     tolerance: float = 1e-3
     ends: ClassVar[bool] = True
+
+    @property
+    def stop(self) -> float | None:
+        """The tolerance."""
+        return self.tolerance

@@ -11,12 +11,13 @@ from onnx import numpy_helper
 from onnx_prune import models
 from onnx_prune.models import NetBuilder
 from onnx_prune.passes.errors import AccuracyError, UsageError
+from onnx_prune.passes.selection.criteria.gradients.dcp import Dcp
 from onnx_prune.runtime.analysis import analyse
 from onnx_prune.runtime.data.inputs import model_inputs
 from onnx_prune.runtime.data.open import open_data
-from onnx_prune.runtime.torch.discrimination.stages import Discrimination, select_discriminating
+from onnx_prune.runtime.torch.discrimination.stages import select_discriminating
 
-PLAIN = Discrimination(losses=0, passes=0, rate=0.0)
+PLAIN = Dcp(losses=0, passes=0, rate=0.0)
 
 
 def chain(seed=0):
@@ -84,7 +85,7 @@ def greedy_by_hand(w, data, layer, count, rate, weight=1.0):
 @pytest.mark.parametrize("weight", [0.0, 1.0, 50.0])
 @pytest.mark.parametrize("layer", [1, 2])
 def test_channels_and_their_weights_are_those_of_the_algorithm(model, data, layer, weight, rate):
-    settings = Discrimination(losses=0, passes=0, rate=rate, weight=weight)
+    settings = Dcp(losses=0, passes=0, rate=rate, weight=weight)
     group = f"conv{layer - 1}"
     found = chosen(model, data, {group: 5}, settings)
     alive, W = greedy_by_hand(weights_of(model), data, layer, 5, rate, weight)
@@ -96,7 +97,7 @@ def test_channels_and_their_weights_are_those_of_the_algorithm(model, data, laye
 
 
 def test_the_discriminative_loss_decides_otherwise_than_the_reconstruction(model, data):
-    asked = [Discrimination(losses=0, weight=weight, passes=0, rate=0.0) for weight in (0, 50)]
+    asked = [Dcp(losses=0, weight=weight, passes=0, rate=0.0) for weight in (0, 50)]
     ends = {chosen(model, data, {"conv1": 4}, settings).removed["conv1"] for settings in asked}
     assert len(ends) == 2
 
@@ -129,7 +130,7 @@ def test_a_stage_s_layers_are_chosen_by_the_loss_at_its_end(model, data):
     for tensor in changed.graph.initializer:
         if tensor.name == "conv2.weight":
             tensor.CopyFrom(numpy_helper.from_array(-other[tensor.name].numpy()[::-1].copy(), tensor.name))
-    settings = [Discrimination(losses=losses, passes=0, rate=0.0, weight=50) for losses in (1, 0)]
+    settings = [Dcp(losses=losses, passes=0, rate=0.0, weight=50) for losses in (1, 0)]
     ends = [[chosen(m, data, {"conv0": 4}, one).removed["conv0"] for m in (model, changed)] for one in settings]
     assert ends[0][0] == ends[0][1]
     assert ends[1][0] != ends[1][1]
@@ -139,7 +140,7 @@ def test_stages_train_the_network_and_what_went_stays_zero():
     digits, told = onnx.load(models.digits_model()), []
     kept = {"layer1.0.conv1": 10, "layer1.1.conv1": 12, "layer2.0.conv1": 20}
     found = chosen(
-        digits, str(models.digits_data()[1]), kept, Discrimination(at_once=4, passes=1),
+        digits, str(models.digits_data()[1]), kept, Dcp(at_once=4, passes=1),
         progress=lambda *count: told.append(count),
     )  # fmt: skip
     assert {name: len(gone) for name, gone in found.removed.items()} == dict(zip(kept, (22, 20, 44), strict=True))
@@ -157,9 +158,9 @@ def test_without_labels_the_classes_are_those_that_the_model_finds(model, data):
     labels = written_out(weights_of(model), x)[2].argmax(1).numpy()
     bare, told = {"input": data["input"]}, {"input": data["input"], "label": labels}
     kept = {"conv1": 4}
-    ends = [chosen(model, d, kept, Discrimination(losses=0, weight=50, passes=0, rate=0.0)) for d in (bare, told, data)]
+    ends = [chosen(model, d, kept, Dcp(losses=0, weight=50, passes=0, rate=0.0)) for d in (bare, told, data)]
     assert ends[0].removed == ends[1].removed != ends[2].removed
-    unused = Discrimination(losses=0, weight=50, passes=0, rate=0.0, labels=False)
+    unused = Dcp(losses=0, weight=50, passes=0, rate=0.0, labels=False)
     assert chosen(model, data, kept, unused).removed == ends[0].removed
 
 
@@ -169,7 +170,7 @@ def test_what_is_no_classifier_or_diverges_is_refused(model, data):
     with pytest.raises(UsageError, match="need a classifier"):
         chosen(net.model(net.conv(x, "conv1", 2, 3)), {"input": data["input"]}, {"conv0": 4}, PLAIN)
     with pytest.raises(AccuracyError, match="has diverged"):
-        chosen(model, data, {"conv1": 7}, Discrimination(losses=0, passes=0, rate=1e30))
+        chosen(model, data, {"conv1": 7}, Dcp(losses=0, passes=0, rate=1e30))
     with pytest.raises(UsageError, match="the model has 4 classes"):
         chosen(model, {**data, "label": data["label"] + 9}, {"conv1": 4}, PLAIN)
 
@@ -178,7 +179,7 @@ def test_what_is_no_classifier_or_diverges_is_refused(model, data):
 def test_a_descent_that_runs_away_begins_anew_at_half_of_the_rate(model, data, times):
     """At the rate of 1e4 the cross-entropy alone is in the hundreds after the first step."""
     large = {name: np.concatenate([array] * times) for name, array in data.items()}
-    found = chosen(model, large, {"conv1": 5}, Discrimination(losses=0, passes=0, rate=1e4))
+    found = chosen(model, large, {"conv1": 5}, Dcp(losses=0, passes=0, rate=1e4))
     thin, w = weights_of(found.model), weights_of(model)
     x, y = torch.from_numpy(data["input"]), torch.from_numpy(data["label"])
     losses = [float(F.cross_entropy(written_out(weights, x)[2], y)) for weights in (thin, w)]
