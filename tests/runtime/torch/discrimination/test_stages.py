@@ -186,3 +186,67 @@ def test_a_descent_that_runs_away_begins_anew_at_half_of_the_rate(model, data, t
     assert losses[0] < 15 * losses[1]
     _, W = greedy_by_hand(w, data, 2, 5, 1e4)
     assert not F.cross_entropy(written_out({**w, "conv2.weight": W}, x)[2], y) < 100 * losses[1]
+
+
+def trained_by_hand(w, data, passes, rate):
+    """Nesterov's descent on the network's cross-entropy plus that of a head behind relu1, in batches of 64.
+
+    The weights, those of the head, and the mean and variance of its normalisation.
+    """
+    x, y = torch.from_numpy(data["input"]), torch.from_numpy(data["label"])
+    w = {name: values.clone().requires_grad_(True) for name, values in w.items()}
+    linear = torch.empty(4, 8).normal_(0, 0.5, generator=torch.Generator().manual_seed(0))  # sqrt(2 / 8)
+    head, seen_so_far = [linear, torch.zeros(4), torch.ones(8), torch.zeros(8)], [torch.zeros(8), torch.ones(8)]
+    for values in head:
+        values.requires_grad_(True)
+    step = torch.optim.SGD(
+        [{"params": list(w.values()), "weight_decay": 1e-4}, {"params": head}], rate, 0.9, 0, 0, True
+    )
+    rng = np.random.default_rng(0)
+    for start in [64 * n for _ in range(passes) for n in rng.permutation(-(-len(x) // 64)).tolist()]:
+        part, wanted = x[start : start + 64], y[start : start + 64]
+        o1, _, logits = written_out(w, part)
+        seen = F.batch_norm(F.relu(o1), *seen_so_far, head[2], head[3], training=True, momentum=0.1)
+        loss = F.cross_entropy(logits, wanted)
+        loss = loss + F.cross_entropy(F.linear(F.relu(seen).mean((2, 3)), head[0], head[1]), wanted)
+        step.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(w.values(), 5.0)
+        step.step()
+    detached = [value.detach() for value in head]
+    return {name: values.detach() for name, values in w.items()}, detached, seen_so_far
+
+
+def test_a_stage_begins_with_training_on_its_own_loss_and_the_network_s(model, data):
+    large = {name: np.concatenate([array] * 4)[:150] for name, array in data.items()}
+    settings = Dcp(losses=1, passes=3, tuning=0.05, rate=0.0)
+    found = weights_of(chosen(model, large, {"conv0": 8}, settings).model)
+    by_hand, _, _ = trained_by_hand(weights_of(model), large, 3, 0.05)
+    for name, values in by_hand.items():
+        assert (values - weights_of(model)[name]).abs().max() > 1e-4
+        torch.testing.assert_close(found[name], values, rtol=1e-4, atol=1e-6)
+
+
+def test_the_head_of_a_stage_decides_by_what_it_has_learned(model, data):
+    """The channels are those of the gradient of L_M + L_S through the trained head, at its running statistics."""
+    settings = Dcp(losses=1, passes=2, tuning=0.05, rate=0.0, weight=50)
+    found = chosen(model, data, {"conv0": 4}, settings)
+    x, y = torch.from_numpy(data["input"]), torch.from_numpy(data["label"])
+    w = weights_of(model)
+    thin, head, statistics = trained_by_hand(w, data, 2, 0.05)
+    full, alive = thin["conv1.weight"], []
+    targets = written_out(w, x)[0]
+    for _ in range(4):
+        W = torch.zeros_like(full)
+        W[:, alive] = full[:, alive]
+        W.requires_grad_(True)
+        o1 = written_out({**thin, "conv1.weight": W}, x)[0]
+        seen = F.batch_norm(F.relu(o1), *statistics, head[2], head[3])
+        logits = F.linear(F.relu(seen).mean((2, 3)), head[0], head[1])
+        ((targets - o1).square().mean() / 2 + 50 * F.cross_entropy(logits, y)).backward()
+        norms = W.grad.square().sum((0, 2, 3))
+        norms[alive] = -1
+        alive.append(int(norms.argmax()))
+    assert found.removed["conv0"] == tuple(sorted(set(range(8)).difference(alive)))
+    plain, _ = greedy_by_hand(w, data, 1, 4, 0.0, 50)
+    assert sorted(alive) != sorted(plain), "the network's own loss would have decided otherwise"
