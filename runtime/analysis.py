@@ -111,7 +111,9 @@ def analyse(
     return Analysis(name, graph, groups, cost, feeds, feeds)
 
 
-def _found_by_run(graph: Graph, feeds: Feeds, shapes: Mapping[str, tuple[int, ...]], device: Device) -> Facts | None:
+def _found_by_run(
+    graph: Graph, feeds: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], device: Device
+) -> Facts | None:
     """The facts with the sizes that a run shows; None where the model does not run."""
     try:
         shown = tensor_shapes(graph.source, feeds, device=device)

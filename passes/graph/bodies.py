@@ -68,10 +68,10 @@ def check_loops(graph: onnx.GraphProto) -> None:
 
 def _check_loops(graph: onnx.GraphProto, around: Mapping[str, TensorProto], model: str, times: int) -> None:
     """around: constants that the graph can read; times: how often it runs, as far as that is known."""
-    held = {**around, **_constants(graph)}
+    held = {**around, **constants_of(graph)}
     for node in graph.node:
         rounds: int | None = 1
-        if node.op_type == "Loop" and len(node.input) > 1 and _goes_on(node, held):
+        if node.op_type == "Loop" and len(node.input) > 1 and goes_on(node, held):
             count = held.get(node.input[0])
             rounds = None if count is None else int(numpy_helper.to_array(count).reshape(-1)[0])
             if not node.input[0] or (rounds is not None and rounds * times > MOST_ROUNDS):
@@ -84,13 +84,14 @@ def _check_loops(graph: onnx.GraphProto, around: Mapping[str, TensorProto], mode
             _check_loops(body, held, model, times * max(rounds or 1, 1))
 
 
-def _constants(graph: onnx.GraphProto) -> dict[str, TensorProto]:
+def constants_of(graph: onnx.GraphProto) -> dict[str, TensorProto]:
+    """The initializers and what Constant nodes hold, by name."""
     held = {tensor.name: tensor for tensor in graph.initializer}
     made = [node for node in graph.node if node.op_type == "Constant" and node.attribute and node.output]
     return held | {node.output[0]: node.attribute[0].t for node in made if node.attribute[0].HasField("t")}
 
 
-def _goes_on(node: onnx.NodeProto, held: Mapping[str, TensorProto]) -> bool:
+def goes_on(node: onnx.NodeProto, held: Mapping[str, TensorProto]) -> bool:
     """Whether its condition is true in every round, whatever the data are."""
     body = next(bodies(node), None)
     if body is None or not body.output or len(body.input) < 2:
@@ -100,7 +101,7 @@ def _goes_on(node: onnx.NodeProto, held: Mapping[str, TensorProto]) -> bool:
     name = body.output[0].name
     while name in makers and makers[name].op_type == "Identity":
         name = makers[name].input[0]
-    return first and (name == body.input[1].name or _is_true({**held, **_constants(body)}.get(name)))
+    return first and (name == body.input[1].name or _is_true({**held, **constants_of(body)}.get(name)))
 
 
 def _is_true(tensor: TensorProto | None) -> bool:

@@ -22,6 +22,7 @@ from ..errors import ReadError
 from .mapped import tensor_array
 from .names import Names, tensor_names
 from .reading import CHECK, ModelSource, read_model
+from .unrolling import unrolled
 
 _LARGE_BYTES = 1 << 20  # computed when read; smaller ones are kept, which is quicker
 
@@ -80,7 +81,8 @@ ModelLike = ModelSource | Graph
 def load(source: ModelLike) -> Graph:
     """Read a model from a path, serialised bytes or a ModelProto. Functions of the model are inlined.
 
-    Raises ReadError where it is no valid ONNX model, or has an opset below 7.
+    Control flow that goes the same way in every run is written out. Raises ReadError where it is no valid ONNX model,
+    or has an opset below 7.
     """
     if isinstance(source, Graph):
         return source
@@ -89,6 +91,7 @@ def load(source: ModelLike) -> Graph:
         import onnx.inliner
 
         model = onnx.inliner.inline_local_functions(model)
+    model = unrolled(model)
     try:
         with quiet():
             graph = gs.import_onnx(model)
