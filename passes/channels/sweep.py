@@ -14,9 +14,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from ..graph.extras import is_offsets
 from ..graph.model import Graph, constant_values
 from ..graph.shapes import Facts
+from .extras import is_offsets
 from .labels import Array, Axes, ConstantAxes, Consumer, LabelledGraph, Layout, Mask, Operand, Split, Term
 from .node_view import NodeView
 

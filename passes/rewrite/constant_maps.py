@@ -22,8 +22,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from ..channels.affine import add_to_bias
+from ..channels.extras import is_placer
 from ..channels.labels import Layout
-from ..graph.extras import is_placer
 from ..graph.model import Graph, constant_values
 from ..graph.names import Names
 

@@ -1,6 +1,6 @@
 """Put channel placers behind the layers that add up a residual stream, say what gone filters give, take idle ones away.
 
-See passes/graph/extras.py for what a placer is.
+See passes/channels/extras.py for what a placer is.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from ..channels.blocks import convolutions_above, producers, residual_blocks, summed
 from ..channels.constants import kept
+from ..channels.extras import OFFSETS, PLACER, is_offsets, is_placer
 from ..channels.groups import ChannelGroups
 from ..channels.labels import LabelledGraph
-from ..graph.extras import OFFSETS, PLACER, is_offsets, is_placer
 from ..graph.mapped import tensor_array
 from ..graph.model import Graph, constant_values
 

@@ -8,8 +8,8 @@ import onnx
 from onnx import NodeProto, TensorProto
 
 from ..channels.affine import affine_consumers
+from ..channels.extras import is_offsets
 from ..channels.labels import LabelledGraph
-from ..graph.extras import is_offsets
 from ..graph.mapped import tensor_array
 from ..graph.model import Graph, constant_values
 from ..graph.same import different_weights, same_node, same_values

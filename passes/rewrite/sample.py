@@ -7,14 +7,14 @@ import onnx
 from onnx import helper, numpy_helper
 
 from ..channels.blocks import convolutions_above, producers, residual_blocks, summed
+from ..channels.extras import SAMPLER
 from ..channels.groups import ChannelGroups
-from ..graph.extras import SAMPLER
 
 
 def with_samplers(groups: ChannelGroups) -> onnx.ModelProto:
     """The model with a sampler in front of the first convolution of each branch that has several; the same function.
 
-    See passes/graph/extras.py.
+    See passes/channels/extras.py.
     """
     labelled = groups.labelled
     model = onnx.ModelProto()

@@ -9,8 +9,8 @@ from typing import TypeVar
 import onnx_graphsurgeon as gs
 
 from ..channels.blocks import producers, residual_blocks, summed
+from ..channels.extras import is_sampler
 from ..channels.groups import ChannelGroups
-from ..graph.extras import is_sampler
 
 Item = TypeVar("Item")
 _THINET_DEPTH = 10  # conv1_1 to conv4_3 of VGG-16: over 90 % of its multiply-accumulates
@@ -52,7 +52,7 @@ def sampled_convolutions(groups: ChannelGroups) -> frozenset[str]:
 def own_convolutions(groups: ChannelGroups) -> frozenset[str]:
     """He's choice for soft pruning: every convolution by itself, not the channels along a residual sum.
 
-    Placers (passes/graph/extras.py) make the last convolutions of branches such; depthwise ones go with the one before.
+    Placers (passes/channels/extras.py) make the last convolutions of branches such; depthwise ones go with the one before.
     """
     made, nodes = producers(groups), groups.labelled.graph.gs.nodes
     sums = summed(groups, residual_blocks(groups.labelled))

@@ -32,7 +32,7 @@ class Preset:
     spares: groups -> names of those that stay of them because they are sensitive, where nothing can be measured; None
         for none of them. Where there are data `most_sensitive` says it
     extra: what the model gets first, so that more of its layers lose channels of their own: "samplers" in front of the
-        first layers of branches (passes/graph/extras.py), "placers" behind the last (passes/graph/extras.py)
+        first layers of branches (passes/channels/extras.py), "placers" behind the last (passes/channels/extras.py)
     shares: groups -> name -> share of its units that stays, for strategies that say it themselves; None: a budget does
     """
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...graph.extras import is_placer, is_sampler
 from ...graph.values import slice_index
+from ..extras import is_placer, is_sampler
 from . import Rule, between_convolutions
 
 if TYPE_CHECKING:
