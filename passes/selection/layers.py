@@ -52,7 +52,7 @@ def sampled_convolutions(groups: ChannelGroups) -> frozenset[str]:
 def own_convolutions(groups: ChannelGroups) -> frozenset[str]:
     """He's choice for soft pruning: every convolution by itself, not the channels along a residual sum.
 
-    Placers (passes/channels/extras.py) make the last convolutions of branches such; depthwise ones go with those before.
+    Placers (channels/extras.py) make the last convolutions of branches such; depthwise ones go with the one before.
     """
     made, nodes = producers(groups), groups.labelled.graph.gs.nodes
     sums = summed(groups, residual_blocks(groups.labelled))
