@@ -17,11 +17,12 @@ from .mapped import is_external
 from .names import Names
 
 _MOST_ROUNDS = 64  # of a loop
-_MOST_NODES = 1 << 14  # that a graph may grow by
+_MOST_NODES = 1 << 12  # that a graph may grow by
 _SMALL = 64  # elements of a constant that says where the flow goes
 _SEQUENCES = frozenset({"SequenceEmpty", "SequenceConstruct", "SequenceInsert", "SequenceErase", "SplitToSequence"})
 _FLOW = _SEQUENCES | {"Loop", "If", "SequenceAt", "SequenceLength", "ConcatFromSequence"}
 _LISTED = 13  # the opset from which axes and sizes are inputs
+_DEFAULTS = 4  # the version of ONNX from which an initializer that is listed as an input is its default alone
 
 
 def unrolled(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -33,7 +34,9 @@ def unrolled(model: onnx.ModelProto) -> onnx.ModelProto:
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
     if opset < _LISTED or not any(node.op_type in _FLOW for node in model.graph.node):
         return model
-    flow = _Flow(Names(taken_names(model.graph)), constants_of(model.graph))
+    given = {value.name for value in model.graph.input} if model.ir_version >= _DEFAULTS else set()
+    constants = {name: tensor for name, tensor in constants_of(model.graph).items() if name not in given}
+    flow = _Flow(Names(taken_names(model.graph)), constants)
     for node in model.graph.node:
         flow.put(node)
     if not flow.changed:
@@ -96,12 +99,23 @@ class _Flow:
         self.constants[tensor.name] = tensor
         return tensor.name
 
+    def _weights(self, body: onnx.GraphProto) -> dict[str, str]:
+        """Bring the constants of a body into the graph, once for all rounds; what they are called there."""
+        names = {}
+        for name, tensor in constants_of(body).items():
+            brought = TensorProto()
+            brought.CopyFrom(tensor)
+            brought.name = names[name] = self.names.fresh(name)
+            self.initializers.append(brought)
+            self.constants[brought.name] = brought
+        return names
+
     def _body(self, body: onnx.GraphProto, given: Mapping[str, str]) -> list[str]:
-        """Write a body out, with these tensors for its inputs; the tensors that its outputs are."""
+        """Write a body out, with these tensors for its inputs and constants; the tensors that its outputs are."""
         names = dict(given)
-        for tensor in body.initializer:
-            names[tensor.name] = self._constant(tensor.name, numpy_helper.to_array(tensor))
         for node in body.node:
+            if node.output and node.output[0] in given:  # a Constant
+                continue
             inside = _renamed(node, names)
             for i, output in enumerate(node.output):
                 if output:
@@ -115,7 +129,7 @@ class _Flow:
             return False
         chosen = "then_branch" if condition else "else_branch"
         body = next(a.g for a in node.attribute if a.name == chosen)
-        self._becomes(node.output, self._body(body, {}))
+        self._becomes(node.output, self._body(body, self._weights(body)))
         return True
 
     def _Loop(self, node: onnx.NodeProto) -> bool:
@@ -131,10 +145,11 @@ class _Flow:
         ranks = [[1] * len(value.type.tensor_type.shape.dim) for value in body.input[:2]]
         true = self._constant("goes_on", np.ones(ranks[1], bool))
         rows: list[list[str]] = [[] for _ in range(scanned)]
+        held = self._weights(body)
         for index in range(rounds):
-            count = self._constant(f"{node.output[0]}_round", np.full(ranks[0], index, np.int64))
+            count = self._constant("round", np.full(ranks[0], index, np.int64))
             given = [count, true, *carried]
-            made = self._body(body, dict(zip((v.name for v in body.input), given, strict=True)))
+            made = self._body(body, held | dict(zip((v.name for v in body.input), given, strict=True)))
             carried = made[1 : 1 + len(carried)]
             for row, name in zip(rows, made[1 + len(carried) :], strict=True):
                 row.append(name)

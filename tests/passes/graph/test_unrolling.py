@@ -156,3 +156,29 @@ def test_what_is_not_known_or_too_long_stays(kind, numbers):
     else:
         model = network(kind, numbers)
     assert unrolled(model) is model
+
+
+def test_a_condition_that_whoever_runs_the_model_may_give_is_no_constant():
+    branches = {k: body([node(op, ["x"], ["t"])], [], [("t", 1)]) for k, op in (("then", "Neg"), ("else", "Abs"))}
+    chosen = node("If", ["c"], ["y"], then_branch=branches["then"], else_branch=branches["else"])
+    held = [numpy_helper.from_array(np.array(True), "c")]
+    inputs = [value("x", 1, [4]), value("c", BOOL, [])]
+    model = helper.make_model(helper.make_graph([chosen], "g", inputs, [value("y", 1, [4])], held), ir_version=8)
+    assert unrolled(model) is model
+    del model.graph.input[1]
+    assert [n.op_type for n in unrolled(model).graph.node] == ["Neg", "Identity"]
+
+
+def test_weights_of_a_loop_are_brought_out_once_for_all_rounds():
+    once = body(
+        [node("MatMul", ["v", "W"], ["w"]), node("Identity", ["go"], ["on"])],
+        [("i", INT), ("go", BOOL), ("v", 1)],
+        [("on", BOOL), ("w", 1)],
+        {"W": random(4, 4)},
+    )
+    held = [numpy_helper.from_array(np.asarray(a), n) for n, a in {"n": np.int64(5), "yes": np.array(True)}.items()]
+    loop = node("Loop", ["n", "yes", "x"], ["y"], body=once)
+    graph = helper.make_graph([loop], "g", [value("x", 1, [2, 4])], [value("y", 1, [2, 4])], held)
+    found = unrolled(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]))
+    assert [n.op_type for n in found.graph.node].count("MatMul") == 5
+    assert [list(t.dims) for t in found.graph.initializer].count([4, 4]) == 1
