@@ -13,6 +13,7 @@ from ..passes.channels.cost import CostModel, cost_model
 from ..passes.channels.groups import ChannelGroups, channel_groups
 from ..passes.channels.label_channels import label_channels
 from ..passes.errors import BoundError, ReadError, UsageError
+from ..passes.graph.bodies import check_loops
 from ..passes.graph.model import Graph, ModelLike, constant_values, load
 from ..passes.graph.shapes import Facts, input_shapes, tensor_facts
 from .data.random_feeds import Feeds, runnable_feeds, sample_feeds
@@ -101,6 +102,7 @@ def analyse(
     feeds = _feeds(graph, device, seed, sizes) if example is None else example
     shapes = {name: tuple(array.shape) for name, array in feeds.items()}
     facts = tensor_facts(graph, shapes)
+    check_loops(graph.source.graph, facts.values)
     if facts.unknown:
         facts = _found_by_run(graph, feeds, shapes, device) or facts  # what stays unknown is pinned with that reason
     labelled = label_channels(graph, facts, inexact=inexact)

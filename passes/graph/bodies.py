@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
+import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from onnx import AttributeProto, TensorProto, numpy_helper
@@ -58,12 +60,15 @@ def taken_names(graph: onnx.GraphProto) -> Iterator[str]:
             yield from taken_names(body)
 
 
-def check_loops(graph: onnx.GraphProto) -> None:
+def check_loops(graph: onnx.GraphProto, known: Mapping[str, np.ndarray] = MappingProxyType({})) -> None:
     """Raise ReadError for a Loop that nothing ends, or only a count of rounds beyond MOST_ROUNDS, loops in it included.
 
-    Loops whose condition is computed are passed over: exporters write the largest number as the count of a `while`.
+    known: numbers of tensors that are computed, by name. Loops whose condition is computed are passed over: exporters
+    write the largest number as the count of a `while`.
     """
-    _check_loops(graph, {}, graph.name, 1)
+    loops = [node for node in graph.node if next(bodies(node), None) is not None] if known else []
+    computed = {name: known[name] for node in loops for name in read_names(node) if name in known}
+    _check_loops(graph, {name: numpy_helper.from_array(array) for name, array in computed.items()}, graph.name, 1)
 
 
 def _check_loops(graph: onnx.GraphProto, around: Mapping[str, TensorProto], model: str, times: int) -> None:

@@ -68,3 +68,12 @@ def test_rounds_of_a_loop_in_a_loop_are_multiplied(rounds, refused):
     outer.node[0].attribute[0].g.CopyFrom(body)
     with pytest.raises(ReadError, match=f"has {rounds**2} rounds") if refused else contextlib.nullcontext():
         check_loops(outer)
+
+
+def test_a_computed_count_is_looked_at_where_it_is_known():
+    computed = graph(None, "yes", SAME)
+    computed.node[0].input[0] = "count"
+    check_loops(computed)
+    check_loops(computed, {"count": np.int64(1000)})
+    with pytest.raises(ReadError, match="has 4611686018427387904 rounds"):
+        check_loops(computed, {"count": np.int64(1 << 62)})
