@@ -36,7 +36,7 @@ def unrolled(model: onnx.ModelProto) -> onnx.ModelProto:
         return model
     given = {value.name for value in model.graph.input} if model.ir_version >= _DEFAULTS else set()
     constants = {name: tensor for name, tensor in constants_of(model.graph).items() if name not in given}
-    flow = _Flow(Names(taken_names(model.graph)), constants)
+    flow = _Flow(Names(taken_names(model.graph)), constants, len(model.graph.node) + _MOST_NODES)
     for node in model.graph.node:
         flow.put(node)
     if not flow.changed:
@@ -58,12 +58,14 @@ class _Flow:
     """What has been written out so far.
 
     constants: of the graph, by name
+    most: nodes that the graph may have in the end; past them the rest stays as it is
     alias: a name that nothing makes any more -> the tensor that it stands for
     sequences: name -> the tensors in it
     """
 
     names: Names
     constants: dict[str, TensorProto]
+    most: int
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: list[TensorProto] = field(default_factory=list)
     alias: dict[str, str] = field(default_factory=dict)
@@ -77,7 +79,7 @@ class _Flow:
         write = getattr(self, f"_{node.op_type}", None) if known else None
         if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
             self.constants[node.output[0]] = node.attribute[0].t
-        if write is not None and len(self.nodes) < _MOST_NODES and write(node):
+        if write is not None and len(self.nodes) < self.most and write(node):
             self.changed = True
         else:
             self.nodes.append(node)
