@@ -56,7 +56,7 @@ def test_what_the_branches_of_if_capture_stays_and_the_rest_goes(choice, graphs)
 LOOP = """
     <ir_version: 8, opset_import: ["": 17]>
     g (float[2, 3] x) => (float[2, 2] y)
-    <float[3, 5] w0, float[5, 6] w1, float[6] v, float[6, 7] w2, float[7, 2] w3, int64 n = {3}, bool yes = {1}> {
+    <float[3, 5] w0, float[5, 6] w1, float[6] v, float[6, 7] w2, float[7, 2] w3, int64 n = {65}, bool yes = {1}> {
       b = MatMul (x, w0)
       a = MatMul (b, w1)
       z = Loop (n, yes, a) <body = step (int64 i, bool go, float[2, 6] s) => (bool on, float[2, 6] t) {
