@@ -62,7 +62,7 @@ def within_latency(analysis: Analysis, budget: Budget, widths: Widths, place: Pl
     if holds:
         return max(holds, key=lambda one: one.rank(asked)).kept
     least = min(tried, key=lambda one: one.share)
-    where = f"{analysis.name}, {len(tried)} cuts measured; {_stays(table, least.kept)}"
+    where = f"{analysis.name}, {len(tried)} cut{'s' * (len(tried) > 1)} measured; {_stays(table, least.kept)}"
     raise _not_met(least.share, asked, before.compared, budget, analysis, where)
 
 

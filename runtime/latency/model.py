@@ -137,8 +137,9 @@ def _timed(
         if one.piece is not None:
             share[one.piece] += one.ms / total
             for grid, full, width in zip(grids[one.piece], one.piece.whole, (one.reads, one.writes), strict=True):
-                grid.update(_levels(full, block, width))
-            grids[one.piece][0].update(_narrow(one.piece.whole[0], block, one.reads))
+                grid.update(_levels(full, block, width, one.piece.narrowing))
+            if one.piece.narrowing == 1:
+                grids[one.piece][0].update(_narrow(one.piece.whole[0], block, one.reads))
     chosen = {p: sorted(itertools.product(*sides)) for p, sides in grids.items() if share[p] >= _NEGLIGIBLE}
     size = int(np.clip(analysis.cost.weight_bytes(analysis.cost.units), *_BENCH_BYTES))
     bench = Bench(analysis.graph.opset, size, place.device, place.threads)
@@ -148,12 +149,19 @@ def _timed(
     return known | keep(new, bench, settled)
 
 
-def _levels(full: int, step: int, width: Width | None) -> list[int]:
-    """Widths of an axis at which a piece is timed, ascending: the ends of stairs, and the whole."""
+def _levels(full: int, block: int, width: Width | None, groups: int = 1) -> list[int]:
+    """Widths of an axis at which a piece is timed, ascending: the ends of stairs, and the whole.
+
+    groups: of a convolution whose groups become narrower, all alike. Only groups of whole blocks stay in the blocked
+    layout: these widths are among them, and so is the widest that is none.
+    """
     if width is None:
         return [full]
+    step = block if groups == 1 else groups
     stairs = -(-full // step)
     found = {min(full, max(1, round(level * stairs)) * step) for level in _LEVELS}
+    if groups > 1:
+        found |= {*range(groups * block, full, groups * block), max(full - groups, groups)}
     return sorted(found)
 
 
@@ -184,6 +192,8 @@ class _Builder:
             for side, width in sides
         )
         times = np.array([[known[r, w] for w in writes] for r in reads])
+        if one.piece.narrowing > 1:
+            return self._grouped(one, (reads, writes), times)
         for axis in (0, 1):  # what is narrower takes no longer: a piece that was disturbed is not believed
             times = np.flip(np.minimum.accumulate(np.flip(times, axis), axis), axis)
         ms = np.zeros((len(reads) + 1, len(writes) + 1))
@@ -192,6 +202,32 @@ class _Builder:
             plain = np.where(np.array(reads) < self.block, reads, 0)
             ms[1:, 1:] += (plain * one.piece.positions * self.reorder)[:, None]
         return NodeTable(one.name, self._stairs(one.reads, reads), self._stairs(one.writes, writes), ms, one.op)
+
+    def _grouped(self, one: Matched, grids: tuple[Sequence[int], Sequence[int]], times: Array) -> NodeTable:
+        """A convolution whose groups become narrower: in the blocked layout where both widths are whole blocks a group.
+
+        Where it falls out of it, data and result are brought from one layout to the other.
+        """
+        assert one.piece is not None, "it was timed"
+        whole = self.block * one.piece.narrowing
+        inside = [np.array(grid) % whole == 0 for grid in grids]
+        moved = (np.array(grids[0])[:, None] + np.array(grids[1])) * one.piece.positions * self.reorder
+        falls = ~np.logical_and.outer(*inside) & (inside[0][-1] and inside[1][-1])
+        times = times * np.clip(one.ms / times[-1, -1], *_FUSED) + falls * moved
+        order = [np.concatenate([np.flatnonzero(mask), np.flatnonzero(~mask)]) for mask in inside]
+        ms = np.zeros((len(grids[0]) + 1, len(grids[1]) + 1))
+        ms[1:, 1:] = times[np.ix_(*order)]
+        widths = (one.reads, one.writes)
+        sides = [self._layouts(w, np.array(grid), whole) for w, grid in zip(widths, grids, strict=True)]
+        return NodeTable(one.name, sides[0], sides[1], ms, one.op)
+
+    def _layouts(self, width: Width | None, grid: Array, whole: int) -> Side:
+        """Multiples of `whole` behave alike, and all that is between."""
+        if width is None:
+            return fixed_side(self.groups, int(grid[-1]))
+        blocked, plain = grid[grid % whole == 0].tolist(), grid[grid % whole != 0].tolist()
+        bands = [Band(tuple(blocked), multiple=whole), Band(tuple(plain))] if blocked and plain else [Band(tuple(grid))]
+        return Side(width.base, width.row, scale(width.full, bands))
 
     def _stairs(self, width: Width | None, grid: Sequence[int]) -> Side:
         """Whole blocks; 4 channels where there are fewer than a block."""

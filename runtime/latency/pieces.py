@@ -44,8 +44,8 @@ class PieceInput:
 class Piece:
     """A node as a function of the widths that it reads and writes; nodes that are alike have equal pieces.
 
-    whole: the two widths in the whole network; a node whose convolution is done group by group loses whole groups: it
-        follows the second width alone, and the first is 1
+    whole: the two widths in the whole network; a convolution that loses whole groups follows the second width alone,
+        and the first is 1
     rank: of what it writes
     """
 
@@ -70,9 +70,14 @@ class Piece:
     def attributes_at(self, widths: Widths) -> dict[str, Any]:
         """With as many groups as are left."""
         attributes = dict(self.attributes)
-        if attributes.get("group", 1) > 1:
+        if attributes.get("group", 1) > self.narrowing:
             attributes["group"] = max(1, attributes["group"] * widths[1] // self.whole[1])
         return attributes
+
+    @property
+    def narrowing(self) -> int:
+        """Groups of a convolution whose groups become narrower; 1 where there are none, or where whole ones go."""
+        return dict(self.attributes).get("group", 1) if self.whole[0] > 1 else 1
 
     @property
     def positions(self) -> int:
@@ -108,11 +113,8 @@ def pieces(groups: ChannelGroups) -> dict[int, Piece]:
         layout = None if consumer is None else consumer.layout
         if not _is_plain(labelled, node):
             continue
-        if int(node.attrs.get("group", 1)) > 1:
-            piece = _grouped(groups, number)
-        elif consumer is None or layout is None or layout.out is None:
-            piece = None
-        else:
+        piece = _grouped(groups, number) if int(node.attrs.get("group", 1)) > 1 else None
+        if piece is None and consumer is not None and layout is not None and layout.out is not None:
             piece = _contraction(labelled, consumer, layout)
         if piece is not None:
             found[number] = piece

@@ -10,6 +10,7 @@ import pytest
 from onnx import numpy_helper, parser
 from onnx_prune.models.resnet import resnet_cifar
 from onnx_prune.runtime.analysis import analyse
+from onnx_prune.runtime.latency import model as model_module
 from onnx_prune.runtime.latency import pieces as subject
 from onnx_prune.runtime.latency.blocked import block_size
 from onnx_prune.runtime.latency.model import Place, at_widths, measure_table, measured, timed_nodes
@@ -34,14 +35,18 @@ g (float[1, 3, 32, 32] x) => (float[1, 10] y)
 """
 
 
-@pytest.fixture(scope="module")
-def net():
-    model = parser.parse_model(NET)
+def filled(text):
+    model = parser.parse_model(text)
     rng = np.random.default_rng(0)
     for value in model.graph.value_info:
         shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         model.graph.initializer.append(numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), value.name))
     return analyse(model)
+
+
+@pytest.fixture(scope="module")
+def net():
+    return filled(NET)
 
 
 def test_every_node_that_works_has_a_piece_that_follows_its_widths(net):
@@ -174,3 +179,49 @@ def test_the_block_is_one_that_onnx_runtime_has():
 def test_cuda_is_measured_by_the_same_code(net):
     table = measure_table(net, Place("cuda"))
     assert table.milliseconds(table.units) > 0
+
+
+GROUPED = """
+<ir_version: 8, opset_import: ["": 17]>
+g (float[1, 3, 16, 16] x) => (float[1, 10] y)
+<float[64, 3, 3, 3] w1, float[64, 32, 3, 3] wg, float[48, 64, 1, 1] w2, float[10, 48] w3> {
+  a = Conv <pads = [1, 1, 1, 1]> (x, w1)
+  r = Relu (a)
+  d = Conv <group = 2, pads = [1, 1, 1, 1]> (r, wg)
+  s = Relu (d)
+  b = Conv (s, w2)
+  p = GlobalAveragePool (b)
+  f = Flatten (p)
+  y = Gemm <transB = 1> (f, w3)
+}
+"""
+
+
+def test_a_convolution_whose_groups_become_narrower_keeps_its_groups():
+    piece = list(pieces(filled(GROUPED).groups).values())[1]
+    assert piece.whole == (64, 64)
+    assert piece.narrowing == 2
+    assert [piece.shape(o, (32, 48)) for o in piece.operands] == [(1, 32, 16, 16), (48, 16, 3, 3)]
+    assert piece.attributes_at((32, 48))["group"] == 2
+
+
+def test_groups_that_are_no_whole_blocks_are_slower_and_no_width_is_chosen_there(monkeypatch):
+    """Half of a block less in each group costs the blocked layout: the table knows, whatever the machine's block."""
+
+    def timed(wanted, bench, **ignored):
+        def ms(piece, widths):
+            plain = piece.narrowing > 1 and any(w % (16 * piece.narrowing) for w in widths)
+            return widths[0] * widths[1] * (3e-6 if plain else 1e-6)
+
+        return {piece: {widths: ms(piece, widths) for widths in pairs} for piece, pairs in wanted.items()}, set(wanted)
+
+    monkeypatch.setattr(model_module, "time_pieces", timed)
+    monkeypatch.setattr(model_module, "block_size", lambda device: 16)
+    monkeypatch.setattr(model_module, "cached", lambda wanted, bench: {})
+    monkeypatch.setattr(model_module, "keep", lambda times, bench, settled: times)
+    table = timed_nodes(filled(GROUPED), Place("cpu", 1))
+    group = next(i for i, units in enumerate(table.units) if units == 32)  # positions in the two groups
+    blocked, plain = table.change(table.units, group, np.array([16, 24]))
+    assert blocked < 0 < plain
+    assert 24 not in table.steps(group)
+    assert 16 in table.steps(group)
