@@ -11,6 +11,16 @@ def a_kind(value: object) -> str:
     return name if value is None else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
+def printable(text: str) -> str:
+    """The text with \\x1b and the like for what a terminal would obey, or cannot show; line ends stay.
+
+    Names come from models and files of anyone: they may hold escape sequences, and bytes that are not UTF-8.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
 class OnnxPruneError(Exception):
     """Base of every error that the user can act on; `str()` is its three parts, a line each.
 
@@ -31,7 +41,7 @@ class OnnxPruneError(Exception):
     def __str__(self) -> str:
         where = f"\n  where: {self.where}" if self.where else ""
         fix = f"\n  fix:   {self.fix}" if self.fix else ""
-        return self.what + where + fix
+        return printable(self.what + where + fix)
 
 
 class UsageError(OnnxPruneError):

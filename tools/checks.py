@@ -2,8 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import os
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
+
+import click
+
+from .process.log import open_log
+from .progress import LOG_FILE
+from .settings.config import READ, SAVED
+
+# Parameters of commands that name what is read; data may be module:function, metrics as well.
+_READ = ("model", "models", "plan", "data", "calibration", "evaluation", "train", "moments", "teacher", "reference")
+_READ += ("recipe_file", "metric", "config")
+_WRITTEN = ("output", "plan_file", "report", "save_moments")
+
+
+def watched_files(callback: Callable[..., Any] | None) -> Callable[..., Any]:
+    """The command, which first makes sure of its log and of the file for its settings, and opens the log."""
+    assert callback is not None, "a command does something"
+
+    @functools.wraps(callback)
+    def run(*given: Any, **named: Any) -> Any:  # noqa: ANN401 - the command's own
+        context = click.get_current_context()
+        refuse_others_files(context)
+        path = context.meta.get(LOG_FILE)
+        if path is not None:
+            open_log(path)
+        return callback(*given, **named)
+
+    return run
 
 
 def check_outputs(inputs: Sequence[Path | str | None], *outputs: Path | None) -> None:
@@ -12,24 +42,94 @@ def check_outputs(inputs: Sequence[Path | str | None], *outputs: Path | None) ->
     The first output is the model: there must be room for one as large as the first input.
 
     inputs: models, whose external weights count as well, data, folders of data; one that is not there, or is not a
-    file, is for its reader to report.
+    file, is for its reader to report. What else the command names is known here: its recipe, its settings, its log.
     """
-    from ..passes.errors import UsageError
     from ..passes.graph.files import check_writable, target_file
 
     read = [Path(path) for path in inputs if path is not None]
     if read and not (_there(read[0]) and read[0].is_file()):
         return
-    taken: list[Path] = []
+    context = click.get_current_context(silent=True)
+    held = [*_files(inputs), *([] if context is None else _read_by(context))]
+    taken = [] if context is None else [_real(path) for path in _kept_beside(context)]
+    before = len(taken)
     for path in filter(None, outputs):
         target = target_file(path)
-        if target in taken or (target.exists() and any(_holds(one, target) for one in read)):
-            raise UsageError(
-                "the output is the input, a part of it, or named twice", where=str(path), fix="choose another name"
-            )
+        if target in taken or (target.exists() and any(_holds(one, target) for one in held)):
+            raise _is_taken(path)
         taken.append(target)
-    for number, target in enumerate(taken):
+    for number, target in enumerate(taken[before:]):
         check_writable(target, 0 if number else _largest(read))
+    _check_name_of_weights(read, taken[before:])
+
+
+def refuse_others_files(context: click.Context) -> None:
+    """Raise UsageError where the log or the saved settings would change what the command reads, or makes.
+
+    Both are written as the run goes on; neither may be a pipe, which would wait for a reader.
+    """
+    from ..passes.errors import UsageError
+
+    beside = _kept_beside(context)
+    results = {_real(path) for path in [*_values(context, _WRITTEN), *_results_of(context)]}
+    for number, path in enumerate(beside):
+        if _there(path) and path.is_fifo():
+            raise UsageError("the log is a pipe", where=str(path), fix="name a file")
+        target = _real(path)
+        others = results | {_real(other) for other in beside[:number]}
+        if target in others or (_there(target) and any(_holds(one, target) for one in _read_by(context))):
+            raise _is_taken(path)
+
+
+def _results_of(context: click.Context) -> list[Path]:
+    """What the model's results are called where no other name is given."""
+    model = context.params.get("model")
+    return [
+        model.with_name(f"{model.stem}.{kind}.onnx")
+        for kind in ("pruned", "tuned")
+        if isinstance(model, Path) and model.name
+    ]
+
+
+def _is_taken(path: Path) -> Exception:
+    from ..passes.errors import UsageError
+
+    return UsageError(
+        "the output is the input, a part of it, or named twice", where=str(path), fix="choose another name"
+    )
+
+
+def _kept_beside(context: click.Context) -> list[Path]:
+    """The log and the file for the settings, as far as they are asked for."""
+    return [path for key in (LOG_FILE, SAVED) if (path := context.meta.get(key)) is not None]
+
+
+def _read_by(context: click.Context) -> list[Path]:
+    settings = context.meta.get(READ)
+    return _files([*_values(context, _READ), *([] if settings is None else [settings])])
+
+
+def _values(context: click.Context, names: Iterable[str]) -> list[Any]:
+    """Paths and texts that these parameters of the command have."""
+    found = []
+    for name in names:
+        value = context.params.get(name)
+        found += value if isinstance(value, tuple | list) else [value]
+    return [value for value in found if isinstance(value, str | Path)]
+
+
+def _files(named: Iterable[Path | str | None]) -> list[Path]:
+    """Paths, and for module:function the files of the module."""
+    from ..runtime.data.functions import module_files, names_function
+
+    found: list[Path] = []
+    for one in filter(None, named):
+        found += module_files(str(one)) if names_function(str(one)) else [Path(one)]
+    return found
+
+
+def _real(path: Path | str) -> Path:
+    return Path(os.path.realpath(path))
 
 
 def check_report(path: Path | None) -> None:
@@ -44,6 +144,14 @@ def _largest(read: Sequence[Path]) -> int:
     """Bytes that the result may take at most: the model with its weights."""
     model = [file for file in read[:1] if _there(file) and file.is_file()]
     return sum(file.stat().st_size for one in model for file in (one, *_weights(one)) if _there(file))
+
+
+def _check_name_of_weights(read: Sequence[Path], targets: Sequence[Path]) -> None:
+    """Raise ReadError where weights would lie beside the result in a file whose name is too long."""
+    from ..passes.graph.files import check_room_for_digest
+
+    if targets and read and _weights(read[0]):
+        check_room_for_digest(targets[0])
 
 
 def _holds(read: Path, target: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import signal
 import sys
@@ -13,11 +14,13 @@ from typing import NoReturn
 import click
 from click.shell_completion import CompletionItem
 
+from .checks import watched_files
 from .commands import COMMANDS
 from .compare_command import compare
 from .finetune_command import finetune
 from .process.guard import in_a_child
-from .progress import OPTIONS, close_log, log
+from .process.log import close_log, log
+from .progress import OPTIONS
 from .prune_command import prune
 from .settings.config import configurable
 from .sweep_command import sweep
@@ -69,6 +72,7 @@ for command in (*COMMANDS, compare, finetune, prune, sweep):
         option(command)
     if "config" not in {parameter.name for parameter in command.params}:
         configurable(command)
+    command.callback = watched_files(command.callback)
     cli.add_command(command)
 for command in cli.commands.values():  # whole first sentences in the list of commands: click would cut them
     command.short_help = " ".join((command.help or "").split("\n\n")[0].split())
@@ -101,8 +105,8 @@ def main() -> None:
     """Run the command line and exit with the code that the error carries; 1 is a bug of ours."""
     try:
         signal.signal(signal.SIGTERM, _terminated)
-        warnings.formatwarning = lambda message, *_, **__: f"onnx-prune: {message}\n"
-        from ..passes.errors import OnnxPruneError
+        warnings.formatwarning = lambda message, *_, **__: printable(f"onnx-prune: {message}\n")
+        from ..passes.errors import OnnxPruneError, printable
     except KeyboardInterrupt:
         _interrupted()
     try:
@@ -120,6 +124,8 @@ def main() -> None:
         _end(_NO_MEMORY, 3)
     except BrokenPipeError:
         sys.exit(0)
+    except OSError as error:
+        _end(_of_the_system(error), 3)
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug is said, not thrown at the user
         _bug(error)
     finally:
@@ -127,17 +133,37 @@ def main() -> None:
 
 
 def _end(text: str, code: int) -> NoReturn:
+    from ..passes.errors import printable
+
     log.info(text)
-    click.echo(text, err=True)
+    with contextlib.suppress(OSError):  # a full disk behind standard error changes no code
+        click.echo(printable(text), err=True)
     sys.exit(code)
 
 
-def _bug(error: Exception) -> NoReturn:
+def _traceback() -> None:
     import os
     import traceback
 
     if os.environ.get("ONNX_PRUNE_DEBUG"):
         traceback.print_exc()
+
+
+def _of_the_system(error: OSError) -> str:
+    """Words for what the system refused where no reader or writer of ours has better ones: a full disk, for one."""
+    _traceback()
+    at = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    return (
+        f"onnx-prune: the system refuses what the run needs: {error.strerror or error}\n"
+        f"  where: {at[:200] or 'a file of the run'}\n"
+        "  fix:   make room on the disk (TMPDIR is where temporary files go), or allow the process more"
+    )
+
+
+def _bug(error: Exception) -> NoReturn:
+    _traceback()
+    if "can't start new thread" in str(error):
+        _end(_NO_MEMORY, 3)
     _end(
         f"onnx-prune: a bug of ours: {type(error).__name__}: {error}\n"
         "  fix:   set ONNX_PRUNE_DEBUG=1 for the traceback and report it with the graph",

@@ -246,7 +246,7 @@ def _place(options: dict[str, Any], progress: Any) -> Any:  # noqa: ANN401 - imp
 
 
 def _print(lines: Iterable[RenderableType]) -> None:
-    from .show import terminal
+    from .process.console import terminal
 
     out = terminal()
     for line in lines:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..runtime.progress import is_first
-from .progress import log, notice, voice
+from .process.log import log
+from .progress import notice, voice
 from .settings.config import given_settings
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import sys
 import threading
@@ -15,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..passes.errors import printable
 from ..runtime.figures import duration
 from ..runtime.progress import is_first
+from .process.log import log
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -25,7 +26,7 @@ EVERY = 10.0  # seconds between two lines of progress where standard error is no
 _SETTLED = 2.0  # seconds after which a stage's pace is believed
 _COUNTED = re.compile(r"(\d+) of (\d+)")
 _KEY = "onnx_prune.voice"
-log = logging.getLogger("onnx_prune")
+LOG_FILE = "onnx_prune.log"  # its path, in the context of the command
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +55,8 @@ def _chosen(context: click.Context) -> dict[str, bool]:
     return {"quiet": now.quiet, "verbose": now.verbose}
 
 
-def _open_log(_context: click.Context, _option: click.Parameter, value: Path | None) -> None:
-    if value is None:
-        return
-    from ..passes.errors import UsageError
-
-    try:
-        handler = logging.FileHandler(value, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(
-            f"the log cannot be written ({error.strerror})", where=f"--log-file {value}", fix="choose another place"
-        ) from None
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    log.info("onnx-prune %s", " ".join(sys.argv[1:]))
+def _name_log(context: click.Context, _option: click.Parameter, value: Path | None) -> None:
+    context.meta[LOG_FILE] = value
 
 
 OPTIONS = (
@@ -81,16 +68,10 @@ OPTIONS = (
         "--log-file",
         type=click.Path(path_type=Path, dir_okay=False),
         expose_value=False,
-        callback=_open_log,
+        callback=_name_log,
         help="Append every stage and message to this file, with the time.",
     ),
 )
-
-
-def close_log() -> None:
-    for handler in list(log.handlers):
-        log.removeHandler(handler)
-        handler.close()
 
 
 @dataclass
@@ -155,11 +136,11 @@ class _Verbose(Progress):
         now, head = time.monotonic(), _COUNTED.split(words)[0]
         if head != self._head or now - self._last >= EVERY:
             self._head, self._last = head, now
-            click.echo(f"onnx-prune: {now - self._start:.1f} s: {words}", err=True)
+            click.echo(f"onnx-prune: {now - self._start:.1f} s: {printable(words)}", err=True)
 
     def say(self, line: str) -> None:
         super().say(line)
-        click.echo(line, err=True)
+        click.echo(printable(line), err=True)
 
 
 class _Spinner(Progress):
@@ -172,11 +153,11 @@ class _Spinner(Progress):
     def show(self, words: str) -> None:
         from rich.text import Text
 
-        self._status.update(Text(words))
+        self._status.update(Text(printable(words)))
 
     def say(self, line: str) -> None:
         super().say(line)
-        self._status.console.print(line, highlight=False, markup=False)
+        self._status.console.print(printable(line), highlight=False, markup=False)
 
 
 @dataclass
@@ -189,7 +170,7 @@ class _Beat:
     def run(self) -> None:
         start = time.monotonic()
         while not self.stop.wait(EVERY):
-            click.echo(f"onnx-prune: {time.monotonic() - start:.0f} s: {self.stage}", err=True)
+            click.echo(f"onnx-prune: {time.monotonic() - start:.0f} s: {printable(self.stage)}", err=True)
 
 
 class _Lines(Progress):
@@ -204,7 +185,7 @@ class _Lines(Progress):
 
     def say(self, line: str) -> None:
         super().say(line)
-        click.echo(line, err=True)
+        click.echo(printable(line), err=True)
 
 
 @contextmanager
@@ -234,4 +215,4 @@ def notice(text: str) -> None:
     """A warning on standard error, as long as that is wanted."""
     log.info(text)
     if not voice().quiet:
-        click.echo(f"onnx-prune: {text}", err=True)
+        click.echo(printable(f"onnx-prune: {text}"), err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
@@ -10,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..passes.errors import printable
 from ..passes.selection.presets import most_sensitive
 from ..pipeline.sweep import budget_words
 from ..runtime.figures import count, digits, listed, nearness, pinned_words, shortened, shortened_inside, took
 from ..runtime.measure.metric import metric_words, title
 from ..runtime.measure.sensitivity import LEVELS
 from ..runtime.soundness import why_nothing
+from .process.console import terminal
 
 if TYPE_CHECKING:
     from ..passes.channels.groups import ChannelGroup
@@ -31,13 +31,7 @@ if TYPE_CHECKING:
 
 _NO_FASTER = 0.98  # of the time before
 _MANY = 40  # group rows shown in full; more are summed up
-_WIDE = 100  # columns of a file or a pipe
 _KINDS = {"kl": "KL divergence of the outputs, nats a sample", "relative mse": "relative squared error of the outputs"}
-
-
-def terminal() -> Console:
-    """Lines fold at the terminal's edge; a file or a pipe has a fixed one."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
 
 
 def print_result(result: Result, target: Path, plan_file: Path | None) -> None:
@@ -265,7 +259,7 @@ def print_score(score: dict[str, Any]) -> None:
     click.echo(f"{_KINDS[score['kind']]}: {digits(score['value'])}, over {score['samples']} samples")
     if len(score["outputs"]) > 1:
         for name, value in score["outputs"].items():
-            click.echo(f"  {shortened(name)}: {digits(value)}")
+            click.echo(printable(f"  {shortened(name)}: {digits(value)}"))
 
 
 def print_sweep(found: Sweep, files: dict[int, str]) -> None:

@@ -11,7 +11,8 @@ from .checks import check_outputs, check_report
 from .cut_options import CUT, STRATEGY, cut_settings
 from .endings import print_json, save_report, target_of
 from .options import EVALUATION, JSON, MODEL, REPORT, options
-from .progress import log, notice, progress_shown, voice
+from .process.log import log
+from .progress import notice, progress_shown, voice
 from .settings.sections import SectionedCommand
 
 if TYPE_CHECKING:

@@ -199,7 +199,7 @@ class Sweep(NodeView):
         use = self.node.outputs[0].name if shared_vector else ""
         key = (tensor.name, use)
         if key not in self.labelled.constants:
-            if values is None:  # sparse, or a type that is read by nobody here
+            if values is None or values.dtype.kind in "OSU":  # sparse, text, or a type that is read by nobody here
                 labels = tuple(_filled(POSITION, n) for n in shape)
                 self.labelled.constants[key] = ConstantAxes(tensor.name, use, labels, 0, False)
             else:

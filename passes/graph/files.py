@@ -158,6 +158,7 @@ def target_file(path: Path) -> Path:
     """The file to write: what a link names. Raises UsageError where it is no regular file, or its folder is missing."""
     try:
         path = Path(os.path.realpath(path))
+        _check_name(path)
         if not path.parent.is_dir():
             raise UsageError("the output folder does not exist", where=str(path.parent), fix="create it first")
         if path.is_dir():
@@ -171,6 +172,28 @@ def target_file(path: Path) -> Path:
     except OSError as error:
         raise _unwritable(error, path) from error
     return path
+
+
+def _check_name(path: Path) -> None:
+    """Raise UsageError for links that lead to one another, ReadError for a name that is not text."""
+    if path.is_symlink():  # what is resolved is no link
+        raise UsageError("the output is a link that leads to itself", where=str(path), fix="name a regular file")
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # onnx.checker takes text alone, and so does protobuf for the name of the weights
+        raise ReadError(
+            "the name of the output, or of its folder, is not text (UTF-8)",
+            where=repr(str(path))[:200],
+            fix="choose another name with --output",
+        ) from None
+
+
+def check_room_for_digest(path: Path) -> None:
+    """Raise ReadError where the file with the weights, which is named after this one, gets too long a name."""
+    try:
+        path.with_name(f"{path.name}.{'0' * 16}.data").exists()
+    except OSError as error:
+        raise _unwritable(error, path) from error
 
 
 def check_writable(path: Path, size: int) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -57,19 +58,27 @@ def locate(tensor: TensorProto, folder: Path, beside: Path | None = None) -> Non
     stated = entries(tensor)
     location = stated.get("location", "")
     path = Path(os.path.normpath(location))
-    if not location or path.is_absolute() or ".." in path.parts:
+    if not location or location.endswith(os.sep) or path.is_absolute() or ".." in path.parts:
         raise ValueError(f"'{location}' of '{tensor.name}' is not a file beside the model")
     path = folder.resolve() / path
     if not any(path.resolve().is_relative_to(root.resolve()) for root in (folder, beside or folder)):
         raise ValueError(f"'{location}' of '{tensor.name}' is a link that leads out of the model's folder")
     if path.exists() and not path.is_file():
         raise ValueError(f"'{location}' of '{tensor.name}' is not a regular file")
-    offset, needed = int(stated.get("offset", 0)), stored_bytes(tensor)
-    if int(stated.get("length", needed)) != needed:
+    needed = stored_bytes(tensor)
+    offset, length = _number(stated, "offset", tensor), _number(stated, "length", tensor, needed)
+    if length != needed:
         raise ValueError(f"'{tensor.name}' takes {needed} bytes and has {stated['length']} in {path}")
-    if offset < 0 or path.stat().st_size < offset + needed:
+    if path.stat().st_size < offset + needed:
         raise ValueError(f"{path} ends before '{tensor.name}' does")
     set_entries(tensor, str(path), offset, needed)
+
+
+def _number(stated: dict[str, str], key: str, tensor: TensorProto, default: int = 0) -> int:
+    text = stated.get(key, str(default))
+    if not re.fullmatch("[0-9]{1,19}", text):
+        raise ValueError(f"the {key} of '{tensor.name}' is no size: {text[:40]!r}")
+    return int(text)
 
 
 def tensor_array(tensor: TensorProto) -> np.ndarray:

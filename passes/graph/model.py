@@ -23,6 +23,7 @@ from .mapped import tensor_array
 from .names import Names, tensor_names
 from .reading import CHECK, ModelSource, read_model
 from .unrolling import unrolled
+from .valid.functions import inlined
 
 _LARGE_BYTES = 1 << 20  # computed when read; smaller ones are kept, which is quicker
 
@@ -88,9 +89,7 @@ def load(source: ModelLike) -> Graph:
         return source
     model, external = read_model(source, mapped=True)
     if model.functions:
-        import onnx.inliner
-
-        model = onnx.inliner.inline_local_functions(model)
+        model = inlined(model)
     model = unrolled(model)
     try:
         with quiet():

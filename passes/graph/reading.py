@@ -14,6 +14,7 @@ from onnx import TensorProto, numpy_helper
 from ..errors import ReadError, UsageError, a_kind
 from .mapped import entries, is_external, is_mapped, locate, stored_bytes, tensor_array
 from .tidy import tidied
+from .valid.text import check_text
 
 OLDEST_OPSET, _LAST_OPSET = 7, 2**31 - 1
 _LARGEST = 1 << 40  # entries of an axis, also where another axis has none
@@ -36,7 +37,7 @@ def read_model(source: ModelSource, *, mapped: bool = False) -> tuple[onnx.Model
     model = _parse(source, where)
     if not model.graph.output:
         raise ReadError("this is not an ONNX model, or it has no outputs", where=where, fix=CHECK)
-    _check_text(model.graph, where)
+    check_text(model, where)
     _check_opset(model, where)
     _check_sizes(_tensors(model.graph), where)
     model = tidied(model, where)
@@ -91,17 +92,6 @@ def check_regular(path: str | os.PathLike[str]) -> None:
         raise ReadError("this is a device or a pipe, not a file", where=str(path), fix="give a regular file")
 
 
-def _check_text(graph: onnx.GraphProto, where: str) -> None:
-    """Names are text: protobuf hands out bytes where they are not UTF-8."""
-    named = [*graph.initializer, *graph.input, *graph.output, *graph.value_info, *graph.node]
-    texts = [part.name for part in named]
-    for node in graph.node:
-        texts += [node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute)]
-    broken = next((text for text in texts if not isinstance(text, str)), None)
-    if broken is not None:
-        raise ReadError("a name in the model is not text (UTF-8)", where=f"{where}: {broken!r}"[:200], fix=CHECK)
-
-
 def _check_opset(model: onnx.ModelProto, where: str) -> None:
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), None)
     if opset is None and any(node.domain in ("", "ai.onnx") for node in model.graph.node):
@@ -128,6 +118,7 @@ def _check_names(graph: onnx.GraphProto, where: str) -> None:
         for name in node.input:
             if name and name not in known:
                 raise ReadError(f"the model reads '{name}', which nothing before it makes", where=here, fix=CHECK)
+        _check_attributes(node, here)
         for name in filter(None, node.output):
             if name in known:
                 raise ReadError(f"the model makes '{name}' twice", where=here, fix=CHECK)
@@ -135,6 +126,11 @@ def _check_names(graph: onnx.GraphProto, where: str) -> None:
     for value in graph.output:
         if value.name not in known:
             raise ReadError(f"nothing makes the graph output '{value.name}'", where=where, fix=CHECK)
+
+
+def _check_attributes(node: onnx.NodeProto, here: str) -> None:
+    if any(attribute.ref_attr_name for attribute in node.attribute):
+        raise ReadError("an attribute refers to one of a function, and stands in none", where=here, fix=CHECK)
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
@@ -161,7 +157,11 @@ def _check_sizes(tensors: Iterable[TensorProto], where: str) -> None:
             raise ReadError(
                 f"'{tensor.name}' has type {tensor.data_type}, which ONNX does not have", where=where, fix=CHECK
             )
+        if tensor.HasField("segment"):
+            raise ReadError(f"'{tensor.name}' is stored in segments, which nothing reads", where=where, fix=CHECK)
         if tensor.HasField("raw_data") and not is_external(tensor):
+            if tensor.data_type == TensorProto.STRING:
+                raise ReadError(f"'{tensor.name}' holds bytes where its type is text", where=where, fix=CHECK)
             held, needed = len(tensor.raw_data), stored_bytes(tensor)
             if held != needed:
                 raise ReadError(

@@ -144,7 +144,7 @@ def _scattered(sparse: onnx.SparseTensorProto, where: str) -> onnx.TensorProto:
         dense = np.zeros(tuple(sparse.dims), values.dtype)
         at = tuple(indices.T) if indices.ndim == 2 else np.unravel_index(indices, dense.shape)
         dense[at] = values
-    except (ValueError, IndexError, TypeError) as error:
+    except (ValueError, IndexError, TypeError, KeyError) as error:
         raise ReadError(
             f"the sparse weight '{sparse.values.name}' is malformed",
             where=f"{where}: {error}",

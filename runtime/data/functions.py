@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
 import re
 import sys
 import traceback
@@ -63,3 +64,22 @@ def _working_directory() -> Generator[None]:
         yield
     finally:
         sys.path.remove(here)
+
+
+def module_files(text: str) -> list[Path]:
+    """The files that module:function may be read from, as far as they are there; nothing is imported for it."""
+    top, *parts = text.split(":", maxsplit=1)[0].split(".")
+    try:
+        spec = importlib.machinery.PathFinder.find_spec(top, [*sys.path, str(Path.cwd())])
+    except (ImportError, OSError, ValueError):
+        return []
+    if spec is None:
+        return []
+    roots = [Path(folder) for folder in spec.submodule_search_locations or ()]
+    inner = [root.joinpath(*parts) for root in roots if parts]
+    named = [Path(spec.origin)] if spec.origin else []
+    return [
+        file
+        for file in (*named, *(p.with_suffix(".py") for p in inner), *(p / "__init__.py" for p in inner))
+        if file.is_file()
+    ]

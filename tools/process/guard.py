@@ -7,15 +7,18 @@ pointer), and Linux kills one that takes all memory. The parent waits, passes si
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import sys
+import time
 from typing import NoReturn
 
 _SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
 _FROM_A_PROCESS = 0  # SI_USER; what comes from the terminal reaches the child anyway
 _DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 _UNREADABLE = 3
+_GRACE = 15.0  # seconds from a signal on in which the child ends by itself; native code hears none while it computes
 
 _CRASHED = """onnx-prune: a native library crashed on this model ({name})
   where: most likely ONNX Runtime, which runs the model as it is; nothing more was written
@@ -23,6 +26,8 @@ _CRASHED = """onnx-prune: a native library crashed on this model ({name})
 _KILLED = """onnx-prune: the run was killed from outside ({name}), most likely for want of memory
   where: this machine, or what is allowed to the process; nothing more was written
   fix:   take fewer samples (--samples), smaller inputs (--size-of), or a machine with more memory"""
+
+_STOPPED = "onnx-prune: interrupted while a native library computed; nothing more was written"
 
 
 def in_a_child() -> None:
@@ -56,28 +61,51 @@ def _die_with(parent: int) -> None:
 
 
 def _wait(child: int) -> NoReturn:
+    told, until = 0, math.inf
     while True:
-        got = signal.sigwaitinfo({*_SIGNALS, signal.SIGCHLD})
-        if got.si_signo in _SIGNALS:
+        got = _signal_before(until)
+        if got is None:
+            os.kill(child, signal.SIGKILL)
+            until = math.inf
+        elif got.si_signo in _SIGNALS:
             if got.si_signo != signal.SIGINT or got.si_code == _FROM_A_PROCESS:
                 os.kill(child, got.si_signo)
-            continue
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            _end(status)
+            if not told:
+                told, until = got.si_signo, time.monotonic() + _GRACE
+        else:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                _end(status, told)
 
 
-def _end(status: int) -> NoReturn:
+def _signal_before(until: float) -> signal.struct_siginfo | None:
+    awaited = {*_SIGNALS, signal.SIGCHLD}
+    if math.isinf(until):
+        return signal.sigwaitinfo(awaited)
+    return signal.sigtimedwait(awaited, max(until - time.monotonic(), 0))
+
+
+def _end(status: int, told: int) -> NoReturn:
+    """End as the child did; told: the first signal that was to end it, 0 where there was none."""
     if os.WIFEXITED(status):
         os._exit(os.WEXITSTATUS(status))
     number = os.WTERMSIG(status)
+    if told and number == signal.SIGKILL:
+        _say(_STOPPED)
+        number = told
     if number in _SIGNALS:
         os._exit(128 + number)
     text = _KILLED if number == signal.SIGKILL else _CRASHED
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+    _say(text.format(name=name))
+    os._exit(_UNREADABLE)
+
+
+def _say(text: str) -> None:
+    """On standard error; what the child left in the folder for temporary files goes."""
     with contextlib.suppress(OSError):
-        os.write(2, f"{text.format(name=name)}\n".encode())
+        os.write(2, f"{text}\n".encode())
+    with contextlib.suppress(OSError):
         from ...passes.graph.scratch import sweep
 
         sweep()
-    os._exit(_UNREADABLE)

@@ -19,12 +19,14 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+READ, SAVED = "onnx_prune.config", "onnx_prune.save_config"  # the paths, in the context of the command
 _GIVEN = (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)
 _OURS = ("config", "save_config", "log_file", "quiet", "verbose", "resume")  # how a run is watched, not what it does
 _FILES = ("model", "output", "plan_file", "report", "save_moments", "as_json")  # what it reads and writes
 
 
 def _read(context: click.Context, _option: click.Parameter, path: Path | None) -> None:
+    context.meta[READ] = path
     if path is None:
         return
     from ...passes.errors import UsageError
@@ -84,14 +86,14 @@ def configurable(command: click.Command) -> click.Command:
 
 
 def _remember(context: click.Context, _option: click.Parameter, path: Path | None) -> None:
-    context.meta["onnx_prune.config"] = path
+    context.meta[SAVED] = path
 
 
 def _saving(callback: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(callback)
     def run(*given: Any, **named: Any) -> Any:  # noqa: ANN401 - the command's own
         context = click.get_current_context()
-        path = context.meta.get("onnx_prune.config")
+        path = context.meta.get(SAVED)
         if path is not None:
             from ...passes.graph.files import write_text
 

@@ -49,11 +49,12 @@ def _conv_transpose(s: Sweep) -> None:
     else:
         # The weight's axis 0 holds (group, channel of the group); the output's (group, filter of the group) exists
         # on no axis of the weight, so it gets labels of its own.
+        parted = weight[0].reshape(group, -1)  # before there are labels for a `group` of a billion
         outputs = s.fresh(group * len(weight[1])) if len(weight[1]) * group > 1 else s.fixed(1)
         groups = s.fresh(group)
         s.split(outputs.reshape(group, -1), (groups, weight[1]))
         inputs = s.fresh(len(data[1]) // group) if len(data[1]) > group else s.fixed(1)
-        s.split(weight[0].reshape(group, -1), (groups, inputs))
+        s.split(parted, (groups, inputs))
         s.tie(data[1], weight[0])
         if len(data[1]) > group:
             s.consume((0, 1), (1, 0), weight[0], layout)
@@ -80,8 +81,9 @@ def _grouped(s: Sweep, data: Array, at: int, layout: Layout) -> None:
         s.tie(np.repeat(data, len(filters) // group), filters)
         s.note(data)
         return
+    parted = data.reshape(group, -1)  # first, for it refuses a `group` of a billion before there are labels for it
     groups = s.fresh(group)
-    s.split(data.reshape(group, -1), (groups, positions))
+    s.split(parted, (groups, positions))
     within = s.fresh(len(filters) // group) if len(filters) > group else s.fixed(1)
     s.split(filters.reshape(group, -1), (groups, within))
     s.consume((0, 1), (at, 1), positions, layout)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import warnings
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
-from onnx_prune import Budget, ReadError, UsageError, prune
+from onnx_prune import Budget, ReadError, UsageError, models, prune
 from onnx_prune.models import lenet5
 from onnx_prune.passes.graph.model import load
+from onnx_prune.passes.graph.reading import read_model
 
 from .small_models import chain, saved_apart, with_constant_nodes
 
@@ -135,3 +139,67 @@ def test_a_valid_model_without_names_warns_of_nothing(capfd):
         warnings.simplefilter("error")
         prune(model, budget=HALF, measure=False)
     assert capfd.readouterr() == ("", "")
+
+
+def _in_segments(model):
+    model.graph.initializer[0].segment.end = 4
+
+
+def _text_as_bytes(model):
+    tensor = model.graph.initializer[0]
+    tensor.data_type, tensor.raw_data = onnx.TensorProto.STRING, b""
+
+
+def _of_no_function(model):
+    model.graph.node[0].attribute.append(onnx.AttributeProto(name="q", type=onnx.AttributeProto.INT, ref_attr_name="a"))
+
+
+@pytest.mark.parametrize("spoil", [_in_segments, _text_as_bytes, _of_no_function])
+def test_what_no_runtime_reads_is_refused(spoil):
+    model = onnx.load(models.digits_model())
+    spoil(model)
+    with pytest.raises(ReadError):
+        read_model(model.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("offset", "-1"), ("offset", "abc"), ("length", "9" * 5000), ("location", "w/"), ("offset", "١")]
+)
+def test_external_weights_say_where_they_lie_in_numbers(key, value, tmp_path):
+    onnx.save_model(
+        onnx.load(models.digits_model()),
+        tmp_path / "m.onnx",
+        save_as_external_data=True,
+        location="w",
+        size_threshold=0,
+    )
+    model = onnx.load(tmp_path / "m.onnx", load_external_data=False)
+    tensor = model.graph.initializer[0]
+    for entry in list(tensor.external_data):
+        if entry.key == key:
+            tensor.external_data.remove(entry)
+    tensor.external_data.add(key=key, value=value)
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ReadError, match=re.escape(repr(tensor.name)[1:-1])):
+        read_model(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("operator", ["Conv", "ConvTranspose"])
+def test_a_group_of_a_billion_makes_no_labels(operator, monkeypatch):
+    from onnx_prune.passes.channels import sweep
+    from onnx_prune.pipeline.prune import inspect
+
+    largest = []
+    fresh = sweep.Sweep.fresh
+    monkeypatch.setattr(sweep.Sweep, "fresh", lambda self, size: (largest.append(size), fresh(self, min(size, 99)))[1])
+    weight = onnx.numpy_helper.from_array(np.ones((4, 4, 1, 1), np.float32), "w")
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node(operator, ["x", "w"], ["y"], group=10**9)],
+        "g",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 4, 8, 8])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
+        [weight],
+    )
+    with contextlib.suppress(ReadError):
+        inspect(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8))
+    assert max(largest, default=0) <= 4

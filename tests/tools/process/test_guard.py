@@ -67,3 +67,18 @@ def test_with_the_debug_switch_there_is_no_child(monkeypatch):
     monkeypatch.setenv("ONNX_PRUNE_DEBUG", "1")
     command = [sys.executable, "-c", BEGIN + "print(os.getpid() == parent)"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "True\n"
+
+
+def test_a_child_that_hears_no_signal_is_ended_after_a_while():
+    deaf = "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}); "
+    short = "import onnx_prune.tools.process.guard as guard; guard._GRACE = 0.2\n"
+    environment = {name: value for name, value in os.environ.items() if name != "ONNX_PRUNE_DEBUG"}
+    command = [sys.executable, "-c", BEGIN.replace("parent =", short + "parent =") + deaf + READY]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.terminate()
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "interrupted while a native library computed" in errors

@@ -1,0 +1,1 @@
+"""Whether what was read is a model at all, and within measure."""
