@@ -194,6 +194,7 @@ def bench(models: tuple[Path, ...], as_json: bool, per_node: bool, **options: An
 
 def _bench_models(models: tuple[Path, ...], options: dict[str, Any], as_json: bool) -> None:
     from ..runtime.data.random_feeds import runnable_feeds
+    from ..runtime.latency.batched import check_batch
     from ..runtime.measure.latency import compare, machine
     from .report.latencies import of_models
 
@@ -202,6 +203,7 @@ def _bench_models(models: tuple[Path, ...], options: dict[str, Any], as_json: bo
         progress("measuring latency")
         sizes = free_sizes(options["sizes"])
         feeds = runnable_feeds(models[0], batch=options["batch"], sizes=sizes, device=device)
+        check_batch(feeds, options["batch"])
         timings = compare(models, feeds, seconds=options["seconds"], device=device, threads=threads)
     if as_json:
         rows = [{"model": str(m), "latency": t.wall, **asdict(t)} for m, t in zip(models, timings, strict=True)]

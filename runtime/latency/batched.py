@@ -30,7 +30,7 @@ def of_batch(analysis: Analysis, batch: int = 1) -> Analysis:
 def timed_feeds(analysis: Analysis, batch: int = 1) -> Feeds:
     """`analysis.trial`, repeated along the first axis of every input that leaves it open.
 
-    Raises UsageError where a batch is asked for and no input leaves it open.
+    Raises UsageError as `check_batch`.
     """
     if batch == 1:
         return analysis.trial
@@ -40,11 +40,17 @@ def timed_feeds(analysis: Analysis, batch: int = 1) -> Feeds:
         name: np.repeat(array, batch, axis=0) if name in open_ones and array.shape[:1] == (1,) else array
         for name, array in analysis.trial.items()
     }
-    if all(repeated[name] is array for name, array in analysis.trial.items()):
-        sizes = ", ".join(f"{name} {list(array.shape)}" for name, array in analysis.trial.items())
+    check_batch(repeated, batch)
+    unchanged = all(repeated[name] is array for name, array in analysis.trial.items())
+    return analysis.trial if unchanged else repeated
+
+
+def check_batch(feeds: Feeds, batch: int) -> None:
+    """Raises UsageError where so many samples are asked for in a run, and no input of the model takes them."""
+    if batch > 1 and not any(array.shape[:1] == (batch,) for array in feeds.values()):
+        sizes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
         raise UsageError(
             "the model does not leave open how many samples it takes",
             where=f"a batch of {batch}; it reads {sizes or 'no input'}",
-            fix="time one sample in a run, or export the model with a free batch",
+            fix="leave the batch out, or export the model with a free batch",
         )
-    return repeated

@@ -79,6 +79,7 @@ def test_bench_compares_latencies(run):
     assert [row["model"] for row in measured] == ["digits.onnx", "digits.pruned.onnx"]
     assert all(0 < row["latency"] < 1000 for row in measured)
     assert "100.0%" in run("bench", "digits.onnx", "--seconds", "0.1", "--threads", "1")[1]
+    assert run("bench", "digits.onnx", "--seconds", "0.1", "--batch", "3")[0] == 0
 
 
 def test_episodes_are_those_of_the_search_and_of_nothing_else(run):
