@@ -205,11 +205,12 @@ def _bench_models(models: tuple[Path, ...], options: dict[str, Any], as_json: bo
         feeds = runnable_feeds(models[0], batch=options["batch"], sizes=sizes, device=device)
         check_batch(feeds, options["batch"])
         timings = compare(models, feeds, seconds=options["seconds"], device=device, threads=threads)
+    shapes = {name: array.shape for name, array in feeds.items()}
     if as_json:
         rows = [{"model": str(m), "latency": t.wall, **asdict(t)} for m, t in zip(models, timings, strict=True)]
-        print_json({"machine": machine(), "threads": threads, "models": rows})
+        print_json({"machine": machine(), "threads": threads, "inputs": shapes, "models": rows})
     else:
-        _print(of_models([str(model) for model in models], timings))
+        _print(of_models([str(model) for model in models], timings, threads=threads, shapes=shapes))
 
 
 def _bench_nodes(models: tuple[Path, ...], options: dict[str, Any], as_json: bool) -> None:
@@ -226,11 +227,12 @@ def _bench_nodes(models: tuple[Path, ...], options: dict[str, Any], as_json: boo
         place = _place(options, timing_layers(progress))
         analysis = _analysis(models[0], options)
         found = per_node(analysis, place)
+    shapes = {name: array.shape for name, array in analysis.feeds.items()}
     if as_json:
         context = {"model": str(models[0]), "machine": machine(), "threads": options["threads"]}
-        print_json({**context, "batch": options["batch"], **asdict(found)})
+        print_json({**context, "batch": options["batch"], "inputs": shapes, **asdict(found)})
     else:
-        _print(of_nodes(found, threads=options["threads"], batch=options["batch"]))
+        _print(of_nodes(found, threads=options["threads"], shapes=shapes))
 
 
 def _analysis(model: Path, options: dict[str, Any]) -> Analysis:

@@ -98,6 +98,7 @@ def test_episodes_are_those_of_the_search_and_of_nothing_else(run):
 def test_bench_per_node_says_where_the_time_goes_and_how_good_the_prediction_is(run):
     found = json.loads(run("bench", "digits.onnx", "--per-node", "--batch", "2", "--json")[1])
     assert found["batch"] == 2
+    assert found["inputs"]["input"][0] == 2
     assert sum(node["ms"] for node in found["nodes"]) + found["rest"] == pytest.approx(found["whole"])
     assert any("Conv" in node["op"] and node["reads"] and node["writes"] for node in found["nodes"])
     assert len(found["checks"]) == 6
@@ -106,6 +107,7 @@ def test_bench_per_node_says_where_the_time_goes_and_how_good_the_prediction_is(
     assert code == 0
     assert "the whole network" in out
     assert "6 random widths is predicted" in out
+    assert f"input {[1, *found['inputs']['input'][1:]]}" in " ".join(out.split())
     code, _, said = run("bench", "digits.onnx", "digits.onnx", "--per-node")
     assert code == 2
     assert "--per-node looks at one model" in said

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -15,19 +15,24 @@ from ...runtime.measure.latency import Timing, machine, ratio
 _MANY = 30  # nodes shown, those that take most
 
 
-def of_models(models: Sequence[str], timings: Sequence[Timing]) -> Iterator[RenderableType]:
+Shapes = Mapping[str, Sequence[int]]  # of what the models read, by the inputs' names
+
+
+def of_models(
+    models: Sequence[str], timings: Sequence[Timing], *, threads: int, shapes: Shapes
+) -> Iterator[RenderableType]:
     """Wall and processor time of each, the spread of the runs, and the ratio to the first."""
     table = _headed("model", "latency", "processor time", "spread", "of the first")
     for model, t in zip(models, timings, strict=True):
         share = f"{ratio(timings[0], t):.1%}"
         table.add_row(Text(model), f"{digits(t.wall)} ms", f"{digits(t.cpu)} ms", f"{t.spread:.0%}", share)
     yield table
-    yield Text(f"measured on {machine()}", style="dim")
+    yield _where(threads, shapes)
     if any(t.busy for t in timings):
         yield "the machine was busy: the last column compares processor time"
 
 
-def of_nodes(found: PerNode, *, threads: int, batch: int) -> Iterator[RenderableType]:
+def of_nodes(found: PerNode, *, threads: int, shapes: Shapes) -> Iterator[RenderableType]:
     """The nodes that take most, what the others take, and how good the predictions are."""
     table = _headed("node", "operator", "reads", "writes", "time", "share")
     for node in found.nodes[:_MANY]:
@@ -41,7 +46,12 @@ def of_nodes(found: PerNode, *, threads: int, batch: int) -> Iterator[Renderable
     table.add_row("the whole network", "", "", "", *_cells(found.whole, found.whole))
     yield table
     yield from _predictions(found)
-    yield Text(f"{threads} thread{'s' * (threads > 1)}, batch {batch}, measured on {machine()}", style="dim")
+    yield _where(threads, shapes)
+
+
+def _where(threads: int, shapes: Shapes) -> Text:
+    read = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+    return Text(f"{threads} thread{'s' * (threads > 1)} of {machine()}, {read or 'no input'}", style="dim")
 
 
 def _predictions(found: PerNode) -> Iterator[RenderableType]:
