@@ -235,11 +235,13 @@ class _Layer:
                 parts.append(rows)
                 samples.append(first + np.arange(len(rows)) * count // max(len(rows), 1))
             first += count
-        offset = [part.offset for part in parts]
+        summed = any(path.summands for path in fit.paths)
         whole = Rows(
             np.concatenate([part.X for part in parts]),
             np.concatenate([part.Z for part in parts]),
-            np.concatenate(offset) if len(offset[0]) > 1 or len(parts[0]) == 1 else offset[0],
+            np.concatenate([np.broadcast_to(p.offset, (len(p.X), p.offset.shape[1])) for p in parts])
+            if summed  # batches of one row and of several stand beside one another
+            else parts[0].offset,
         )
         return whole, np.concatenate(samples)
 

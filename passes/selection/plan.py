@@ -152,7 +152,7 @@ class Plan:
         """Read a file that `save` wrote. Raises ReadError."""
         check_regular(path)
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = Path(path).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not text"
             raise ReadError(f"the plan cannot be read ({reason})", where=str(path), fix="check the path") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import tarfile
 import zipfile
 from collections.abc import Iterable
@@ -132,7 +133,7 @@ def _note(found: TarShards, number: int, archive: tarfile.TarFile, member: tarfi
     if name.endswith(_CLASS):
         stream = archive.extractfile(member)
         text = b"" if stream is None else stream.read(32)
-        if not text.strip().isdigit():
+        if not re.fullmatch(rb"\s*[0-9]{1,9}\s*", text):
             raise ReadError("a class is not a whole number", where=f"{found.shards[number]}, {name}", fix=_LAYOUT)
         found.classes[_stem(name)] = int(text)
         return

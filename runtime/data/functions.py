@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib
 import importlib.machinery
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from ...passes.errors import ReadError, UsageError
+from ...passes.errors import OnnxPruneError, ReadError, UsageError
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -30,9 +31,11 @@ def imported(text: str, what: str) -> Callable[..., Any]:
     """
     module, name = text.split(":")
     try:
-        with _working_directory():
+        with _working_directory(), users_code():
             function = getattr(importlib.import_module(module), name)
-    except (SystemExit, Exception) as error:
+    except BaseException as error:  # whatever ends the user's module ends nothing else
+        if not is_theirs(error):
+            raise
         if not isinstance(error, ImportError | AttributeError):
             raise failed(error, text, what) from error
         raise ReadError(
@@ -47,12 +50,29 @@ def imported(text: str, what: str) -> Callable[..., Any]:
 
 def failed(error: BaseException, where: str, what: str) -> ReadError:
     """The user's own exception, as an error of theirs: its last line, and the line of their code."""
-    last = traceback.format_exception_only(error)[-1].strip()
+    try:
+        last = traceback.format_exception_only(error)[-1].strip()
+    except Exception:  # noqa: BLE001 - its own words may fail as well
+        last = type(error).__name__
     frames = traceback.extract_tb(error.__traceback__)
     at = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     return ReadError(
         f"the function {what} fails", where=f"{where}: {last}{at}", fix="call it in Python to see the error"
     )
+
+
+@contextmanager
+def users_code() -> Generator[None]:
+    """What the user's own code prints goes to standard error: on standard output are results, maybe JSON, alone."""
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+def is_theirs(error: BaseException) -> bool:
+    """Whether the user's own code failed, or ends Python; not where a signal or a closed generator ends it."""
+    if isinstance(error, KeyboardInterrupt | GeneratorExit | OnnxPruneError):
+        return False
+    return not (isinstance(error, SystemExit) and error.code == 128 + signal.SIGTERM)
 
 
 @contextmanager

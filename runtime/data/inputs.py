@@ -81,6 +81,8 @@ def _checked(value: object, wanted: ModelInput, where: str, whole: bool) -> np.n
         raise ReadError(
             f"the data are a {type(value).__name__}, not a numpy array", where=f"{where}, {wanted}", fix="yield arrays"
         )
+    if value.dtype.newbyteorder("=") == wanted.dtype:
+        value = value.astype(wanted.dtype, copy=False)  # numbers of another machine's byte order
     if value.dtype != wanted.dtype:
         raise ReadError(
             f"the data are {value.dtype.name} where the model asks for {wanted.dtype.name}",

@@ -50,10 +50,15 @@ class Preprocessing:
                 raise UsageError(f"--{name} is not a finite number", where=str(value), fix="give one, such as 0.5")
         for name in ("resize", "crop"):
             size = getattr(self, name)
-            if size is not None and not all(0 < pixels <= _LONGEST for pixels in _square(size) or ()):
+            if size is not None and not _is_size(size):
                 raise UsageError(
                     f"--{name} has no size of an image", where=str(size), fix=f"give 1 to {_LONGEST} pixels"
                 )
+
+
+def _is_size(size: int | Size) -> bool:
+    given = _square(size) or ()
+    return len(given) == 2 and all(0 < pixels <= _LONGEST for pixels in given)
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,15 +185,29 @@ def class_numbers(labels: np.ndarray, where: str) -> np.ndarray:
     return labels.reshape(-1).astype(np.int64)
 
 
+def _archived(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz. Raises TypeError for another file, and for members that are no arrays."""
+    opened = np.load(path, allow_pickle=False)
+    if isinstance(opened, np.ndarray):
+        raise TypeError("this holds one array: call it .npy")
+    with opened as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    other = next((name for name, array in arrays.items() if not isinstance(array, np.ndarray)), None)
+    if other is not None:
+        raise TypeError(f"'{other}' in it is no array")
+    return arrays
+
+
 def load_arrays(path: Path, inputs: Sequence[ModelInput]) -> dict[str, np.ndarray]:
     """The arrays of an .npz, or that of an .npy under the name of the only input, mapped into memory."""
     check_regular(path)
     try:
         with np.errstate(all="ignore"):  # sizes that overflow are refused in numpy's next line
             if path.suffix.lower() == ".npz":
-                with np.load(path, allow_pickle=False) as archive:
-                    return {name: archive[name] for name in archive.files}
+                return _archived(path)
             array = np.load(path, mmap_mode="r", allow_pickle=False)
+            if not isinstance(array, np.ndarray):
+                raise TypeError("this is an .npz: call it so")
     except (*_NPY_FAILURES, *ZIP_FAILURES) as error:
         raise ReadError(
             "the arrays cannot be read", where=f"{path}: {error}", fix="write it with numpy.save"

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 
-from ...passes.errors import OnnxPruneError, ReadError
+from ...passes.errors import ReadError
 from .batches import Data, of_size
-from .functions import failed
-from .given import as_array
+from .functions import failed, is_theirs, users_code
+from .given import Named, as_array
 from .inputs import ModelInput, check_feeds
 from .sources import LABELS, Batch, class_numbers
+
+_END = object()
 
 
 def stream(
@@ -41,17 +44,31 @@ def stream(
             seen += batch.size
             if samples is not None and seen >= samples:
                 return
+        if not seen:
+            raise ReadError(
+                "the function yields nothing when it is called again",
+                where=where,
+                fix="yield the same batches every time: data are read more than once",
+            )
 
     return Data(None, (), labelled, batches, fixed=bool(fixed))
 
 
 def _called(function: Callable[[], Iterable[object]], where: str) -> Iterator[object]:
     """What the user's function yields; raises ReadError with the last line of their traceback where it fails."""
+    aside = users_code if isinstance(function, Named) else nullcontext  # from Python it prints where it likes
     try:
-        yield from function()
-    except OnnxPruneError:
-        raise
-    except Exception as error:
+        with aside():
+            items = iter(function())
+        while True:
+            with aside():
+                item = next(items, _END)
+            if item is _END:
+                return
+            yield item
+    except BaseException as error:
+        if not is_theirs(error):
+            raise
         raise failed(error, where, "that yields data") from error
 
 
@@ -64,6 +81,11 @@ def _batch(item: object, inputs: Sequence[ModelInput], where: str, targets: bool
     if labels is None:
         return Batch(arrays, None)
     known = np.asarray(as_array(labels))
+    rows = len(next(iter(arrays.values())))
+    if not targets and known.ndim and len(known) != rows:
+        raise ReadError(
+            f"the data have {len(known)} labels for {rows} samples", where=where, fix="yield one label a sample"
+        )
     return Batch(arrays, known if targets else class_numbers(known, where))
 
 

@@ -221,8 +221,9 @@ def _classifies(value: np.ndarray, samples: int) -> bool:
 def _ranks(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """How many classes are ahead of the right one; of equal outputs the first is ahead, as argmax has it."""
     if labels.min() < 0 or labels.max() >= logits.shape[1]:
+        wrong = labels.min() if labels.min() < 0 else labels.max()
         raise UsageError(
-            f"a label is {labels.max()}, and the model has {logits.shape[1]} classes",
+            f"a label is {wrong}, and the model has {logits.shape[1]} classes",
             where="the evaluation data",
             fix="give labels from 0, in the order of the model's outputs",
         )

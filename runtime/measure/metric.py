@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ...passes.errors import OnnxPruneError, UsageError
+from ...passes.errors import UsageError
 from ...passes.graph.files import save_model
 from ...passes.graph.scratch import scratch_folder
-from ..data.functions import failed, imported, names_function
+from ..data.functions import failed, imported, is_theirs, names_function, users_code
 from ..data.given import source_words
 from ..data.inputs import model_inputs
 from ..data.open import Data, DataSource, open_data
@@ -258,10 +258,11 @@ def _parameters(function: Callable[..., Any], name: str) -> int:
 
 def _number(call: Callable[[], Any], name: str) -> float:
     try:
-        value = call()
-    except OnnxPruneError:
-        raise
-    except Exception as error:
+        with users_code():
+            value = call()
+    except BaseException as error:
+        if not is_theirs(error):
+            raise
         raise failed(error, name, _YOURS) from error
     try:
         number = float(value)

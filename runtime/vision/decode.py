@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...passes.errors import OnnxPruneError, UsageError
-from ..data.functions import failed, imported, names_function
+from ...passes.errors import UsageError
+from ..data.functions import failed, imported, is_theirs, names_function, users_code
 
 Outputs = Mapping[str, np.ndarray]
 Size = tuple[int, int]  # height, width of the model's input
@@ -177,10 +177,11 @@ def _own(name: str) -> Decoder:
 
     def decode(outputs: Outputs, size: Size, _form: Form) -> list[Found]:
         try:
-            return [_user_row(*row) for row in function(dict(outputs), size)]
-        except OnnxPruneError:
-            raise
-        except Exception as error:
+            with users_code():
+                return [_user_row(*row) for row in function(dict(outputs), size)]
+        except BaseException as error:
+            if not is_theirs(error):
+                raise
             raise failed(error, name, what) from error
 
     return decode

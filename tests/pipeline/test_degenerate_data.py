@@ -52,3 +52,12 @@ def pruned(kind, **settings):
 def test_a_sample_far_beyond_the_others_is_left_out_and_counted():
     result = onnx_prune.prune(models.digits_model(), calibration={"input": SPOILT}, measure=False)
     assert "1 of them unreadable or far beyond the others" in result.report.data
+
+
+def test_batches_of_one_row_and_of_many_are_refitted_together():
+    def batches():
+        for i in range(7):
+            yield {"input": np.random.default_rng(i).random((1 << i, 1, 8, 8), dtype=np.float32)}
+
+    result = onnx_prune.prune(models.digits_model(), budget=0.5, calibration=batches, measure=False)
+    assert result.report.macs[1] < result.report.macs[0]

@@ -6,14 +6,16 @@ import io
 import os
 import struct
 import sys
+import tarfile
 import zipfile
 import zlib
 
 import numpy as np
 import pytest
-from onnx_prune.passes.errors import ReadError
+from onnx_prune.passes.errors import ReadError, UsageError
 from onnx_prune.runtime.data.inputs import ModelInput
 from onnx_prune.runtime.data.open import example_input, open_data
+from onnx_prune.runtime.data.preprocess import Preprocessing
 from PIL import Image
 
 IMAGES = (ModelInput("x", np.dtype(np.float32), (None, 3, 8, 8)),)
@@ -147,6 +149,12 @@ FUNCTIONS = {
     "is no syntax": "def f(:",
     "fails at import": "raise KeyError('mine')",
     "ends python": "import sys; sys.exit(3)",
+    "ends python while it yields": "import sys\ndef f():\n    sys.exit(0)",
+    "raises what nobody catches": "def f():\n    raise BaseException('own')",
+    "raises what cannot be printed": "class E(Exception):\n  def __str__(self): raise E\ndef f():\n    raise E",
+    "has too few labels": "import numpy as n\ndef f():\n    yield {'x': n.zeros((8, 3, 8, 8), 'f4')}, n.arange(3)",
+    "yields nothing again": "import numpy as n\nt = []\ndef f():\n    t.append(0)\n    if len(t) < 2:\n"
+    "        yield {'x': n.zeros((8, 3, 8, 8), 'f4')}",
     "wants arguments": "def f(a): yield a",
     "yields no batches": "def f(): return [1, 2]",
     "is no iterable": "def f(): return 3",
@@ -194,3 +202,57 @@ def test_one_input_for_one_run_is_told_from_samples(tmp_path):
     assert example_input(tmp_path / "one.npz", states).keys() == arrays.keys()
     assert example_input({**arrays, "h": np.zeros((3, 1, 8), kind)}, states) is None
     assert example_input({"x": np.zeros((5, 3, 8, 8), kind)}, IMAGES) is None
+
+
+def test_what_a_named_function_prints_is_not_on_standard_output(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(tmp_path)
+    body = "    print('noise')\n    yield {'x': n.ones((9, 3, 8, 8), 'f4')}"
+    source = f"print('at import')\nimport numpy as n\ndef f():\n{body}"
+    (tmp_path / "noisy.py").write_text(source)
+    assert len(list(open_data("noisy:f", IMAGES))) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "noise" in err
+    assert "at import" in err
+
+
+def test_arrays_of_the_other_byte_order_are_read():
+    given = np.arange(4 * 192, dtype=">f4").reshape(4, 3, 8, 8)
+    (batch,) = open_data({"x": given}, IMAGES)
+    assert batch.feeds["x"].dtype == np.dtype(np.float32)
+    assert sorted(batch.feeds["x"][:, 0, 0, 0]) == [0, 192, 384, 576]
+
+
+def _member_that_is_no_array(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x", b"1")
+
+
+def _one_array(path):
+    with path.open("wb") as file:
+        np.save(file, np.zeros((4, 3, 8, 8), np.float32))
+
+
+@pytest.mark.parametrize("write", [_member_that_is_no_array, _one_array])
+def test_an_npz_that_is_something_else_is_refused(write, tmp_path):
+    write(tmp_path / "a.npz")
+    with pytest.raises(ReadError, match="the arrays cannot be read"):
+        open_data(tmp_path / "a.npz", IMAGES)
+
+
+@pytest.mark.parametrize("text", ["9" * 30, "-3", "\u00b2", ""])
+def test_a_class_in_a_tar_is_a_small_whole_number(text, tmp_path, folder):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for image in sorted(folder.iterdir()):
+            archive.add(image, image.name)
+            entry = tarfile.TarInfo(f"{image.stem}.cls")
+            entry.size = len(text.encode())
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    with pytest.raises(ReadError, match="a class is not a whole number"):
+        open_data(tmp_path / "a.tar", IMAGES)
+
+
+@pytest.mark.parametrize("size", [(8, 8, 8), (8,), (), 0, (8, 0)])
+def test_a_size_of_an_image_is_one_number_or_two(size):
+    with pytest.raises(UsageError, match="no size of an image"):
+        Preprocessing(resize=size)
