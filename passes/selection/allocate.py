@@ -21,7 +21,7 @@ from ..needs import needs_of
 from .budget import Budget
 from .latency_table import LatencyTable
 from .methods import Error, Frame, Growth, Method, Uniform
-from .milliseconds import quickest_within, within_milliseconds
+from .milliseconds import fairest, quickest_within, within_milliseconds
 from .ranking import Criterion, Evidence, Ranking, Refining
 
 Array = np.ndarray
@@ -29,7 +29,6 @@ Align = int | Literal["auto"]
 Measure = Callable[[Array], float]
 _NOUNS = {"macs": "MACs", "params": "parameters", "size": "file size", "channels": "channels", "latency": "time"}
 _EPSILON = 1e-9  # of a unit: 0.7 * 10 is 7
-_EVEN = 0.4  # of every group stays where equal shares are meant, and time says which may differ
 _NEAR = 0.01  # of the original: how far below the limit is near enough
 
 
@@ -87,8 +86,11 @@ def _by_time_frame(
     cost: CostModel, budget: Budget, method: Method, multiple: Array, exclude: str | Collection[str] | None
 ) -> Frame:
     """Where time is weighed against nothing but evenness, no group falls below a share."""
-    even = isinstance(method, Uniform) and budget.kind != "latency"
-    return frame_of(cost, max(method.protect, _EVEN if even else 0.0), multiple, exclude)
+    protect = method.protect
+    if isinstance(method, Uniform) and budget.kind != "latency":
+        whole = measure_of(cost, frame_of(cost, 0.0, multiple, exclude), budget.kind, None)(cost.units)
+        protect = max(protect, fairest(budget.limit(whole) / max(whole, 1)))
+    return frame_of(cost, protect, multiple, exclude)
 
 
 def _by_time(

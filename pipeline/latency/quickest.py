@@ -10,6 +10,7 @@ import numpy as np
 from ...passes.errors import BudgetError, ReadError
 from ...passes.selection.allocate import Align
 from ...passes.selection.latency_table import LatencyTable
+from ...passes.selection.milliseconds import fairest
 from ...runtime.analysis import Analysis
 from ...runtime.latency.blocked import block_size
 from ...runtime.latency.model import Place, measured, timed_nodes
@@ -20,6 +21,7 @@ _MOST_MACS = 30e9  # of one run: above, timing layers and candidates would take 
 _MEASURED, _SECONDS = 3, 1.0  # candidates that are measured, those of the least predicted time; for all of them
 _TIMING = 20.0  # seconds for layers, at most: nobody asked for milliseconds
 _NOTICED = 0.98  # of the time: a later candidate has to be so much quicker, so that noise does not decide
+_CLOSE = 1e-9
 _ALIKE = 0.03  # of what the budget counts, in the original: who keeps less than the first by more has cut more
 
 
@@ -28,7 +30,8 @@ def quickest(analysis: Analysis, allocated: Allocated, spent: Callable[[Array], 
 
     The others are whole blocks of the layout in which convolutions run here, two of them, and widths by time saved.
     The three that are predicted to be the quickest are measured in turns. spent: what the budget counts, of widths; who
-    leaves much of it unused is no candidate. Raises BudgetError as `allocated` does.
+    leaves much of it unused is no candidate, nor who takes far more of one group than equal shares would, and than the
+    first does. Raises BudgetError as `allocated` does.
     """
     first = allocated("auto", None)
     block = block_size(place.device)
@@ -38,12 +41,14 @@ def quickest(analysis: Analysis, allocated: Allocated, spent: Callable[[Array], 
         table = timed_nodes(analysis, place, seconds=_TIMING)
     except ReadError:  # what ONNX Runtime does not record
         return first
-    candidates = [first]
+    candidates, units = [first], analysis.cost.units
+    whole = spent(units)
+    least = min(fairest(spent(first) / max(whole, 1)), float((first / units).min()))
     others: tuple[tuple[Align, LatencyTable | None], ...] = ((block, None), (2 * block, None), ("auto", table))
     for align, priced in others:
         with contextlib.suppress(BudgetError):
             kept = allocated(align, priced)
-            alike = spent(kept) >= spent(first) - _ALIKE * spent(analysis.cost.units)
+            alike = spent(kept) >= spent(first) - _ALIKE * whole and (kept / units).min() >= least - _CLOSE
             if alike and not any((kept == other).all() for other in candidates):
                 candidates.append(kept)
     predicted = table.each(np.array(candidates))

@@ -7,7 +7,7 @@ import pytest
 from onnx_prune.passes.errors import BudgetError
 from onnx_prune.passes.selection.latency_table import Band, LatencyTable, NodeTable, Side, scale
 from onnx_prune.passes.selection.methods import Error, Frame, Global, Trim, Uniform
-from onnx_prune.passes.selection.milliseconds import quickest_within, thriftiest_within, within_milliseconds
+from onnx_prune.passes.selection.milliseconds import fairest, quickest_within, thriftiest_within, within_milliseconds
 from onnx_prune.passes.selection.ranking import Ranking
 
 GROUPS, FULL = 4, 64
@@ -103,3 +103,10 @@ def test_what_cannot_be_reached_says_what_can(table):
 
 def test_a_method_without_harms_is_left_to_its_own_growth(table):
     assert within_milliseconds(table, frame(), {}, 1.0, Trim()) is None
+
+
+def test_no_layer_loses_far_more_than_all_would_alike():
+    assert fairest(1.0) == 1.0
+    assert fairest(0.9) == pytest.approx(0.895, abs=0.001)
+    assert fairest(0.5) == pytest.approx(0.4, abs=0.001)
+    assert fairest(0.1) == 0.4

@@ -70,6 +70,15 @@ def test_who_is_quicker_by_cutting_more_is_no_candidate(world):
     assert world.log == [48, 40]
 
 
+def test_who_takes_far_more_of_one_layer_than_all_would_lose_alike_is_no_candidate(world):
+    world.takes, world.spent = {60: 90.0, 56: 80.0, 48: 60.0}, {64: 64, 60: 58, 56: 58, 48: 58}
+    assert run(world, {("auto", False): 60, (16, False): 48, ("auto", True): 58, (32, False): 48}) == 60
+    assert world.log == []
+    world.takes = {60: 90.0, 58: 80.0}
+    world.spent = {64: 64, 60: 58, 58: 57}
+    assert run(world, {("auto", False): 60, (16, False): 32, ("auto", True): 58}) == 58
+
+
 def test_one_candidate_is_not_measured(world):
     assert run(world, dict.fromkeys(WIDTHS, 48)) == 48
     assert world.log == []
