@@ -17,6 +17,8 @@ from .settings.config import READ, SAVED
 # Parameters of commands that name what is read; data may be module:function, metrics as well.
 _READ = ("model", "models", "plan", "data", "calibration", "evaluation", "train", "moments", "teacher", "reference")
 _READ += ("recipe_file", "metric", "config")
+_NEVER_EMPTY = {"macs", "params", "size", "latency", "criterion", "allocation", "reconstruct", "preset", "metric"}
+_NEVER_EMPTY |= {"calibration", "evaluation", "train", "data", "max_drop"}
 _WRITTEN = ("output", "plan_file", "report", "save_moments")
 
 
@@ -27,6 +29,7 @@ def watched_files(callback: Callable[..., Any] | None) -> Callable[..., Any]:
     @functools.wraps(callback)
     def run(*given: Any, **named: Any) -> Any:  # noqa: ANN401 - the command's own
         context = click.get_current_context()
+        _refuse_empty(context)
         refuse_others_files(context)
         path = context.meta.get(LOG_FILE)
         if path is not None:
@@ -34,6 +37,15 @@ def watched_files(callback: Callable[..., Any] | None) -> Callable[..., Any]:
         return callback(*given, **named)
 
     return run
+
+
+def _refuse_empty(context: click.Context) -> None:
+    """Raise UsageError for an option without a text, such as a variable of a script that was not set."""
+    from ..passes.errors import UsageError
+
+    for parameter in context.command.params:
+        if parameter.name in _NEVER_EMPTY and context.params.get(parameter.name) == "":
+            raise UsageError("an option is empty", where=parameter.opts[-1], fix="give a value, or leave it out")
 
 
 def check_outputs(inputs: Sequence[Path | str | None], *outputs: Path | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import os
 import signal
 import sys
 import warnings
@@ -104,13 +105,14 @@ def start() -> None:
 def main() -> None:
     """Run the command line and exit with the code that the error carries; 1 is a bug of ours."""
     try:
+        _with_streams()
         signal.signal(signal.SIGTERM, _terminated)
         warnings.formatwarning = lambda message, *_, **__: printable(f"onnx-prune: {message}\n")
         from ..passes.errors import OnnxPruneError, printable
     except KeyboardInterrupt:
         _interrupted()
     try:
-        cli(prog_name="onnx-prune", standalone_mode=False)
+        _run()
     except OnnxPruneError as error:
         _end(f"onnx-prune: {error}", error.exit_code)
     except click.exceptions.Exit as end:
@@ -132,6 +134,21 @@ def main() -> None:
         close_log()
 
 
+def _run() -> None:
+    try:
+        cli(prog_name="onnx-prune", standalone_mode=False)
+        sys.stdout.flush()
+    except SystemExit as end:  # click ends with 1, and wraps the stream, where nobody reads on: `| head`
+        sys.exit(0 if "PacifyFlushWrapper" in type(sys.stdout).__name__ else end.code)
+
+
+def _with_streams() -> None:
+    """Standard output and error of a process that was started without them lead nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - until the process ends
+
+
 def _end(text: str, code: int) -> NoReturn:
     from ..passes.errors import printable
 
@@ -142,7 +159,6 @@ def _end(text: str, code: int) -> NoReturn:
 
 
 def _traceback() -> None:
-    import os
     import traceback
 
     if os.environ.get("ONNX_PRUNE_DEBUG"):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import subprocess
+import sys
 
 import onnx
 import pytest
@@ -150,3 +153,27 @@ def test_a_thread_that_cannot_be_started_is_a_want_of_memory(run, monkeypatch):
 def test_saved_moments_are_no_other_output(run):
     given = ["digits.onnx", "--no-latency", "--calibration", str(models.digits_data()[1])]
     assert run(*given, "--save-moments", "m.npz", "--log-file", "m.npz")[0] == 2
+
+
+@pytest.mark.parametrize("flag", ["--macs", "--latency", "--criterion", "--calibration", "--evaluate", "--preset"])
+def test_an_option_that_is_empty_is_wrong_usage(run, flag):
+    code, _, err = run("digits.onnx", "--no-latency", flag, "")
+    assert code == 2
+    assert f"where: {flag}" in err
+
+
+def started(redirection):
+    command = f"{shlex.quote(sys.executable)} -m onnx_prune inspect digits.onnx {redirection}"
+    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
+def test_standard_output_may_be_closed_full_or_unread(run):
+    assert run("--help")[0] == 0
+    assert started(">&-").returncode == 0
+    assert started(">/dev/null 2>&-").returncode == 0
+    unread = started("| true; exit ${PIPESTATUS[0]}")
+    assert (unread.returncode, unread.stderr) == (0, "")
+    full = started(">/dev/full")
+    assert full.returncode == 3
+    assert "No space left on device" in full.stderr

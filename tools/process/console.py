@@ -16,9 +16,19 @@ _WIDE = 100  # columns of a file or a pipe
 
 def terminal() -> Console:
     """Lines fold at the terminal's edge; a file or a pipe has a fixed one."""
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
+    console = _Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
     console.push_render_hook(_PrintableOnly())
     return console
+
+
+class _Console(Console):
+    """Ends with 0 where nobody reads on (`| head`): 1 would be a bug of ours."""
+
+    def on_broken_pipe(self) -> None:
+        try:
+            super().on_broken_pipe()  # standard output leads nowhere from here on
+        except SystemExit:
+            sys.exit(0)
 
 
 class _PrintableOnly(RenderHook):
