@@ -83,7 +83,7 @@ def _remarks(result: Result) -> Iterator[Text]:
         yield Text(f"the refit was {report.refit}" if left else report.refit, style="yellow")
     if report.measured_on is not None:
         yield Text(f"latency on {report.measured_on}", style="dim")
-    if report.latency_ratio is not None and report.latency_ratio > _NO_FASTER:
+    if _was_cut(report) and report.latency_ratio is not None and report.latency_ratio > _NO_FASTER:
         yield Text("no faster than before: the layers that were cut are not what this model spends its time on")
     if report.head is not None:
         yield Text("the head was replaced by pooling and one linear layer: not a cut, and not proved; fine-tune it")
@@ -91,10 +91,14 @@ def _remarks(result: Result) -> Iterator[Text]:
 
 def _of_the_cut(report: Report) -> Iterator[Text]:
     """What the table of groups does not say."""
-    if report.macs[0] == report.macs[1] and not any(row.after < row.before for row in report.groups):
+    if not _was_cut(report):
         yield Text("nothing was cut: the model is already below the budget", style="yellow")
     if report.gone:
         yield Text(f"gone entirely, with all that served them alone: {listed(list(report.gone))}")
+
+
+def _was_cut(report: Report) -> bool:
+    return report.macs[0] != report.macs[1] or any(row.after < row.before for row in report.groups)
 
 
 def _summary(result: Result) -> Table:
