@@ -7,6 +7,7 @@ import difflib
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -84,6 +85,15 @@ def _terminated(*_: object) -> NoReturn:
     sys.exit(128 + signal.SIGTERM)
 
 
+def _told_again(lost: sys.UnraisableHookArgs) -> None:
+    """Ctrl-C and SIGTERM that come while Python closes a generator are lost, so that the run would go on: once more."""
+    asked = {KeyboardInterrupt: signal.SIGINT, SystemExit: signal.SIGTERM}.get(lost.exc_type)
+    if asked is None:
+        sys.__unraisablehook__(lost)
+    else:
+        threading.Timer(0.05, os.kill, (os.getpid(), asked)).start()
+
+
 def _interrupted() -> NoReturn:
     click.echo("onnx-prune: interrupted; nothing more was written", err=True)
     sys.exit(130)
@@ -107,6 +117,7 @@ def main() -> None:
     try:
         _with_streams()
         signal.signal(signal.SIGTERM, _terminated)
+        sys.unraisablehook = _told_again
         warnings.formatwarning = lambda message, *_, **__: printable(f"onnx-prune: {message}\n")
         from ..passes.errors import OnnxPruneError, printable
     except KeyboardInterrupt:

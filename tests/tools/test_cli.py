@@ -447,3 +447,28 @@ def test_shells_complete_commands_flags_and_models(words, expected):
     )  # fmt: skip
     assert expected in done.stdout.splitlines()
     assert done.stderr == ""
+
+
+LOST = """
+import os, signal, sys, time, onnx_prune.pipeline.prune, onnx_prune.tools.cli
+class Closed:
+    def __del__(self):
+        os.kill(os.getpid(), signal.{name})
+        time.sleep(5)
+def prune(*_, **__):
+    Closed()
+    time.sleep(60)
+onnx_prune.pipeline.prune.prune = prune
+sys.argv = ["onnx-prune", "digits.onnx"]
+onnx_prune.tools.cli.main()
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no such signals")
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_that_python_ignores_while_it_closes_something_is_not_lost(run, name, code):
+    assert run("--help")[0] == 0  # the folder has the model
+    command = [sys.executable, "-c", LOST.format(name=name)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    assert ended.returncode == code
+    assert "Traceback" not in ended.stderr
