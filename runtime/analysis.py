@@ -15,13 +15,13 @@ from ..passes.channels.label_channels import label_channels
 from ..passes.errors import BoundError, ReadError, UsageError
 from ..passes.graph.bodies import check_loops
 from ..passes.graph.model import Graph, ModelLike, constant_values, load
-from ..passes.graph.shapes import Facts, input_shapes, tensor_facts
+from ..passes.graph.shapes import input_shapes, tensor_facts
 from .data.random_feeds import Feeds, runnable_feeds, sample_feeds
 from .device import Device
 from .figures import count, shortened, shortened_inside
-from .folding import fold_weights
+from .folding import fold_weights, with_known_branches
 from .html import table
-from .shapes import tensor_shapes
+from .shapes import Shape, tensor_shapes
 from .soundness import check_fits, check_nodes, knows_all_operators
 
 _SHOWS_NOTHING = "reads or makes no finite numbers that vary, on any input that was tried"
@@ -103,8 +103,12 @@ def analyse(
     shapes = {name: tuple(array.shape) for name, array in feeds.items()}
     facts = tensor_facts(graph, shapes)
     check_loops(graph.source.graph, facts.values)
-    if facts.unknown:
-        facts = _found_by_run(graph, feeds, shapes, device) or facts  # what stays unknown is pinned with that reason
+    shown = _shown_by_run(graph, feeds, device) if facts.unknown else None
+    if shown is not None:  # what stays unknown is pinned with that reason
+        facts = tensor_facts(graph, shapes, shown=shown)
+    settled = with_known_branches(graph, facts)
+    if settled is not graph:
+        graph, facts = settled, tensor_facts(settled, shapes, shown=shown)
     labelled = label_channels(graph, facts, inexact=inexact)
     check_fits(labelled, feeds, device)
     groups = channel_groups(labelled)
@@ -113,17 +117,14 @@ def analyse(
     return Analysis(name, graph, groups, cost, feeds, feeds)
 
 
-def _found_by_run(
-    graph: Graph, feeds: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], device: Device
-) -> Facts | None:
-    """The facts with the sizes that a run shows; None where the model does not run."""
+def _shown_by_run(graph: Graph, feeds: Mapping[str, np.ndarray], device: Device) -> dict[str, Shape] | None:
+    """The sizes that a run shows; None where the model does not run."""
     try:
-        shown = tensor_shapes(graph.source, feeds, device=device)
+        return tensor_shapes(graph.source, feeds, device=device)
     except BoundError:
         raise
     except ReadError:
         return None
-    return tensor_facts(graph, shapes, shown=shown)
 
 
 def with_pins(analysis: Analysis, blind: Mapping[str, str]) -> Analysis:

@@ -1,4 +1,4 @@
-"""Weights that the graph computes from constants, computed once by ONNX Runtime."""
+"""What is the same in every run is computed once: weights from constants, and which branch is taken."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from ..passes.errors import BoundError, ReadError
 from ..passes.graph.folding import computation, computed_weights, stored_sources, with_values
 from ..passes.graph.inference import inferred
 from ..passes.graph.model import Graph, load
-from ..passes.graph.shapes import static_shape
+from ..passes.graph.shapes import Facts, static_shape
 from ..passes.graph.spill import without_weights
+from ..passes.graph.unrolling import unrolled
 from .device import Device
 from .session import open_session
 
@@ -35,3 +36,15 @@ def fold_weights(graph: Graph, *, device: Device = "auto") -> Graph:
     folded = load(with_values(graph.source, values))
     sources = stored_sources(graph.source.graph, names)
     return replace(folded, external=graph.external, origin=graph.origin, computed=sources)
+
+
+def with_known_branches(graph: Graph, facts: Facts) -> Graph:
+    """The graph with each If written out whose condition follows from sizes, where the inputs have no free ones."""
+    conditions = {node.inputs[0].name for node in graph.gs.nodes if node.op == "If"}
+    known = {name: facts.values[name] for name in sorted(conditions) if name in facts.values}
+    if facts.dynamic or not known:
+        return graph
+    model = unrolled(graph.source, known)
+    if model is graph.source:
+        return graph
+    return replace(load(model), external=graph.external, origin=graph.origin, computed=graph.computed)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -25,9 +26,10 @@ _LISTED = 13  # the opset from which axes and sizes are inputs
 _DEFAULTS = 4  # the version of ONNX from which an initializer that is listed as an input is its default alone
 
 
-def unrolled(model: onnx.ModelProto) -> onnx.ModelProto:
+def unrolled(model: onnx.ModelProto, known: Mapping[str, np.ndarray] = MappingProxyType({})) -> onnx.ModelProto:
     """The model, or a copy that computes the same without control flow that is the same in every run.
 
+    known: numbers of tensors that are computed, and the same in every run.
     A Loop whose rounds are a constant up to 64, an If whose condition is a constant, and what takes a known part of a
     known sequence become plain nodes.
     """
@@ -36,6 +38,7 @@ def unrolled(model: onnx.ModelProto) -> onnx.ModelProto:
         return model
     given = {value.name for value in model.graph.input} if model.ir_version >= _DEFAULTS else set()
     constants = {name: tensor for name, tensor in constants_of(model.graph).items() if name not in given}
+    constants |= {name: numpy_helper.from_array(array) for name, array in known.items()}
     flow = _Flow(Names(taken_names(model.graph)), constants, len(model.graph.node) + _MOST_NODES)
     for node in model.graph.node:
         flow.put(node)

@@ -7,6 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx_prune import inspect
 from onnx_prune.passes.graph.unrolling import unrolled
 from onnx_prune.pipeline.prune import apply, prune
 
@@ -182,3 +183,29 @@ def test_weights_of_a_loop_are_brought_out_once_for_all_rounds():
     found = unrolled(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]))
     assert [n.op_type for n in found.graph.node].count("MatMul") == 5
     assert [list(t.dims) for t in found.graph.initializer].count([4, 4]) == 1
+
+
+@pytest.mark.parametrize(("size", "free"), [(4, True), ("n", False)])
+def test_a_branch_that_sizes_decide_is_taken_where_no_size_is_free(size, free):
+    """torch's squeeze of an axis that may be one."""
+    squeezed = body([node("Squeeze", ["h", "axis"], ["t"])], [], [("t", 1)])
+    kept = body([node("Identity", ["h"], ["t"])], [], [("t", 1)])
+    nodes = [
+        node("MatMul", ["x", "w0"], ["h"]),
+        node("Shape", ["h"], ["s"]),
+        node("Gather", ["s", "axis0"], ["d"]),
+        node("Equal", ["d", "one"], ["is"]),
+        node("If", ["is"], ["z"], then_branch=squeezed, else_branch=kept),
+        node("Relu", ["z"], ["r"]),
+        node("MatMul", ["r", "w1"], ["y"]),
+    ]
+    held = {"w0": random(6, 16), "w1": random(16, 5), "axis": np.array([0]), "axis0": np.int64(0), "one": np.int64(1)}
+    weights = [numpy_helper.from_array(np.asarray(a), n) for n, a in held.items()]
+    graph = helper.make_graph(nodes, "g", [value("x", 1, [size, 6])], [value("y", 1, None)], weights)
+    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+    if free:
+        result = prune(model, budget="50%", criterion="l2", calibration="none", measure=False)
+        assert result.report.macs[1] <= result.report.macs[0] / 2
+        assert "If" not in {n.op_type for n in result.model.graph.node}
+    else:
+        assert [group.units for group in inspect(model).groups.free] == []
