@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import TensorProto
 
 from ..device import Device
 from ..session import Runnable, open_session
@@ -86,6 +87,11 @@ def own_error(model: Runnable, feeds_list: Sequence[Mapping[str, np.ndarray]], *
 
 def _one_step(array: np.ndarray) -> np.ndarray:
     return np.nextafter(array, array.dtype.type(np.inf)) if array.dtype.kind == "f" else array
+
+
+def in_halves(model: onnx.ModelProto) -> bool:
+    """Whether the model holds weights of half precision."""
+    return any(tensor.data_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16) for tensor in model.graph.initializer)
 
 
 def output_error(value: Any, reference: Any) -> float:  # noqa: ANN401 - whatever a session returns

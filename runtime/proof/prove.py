@@ -21,7 +21,7 @@ from ...passes.rewrite.arithmetic.calm import calm
 from ..device import Device
 from ..reduced import fitted
 from ..trial import runs_on
-from .compare import Proof, max_relative_error, own_error
+from .compare import Proof, in_halves, max_relative_error, own_error
 from .inner import Feeds, watched
 from .inside import REPORT, Inside
 from .other_inputs import other_size, redrawn, second_batch
@@ -136,8 +136,7 @@ def _shapes(feeds: Feeds) -> dict[str, tuple[int, ...]]:
 
 def _rounding_of_halves(proof: Proof, twin: onnx.ModelProto, runs: Sequence[Feeds], device: Device) -> bool:
     """Whether the model computes in half precision, and differs by no more than rounding there makes of it."""
-    halves = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
-    if not any(tensor.data_type in halves for tensor in twin.graph.initializer):
+    if not in_halves(twin):
         return False
     return proof.error <= min(_LARGEST_ROUNDING, _ROUNDING * own_error(twin, runs, device=device))
 

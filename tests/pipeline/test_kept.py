@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import onnx
 import pytest
@@ -13,6 +15,7 @@ from onnx_prune.pipeline import refit as refit_module
 from onnx_prune.pipeline import write as write_module
 from onnx_prune.pipeline.prune import prune
 from onnx_prune.runtime import folding as runtime_folding
+from onnx_prune.runtime.proof import saved
 
 
 def network(*, blind=False):
@@ -201,3 +204,17 @@ def test_a_refit_that_is_exported_wrongly_is_refused(fault, monkeypatch):
 
 def test_the_patched_functions_are_those_that_are_used():
     assert refit_module.to_model is export.to_model
+
+
+@pytest.mark.parametrize(("kind", "accepted"), [(np.float16, True), (np.float32, False)])
+def test_half_precision_may_round_otherwise_while_less_is_shown_and_single_may_not(kind, accepted, tmp_path):
+    model = parser.parse_model("""
+    <ir_version: 8, opset_import: ["" : 17]>
+    g (float[4, 8] x) => (float[4, 20] y) { h = CastLike (x, w)  a = MatMul (h, w)  y = Cast <to = 1> (a) }""")
+    rng = np.random.default_rng(0)
+    model.graph.initializer.append(numpy_helper.from_array(rng.standard_normal((8, 20)).astype(kind), "w"))
+    onnx.save(model, tmp_path / "saved.onnx")
+    expected = saved.shown(model, {"x": rng.standard_normal((4, 8)).astype(np.float32)})
+    expected.outputs["y"] *= np.float32(1.001)
+    with contextlib.nullcontext() if accepted else pytest.raises(ProofError, match="does not compute"):
+        saved.check_saved(tmp_path / "saved.onnx", model, expected)
