@@ -17,7 +17,7 @@ from ..passes.graph.model import Graph, ModelLike, load
 from ..passes.rewrite.place import with_placers
 from ..passes.rewrite.sample import with_samplers
 from ..passes.selection.presets import Extra, make_preset
-from ..runtime.analysis import Analysis, analyse
+from ..runtime.analysis import Analysis, analyse, least_leading
 from ..runtime.data.expected import doubt
 from ..runtime.data.inputs import model_inputs
 from ..runtime.data.open import Data, example_input, open_data
@@ -116,6 +116,9 @@ def _given_data(graph: Graph, settings: Settings) -> Data | None:
     if settings.given is None:
         return None
     inputs = model_inputs(graph.source)
+    many = least_leading(graph, settings.device, settings.seed)
+    if many > 1:
+        inputs = tuple(replace(i, dims=(many, *i.dims[1:])) if i.dims and i.dims[0] is None else i for i in inputs)
     how, aside = settings.preprocessing, held_out(settings, JUDGED)
     return open_data(settings.given, inputs, how, samples=settings.samples, seed=settings.seed, held_out=aside)
 

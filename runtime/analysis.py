@@ -104,6 +104,9 @@ def analyse(
     facts = tensor_facts(graph, shapes)
     check_loops(graph.source.graph, facts.values)
     shown = _shown_by_run(graph, feeds, device) if facts.unknown else None
+    if facts.unknown and shown is None and (other := _others(graph, device, seed, sizes)):
+        feeds, shapes = other, {name: tuple(array.shape) for name, array in other.items()}
+        shown = _shown_by_run(graph, feeds, device)
     if shown is not None:  # what stays unknown is pinned with that reason
         facts = tensor_facts(graph, shapes, shown=shown)
     settled = with_known_branches(graph, facts)
@@ -125,6 +128,25 @@ def _shown_by_run(graph: Graph, feeds: Mapping[str, np.ndarray], device: Device)
         raise
     except ReadError:
         return None
+
+
+def _others(graph: Graph, device: Device, seed: int, sizes: Mapping[str, int] | None) -> Feeds | None:
+    """Input of other sizes on which the model runs; None where none is found."""
+    try:
+        return runnable_feeds(graph.source, seed=seed, sizes=sizes, device=device)
+    except BoundError:
+        raise
+    except ReadError:
+        return None
+
+
+def least_leading(graph: Graph, device: Device = "auto", seed: int = 0) -> int:
+    """How many entries a free first axis needs so that the model runs: 1 for a batch, more for frames or clips."""
+    if not _may_be_no_batch(graph):
+        return 1
+    found = _others(graph, device, seed, None) or {}
+    free = [name for name, dims in input_shapes(graph).items() if dims and not _fixed(dims[0])]
+    return max((found[name].shape[0] for name in free if name in found), default=1)
 
 
 def with_pins(analysis: Analysis, blind: Mapping[str, str]) -> Analysis:
@@ -181,5 +203,5 @@ def _may_be_no_batch(graph: Graph) -> bool:
     targets = [
         constant_values(node.inputs[1]) for node in graph.gs.nodes if node.op == "Reshape" and len(node.inputs) > 1
     ]
-    written = any(t is not None and t.size and t.flat[0] > 1 for t in targets)
+    written = any(t is not None and t.size and (t.flat[0] > 1 or (t.size > 2 and t.flat[0] < 0)) for t in targets)
     return written or any(len(dims) != 4 for dims in shapes.values())

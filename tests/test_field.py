@@ -411,6 +411,19 @@ FRAMES = {
         ],
         {"first": np.array([0]), "w0": random(24, 8, 5), "w1": random(6, 24, 3)},
     ),
+    "clips of eight frames, each of which may be any number": model_of(
+        [
+            node("Conv", ["x", "w0"], ["a"], pads=[1] * 4),
+            node("Relu", ["a"], ["b"]),
+            node("ReduceMean", ["b"], ["m"], axes=[2, 3], keepdims=0),
+            node("Reshape", ["m", "clips"], ["r"]),
+            node("ReduceMean", ["r"], ["p"], axes=[1], keepdims=0),
+            node("MatMul", ["p", "w1"], ["y"]),
+        ],
+        [value("x", 1, ["t", 3, 8, 8])],
+        [value("y", 1, None)],
+        {"clips": np.array([-1, 8, 16]), "w0": random(16, 3, 3, 3), "w1": random(16, 6)},
+    ),
     "a batch that is written in": model_of(
         [
             node("Conv", ["x", "w0"], ["a"]),
@@ -429,6 +442,15 @@ FRAMES = {
 @pytest.mark.parametrize("kind", FRAMES)
 def test_a_first_axis_that_is_no_batch_gets_a_size_on_which_the_model_runs(kind, tmp_path):
     result = pruned(FRAMES[kind])
+    result.save(tmp_path / "cut.onnx")
+    assert result.report.macs[1] < result.report.macs[0]
+
+
+@pytest.mark.parametrize("kind", FRAMES)
+def test_nor_do_data_come_in_ones_then(kind, tmp_path):
+    model = FRAMES[kind]
+    shape = [d.dim_value or 100 for d in model.graph.input[0].type.tensor_type.shape.dim]
+    result = prune(model, calibration={"x": random(*shape)}, measure=False)
     result.save(tmp_path / "cut.onnx")
     assert result.report.macs[1] < result.report.macs[0]
 
