@@ -253,6 +253,7 @@ def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     for value in skeleton.graph.output:  # one that was declared wrongly would be believed of what reads it
         if value.type.HasField("tensor_type"):
             value.type.tensor_type.ClearField("shape")
+    _correct_declared(model.graph, skeleton)
     found = inferred(skeleton, data_prop=True).graph
     for declared, real in zip(model.graph.output, found.output, strict=True):
         if _contradict(_sizes(declared), _sizes(real)):
@@ -265,3 +266,22 @@ def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     have = {v.name for v in [*model.graph.input, *model.graph.output]} | {t.name for t in model.graph.initializer}
     model.graph.value_info.extend(value for name, value in fresh.items() if name not in have)
     return model
+
+
+def _correct_declared(graph: onnx.GraphProto, skeleton: onnx.ModelProto) -> None:
+    """Give tensors inside that are declared of a size that they cannot have the one that is inferred without that.
+
+    skeleton: the same model without weights, of which those declarations go.
+    """
+    if not skeleton.graph.value_info:
+        return
+    bare = onnx.ModelProto()
+    bare.CopyFrom(skeleton)
+    del bare.graph.value_info[:]
+    real = {v.name: v for v in inferred(bare, data_prop=True).graph.value_info}
+    wrong = {v.name for v in graph.value_info if v.name in real and _contradict(_sizes(v), _sizes(real[v.name]))}
+    for value in graph.value_info:
+        if value.name in wrong:
+            value.type.CopyFrom(real[value.name].type)
+    for number in reversed([i for i, value in enumerate(skeleton.graph.value_info) if value.name in wrong]):
+        del skeleton.graph.value_info[number]
