@@ -325,14 +325,14 @@ def test_sizes_that_are_declared_wrongly_are_not_believed_of_what_reads_them(tmp
     nodes = [
         node("Conv", ["x", "w0"], ["a"], pads=[1] * 4),
         node("Relu", ["a"], ["r"]),
-        node("MaxPool", ["r"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
+        node("MaxPool", ["x"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
         node("ConvTranspose", ["p", "w1"], ["u"], kernel_shape=[2, 2], strides=[2, 2]),
         node("Concat", ["u", "r"], ["c"], axis=1),
         node("Conv", ["c", "w2"], ["y"]),
     ]
-    weights = {"w0": random(16, 3, 3, 3), "w1": random(16, 8, 2, 2), "w2": random(5, 24, 1, 1)}
+    weights = {"w0": random(16, 3, 3, 3), "w1": random(3, 8, 2, 2), "w2": random(5, 24, 1, 1)}
     model = model_of(nodes, [value("x", 1, [1, 3, 8, 8])], [value("y", 1, [1, 5, 8, 8])], weights)
-    model.graph.value_info.append(value("p", 1, [1, 16, 4, 7777]))
+    model.graph.value_info.append(value("p", 1, [1, 3, 4, 7777]))
     result = pruned(model)
     result.save(tmp_path / "cut.onnx")
     assert all(7777 not in [d.dim_value for d in v.type.tensor_type.shape.dim] for v in result.model.graph.value_info)
