@@ -21,7 +21,7 @@ from ..needs import needs_of
 from .budget import Budget
 from .latency_table import LatencyTable
 from .methods import Error, Frame, Growth, Method, Uniform
-from .milliseconds import fairest, quickest_within, within_milliseconds
+from .milliseconds import EVEN, quickest_within, within_milliseconds
 from .ranking import Criterion, Evidence, Ranking, Refining
 
 Array = np.ndarray
@@ -86,10 +86,8 @@ def _by_time_frame(
     cost: CostModel, budget: Budget, method: Method, multiple: Array, exclude: str | Collection[str] | None
 ) -> Frame:
     """Where time is weighed against nothing but evenness, no group falls below a share."""
-    protect = method.protect
-    if isinstance(method, Uniform) and budget.kind != "latency":
-        whole = measure_of(cost, frame_of(cost, 0.0, multiple, exclude), budget.kind, None)(cost.units)
-        protect = max(protect, fairest(budget.limit(whole) / max(whole, 1)))
+    even = isinstance(method, Uniform) and budget.kind != "latency"
+    protect = max(method.protect, EVEN if even else 0.0)
     return frame_of(cost, protect, multiple, exclude)
 
 

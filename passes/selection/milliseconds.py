@@ -15,7 +15,7 @@ from .ranking import Ranking
 Array = np.ndarray
 # Where equal shares are meant and time says which may differ: no group loses more than so many times what each would,
 # nor keeps less than this. (ResNet-56 at 90 % of its MACs, before any refit: top-1 of 64 % without it, 82 % when even.)
-_UNEVEN, _EVEN = 2.05, 0.4
+_UNEVEN, EVEN = 2.05, 0.4
 
 
 def within_milliseconds(
@@ -70,7 +70,7 @@ def fairest(share: float) -> float:
 
     With equal shares s of all widths s^2 of the MACs, and of the weights, stay.
     """
-    return max(_EVEN, 1 - _UNEVEN * (1 - min(share, 1.0) ** 0.5))
+    return max(EVEN, 1 - _UNEVEN * (1 - min(share, 1.0) ** 0.5))
 
 
 def _widened(kept: Array, menus: Sequence[Menu], fits: Callable[[Array], bool]) -> Array:

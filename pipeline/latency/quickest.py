@@ -30,8 +30,8 @@ def quickest(analysis: Analysis, allocated: Allocated, spent: Callable[[Array], 
 
     The others are whole blocks of the layout in which convolutions run here, two of them, and widths by time saved.
     The three that are predicted to be the quickest are measured in turns. spent: what the budget counts, of widths; who
-    leaves much of it unused is no candidate, nor who takes far more of one group than equal shares would, and than the
-    first does. Raises BudgetError as `allocated` does.
+    leaves much of it unused is no candidate. Who takes far more of one group than equal shares would, and than the
+    first does, is one only where even widths bring no time. Raises BudgetError as `allocated` does.
     """
     first = allocated("auto", None)
     block = block_size(place.device)
@@ -41,16 +41,18 @@ def quickest(analysis: Analysis, allocated: Allocated, spent: Callable[[Array], 
         table = timed_nodes(analysis, place, seconds=_TIMING)
     except ReadError:  # what ONNX Runtime does not record
         return first
-    candidates, units = [first], analysis.cost.units
+    candidates, uneven, units = [first], [], analysis.cost.units
     whole = spent(units)
     least = min(fairest(spent(first) / max(whole, 1)), float((first / units).min()))
     others: tuple[tuple[Align, LatencyTable | None], ...] = ((block, None), (2 * block, None), ("auto", table))
     for align, priced in others:
         with contextlib.suppress(BudgetError):
             kept = allocated(align, priced)
-            alike = spent(kept) >= spent(first) - _ALIKE * whole and (kept / units).min() >= least - _CLOSE
-            if alike and not any((kept == other).all() for other in candidates):
-                candidates.append(kept)
+            alike = spent(kept) >= spent(first) - _ALIKE * whole
+            if alike and not any((kept == other).all() for other in (*candidates, *uneven)):
+                (candidates if (kept / units).min() >= least - _CLOSE else uneven).append(kept)
+    if table.each(np.array(candidates)).min() > _NOTICED * table.milliseconds(units):
+        candidates += uneven
     predicted = table.each(np.array(candidates))
     likely = sorted(np.argsort(predicted, kind="stable")[:_MEASURED].tolist())
     if likely == [0]:

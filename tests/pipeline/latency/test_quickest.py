@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -77,6 +78,15 @@ def test_who_takes_far_more_of_one_layer_than_all_would_lose_alike_is_no_candida
     world.takes = {60: 90.0, 58: 80.0}
     world.spent = {64: 64, 60: 58, 58: 57}
     assert run(world, {("auto", False): 60, (16, False): 32, ("auto", True): 58}) == 58
+
+
+def test_uneven_widths_are_better_than_none_that_bring_time(world, monkeypatch):
+    side = replace(fixed_side(1, 64), base=0, row=np.ones(1))
+    table = LatencyTable((linear_node("n", side, 1.0),), UNITS)
+    monkeypatch.setattr(subject, "timed_nodes", lambda analysis, place, seconds: table)
+    world.takes, world.spent = {63: 99.0, 60: 94.0, 48: 60.0}, {64: 64, 63: 58, 60: 58, 48: 58}
+    assert run(world, {("auto", False): 63, ("auto", True): 48}) == 48
+    assert run(world, {("auto", False): 60, ("auto", True): 48}) == 60
 
 
 def test_one_candidate_is_not_measured(world):
