@@ -23,6 +23,7 @@ from .random_feeds import Feeds
 
 # Of zipfile, on files that are no archives, or encrypted (RuntimeError), or compressed in a way that it does not know.
 ZIP_FAILURES = (zipfile.BadZipFile, zipfile.LargeZipFile, RuntimeError, NotImplementedError, zlib.error, KeyError)
+ZIP_FAILURES += (UnicodeDecodeError,)  # names in front of the members
 _NPY_FAILURES = (OSError, EOFError, ValueError, TypeError, OverflowError, MemoryError, SyntaxError, tokenize.TokenError)
 LABELS = ("label", "labels")  # keys of an .npz that hold the classes
 _IMAGES = frozenset([".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"])

@@ -256,3 +256,16 @@ def test_a_class_in_a_tar_is_a_small_whole_number(text, tmp_path, folder):
 def test_a_size_of_an_image_is_one_number_or_two(size):
     with pytest.raises(UsageError, match="no size of an image"):
         Preprocessing(resize=size)
+
+
+def test_a_zip_with_a_name_that_is_no_text_is_refused(folder, tmp_path):
+    path = tmp_path / "images.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.iterdir()):
+            archive.write(file, f"\u00e9{file.name}")
+    content = bytearray(path.read_bytes())
+    for info in zipfile.ZipFile(path).infolist():
+        content[info.header_offset + 31] = 0x41  # in front of the member alone: half a letter is left
+    path.write_bytes(content)
+    with pytest.raises(ReadError, match="an image cannot be read"):
+        list(open_data(path, IMAGES))
