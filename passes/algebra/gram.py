@@ -15,6 +15,7 @@ Array = np.ndarray
 
 # Elements of one panel of the (C*k, C*k) products: 32 MB in float64.
 _PANEL = 1 << 22
+_WIDE = 1024  # columns of W from which its products are made in single precision
 _CONSTANT = 1e-6  # of the second moment
 
 
@@ -58,11 +59,13 @@ def channel_gram_from_patches(W: Array, patches: Array) -> Array:
 def _gram(W: Array, panel: Callable[[slice, slice], Array]) -> Array:
     n, C, k = W.shape
     flat = np.asarray(W, np.float64).reshape(n, C * k)
+    if C * k > _WIDE and power_of_two(flat) == 1:
+        flat = flat.astype(np.float32)
     G = np.zeros((C, C))
     step = max(1, _PANEL // max(1, C * k * k))
     for low in range(0, C, step):
         rows, columns = slice(low * k, min(low + step, C) * k), slice(low * k, C * k)
-        product = flat[:, rows].T @ flat[:, columns]
+        product = (flat[:, rows].T @ flat[:, columns]).astype(np.float64, copy=False)
         product *= panel(rows, columns)
         G[low : low + step, low:] = product.reshape(-1, k, C - low, k).sum((1, 3))
     return np.triu(G) + np.triu(G, 1).T

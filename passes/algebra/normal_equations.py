@@ -21,13 +21,21 @@ RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 class _OfInputs:
     """What solutions for other targets share: the (m, m) covariance of the inputs, and the factor of the last ridge.
 
-    centred: whether it is the covariance, or the second moment
+    centred: whether it is the covariance, or the second moment; of: the weights that were multiplied with it last
     """
 
     Sigma: Array
     centred: bool
     _ridge: float | None = None
     _L: Array | None = None
+    _of: Array | None = None
+    _product: Array | None = None
+
+    def times(self, W: Array, flat: Array) -> Array:
+        """Sigma W^T, (m, n); flat: W as (n, m)."""
+        if self._product is None or self._of is not W:
+            self._of, self._product = W, self.Sigma @ flat.T
+        return self._product
 
     def factor(self, ridge: float) -> Array:
         if self._L is None or ridge != self._ridge:
@@ -54,15 +62,15 @@ class NormalEquations:
     def add(self, X: Array, Y: Array) -> None:
         """Count a batch: X (rows, m), Y (rows, n). Products of one batch are made in its own type, sums in float64."""
         self.rows += len(X)
-        self._x += X.sum(0, dtype=np.float64)
+        self._x += np.ones(len(X), X.dtype) @ X  # by BLAS: numpy's own sum in double takes as long as the product
         self._xx += X.T @ X
         self._of_inputs = None
         self._count_targets(X, Y)
 
     def _count_targets(self, X: Array, Y: Array) -> None:
-        self._y += Y.sum(0, dtype=np.float64)
+        self._y += np.ones(len(Y), Y.dtype) @ Y
         self._xy += X.T @ Y
-        self._yy += np.square(Y).sum(0, dtype=np.float64)
+        self._yy += np.einsum("ij,ij->j", Y, Y)
 
     def __add__(self, other: NormalEquations) -> NormalEquations:
         """The normal equations of both sets of rows."""
@@ -110,7 +118,7 @@ class NormalEquations:
             self._of_inputs = _OfInputs(covariance(self._xx / N, mean_x), centred=bias is None)
         Sigma = self._of_inputs.Sigma
         flat = np.asarray(W, np.float64).reshape(n, -1)
-        missing = cross - Sigma @ flat.T
+        missing = cross - self._of_inputs.times(W, flat)
         missing[Sigma.diagonal() == 0] = 0  # what does not vary explains nothing
         weight = flat + solve_factored(self._of_inputs.factor(ridge), missing).T
         return Refit(weight.reshape(W.shape), mean_y - weight @ mean_x)

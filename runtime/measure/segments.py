@@ -22,7 +22,7 @@ from .calibrate import Calibration, to_rows
 from .shelf import Held, Shelf
 
 Array = np.ndarray
-_LIMIT = 384 << 20  # bytes of activations that are kept in memory; more go into files
+_LIMIT = 96 << 20  # bytes of activations that are kept in memory; more go into files
 _PLACE_LIMIT = 16 << 30  # bytes of activations at a place; one with more is not stopped at
 
 

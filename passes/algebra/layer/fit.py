@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,6 +20,8 @@ _JUDGED = 4096  # held-out rows that tell ridges apart
 _ENOUGH = 0.01  # the share by which a round has to lower the error for another one to follow
 _NEXT = 1e-3  # the share by which a smaller ridge has to lower the held-out error for the next one to be tried
 _BLOCK = 4096  # rows that are multiplied in single precision before they are summed in double
+_IN_CACHE = 1 << 19  # numbers of a block of rows that several things are done with, before the next one is read
+_FEWEST = 256  # rows of such a block, for the sake of the products
 _HELD_OUT = 4  # every so manieth sample
 
 
@@ -33,8 +35,13 @@ class Rows(NamedTuple):
     def __len__(self) -> int:
         return len(self.X)
 
-    def at(self, which: Array) -> Rows:
+    def at(self, which: Array | slice) -> Rows:
         return Rows(self.X[which], self.Z[which], self.offset[which] if len(self.offset) > 1 else self.offset)
+
+    def blocks(self) -> Iterator[Rows]:
+        """So many rows at a time that what is computed of them stays in the cache."""
+        step = max(_IN_CACHE // (self.X.shape[1] + 3 * self.Z.shape[1]), _FEWEST)
+        return (self.at(slice(first, first + step)) for first in range(0, len(self), step))
 
 
 class Fitted(NamedTuple):
@@ -64,7 +71,7 @@ class LayerFit:
         The ridge errs least on every fourth sample after a fit to the others; where no fit errs less there than the
         layer as it was cut, that stays. Rows that are not finite are left out.
         """
-        finite = np.isfinite(rows.X.sum(1)) & np.isfinite(rows.Z.sum(1)) & np.isfinite(rows.offset.sum(1))
+        finite = _finite(rows.X) & _finite(rows.Z) & _finite(rows.offset)
         if not finite.all():
             rows, samples = rows.at(finite), samples[finite]
         if not len(rows):
@@ -89,11 +96,13 @@ class LayerFit:
     def _fit(self, rows: Rows, held_out: Array) -> Fitted:
         if not held_out.any():  # two or three samples
             held_out = np.arange(len(rows)) >= len(rows) - max(len(rows) // _HELD_OUT, 1)
-        moments = self._counted(rows.at(~held_out)) if not held_out.all() else None
-        ridge = None if moments is None else self._ridge(moments, rows.at(held_out))
+        rows, first = rows.at(np.argsort(held_out, kind="stable")), int((~held_out).sum())
+        judged = rows.at(slice(first, None))
+        moments = self._counted(rows.at(slice(first))) if first else None
+        ridge = None if moments is None else self._ridge(moments, judged)
         if moments is None or ridge is None:
             return Fitted(self.start, "on held-out samples a fit was no better than the layer as it was cut")
-        self._count(moments, rows.at(held_out))
+        _count(moments, judged)
         refit = self._solved(moments, ridge)
         if self.activation is not None and math.isfinite(ridge):
             refit = self._in_rounds(moments, rows, refit, ridge)
@@ -118,25 +127,21 @@ class LayerFit:
 
     def _in_rounds(self, moments: NormalEquations, rows: Rows, refit: Refit, ridge: float) -> Refit:
         """Fits to targets that the last fit makes, while the error behind the activation falls."""
-        assert self.activation is not None
-        wanted = self.activation(rows.Z)
-        best, least = self.start, self._behind(_outputs(rows, self.start), wanted)
-        for _ in range(self.rounds + 1):
-            now = _outputs(rows, refit)
-            error = self._behind(now, wanted)
-            if error > (1 - _ENOUGH) * least and best is not self.start:
-                return refit if error < least else best
-            if error < least:
-                best, least = refit, error
-            else:
-                now = _outputs(rows, best)
-            targets = self.activation.target(now, rows.Z) - rows.offset
-            refit = self._solved(moments.retargeted(_blocks(rows.X, targets)), ridge)
+        few = rows.at(slice(None, None, _HELD_OUT))
+        best, least = self.start, _Step(self, few, self.start).error() * len(rows) / len(few)
+        for left in range(self.rounds, -1, -1):
+            step = _Step(self, rows, refit)
+            following = moments.retargeted(step.targets()) if left else None
+            squares = step.error() if following is None else step.squares
+            if squares > (1 - _ENOUGH) * least and best is not self.start:
+                return refit if squares < least else best
+            if squares < least:
+                best, least = refit, squares
+            elif following is not None:
+                following = moments.retargeted(_Step(self, rows, best).targets())
+            if following is not None:
+                refit = self._solved(following, ridge)
         return best
-
-    def _behind(self, now: Array, wanted: Array) -> float:
-        assert self.activation is not None
-        return float(np.square(self.activation(now) - wanted).sum(dtype=np.float64))
 
     def _solved(self, moments: NormalEquations, ridge: float) -> Refit:
         bias = None if self.biased else self.start.bias
@@ -145,25 +150,65 @@ class LayerFit:
 
     def _counted(self, rows: Rows) -> NormalEquations:
         moments = NormalEquations(rows.X.shape[1], rows.Z.shape[1])
-        self._count(moments, rows)
+        _count(moments, rows)
         return moments
-
-    def _count(self, moments: NormalEquations, rows: Rows) -> None:
-        for X, Y in _blocks(rows.X, rows.Z - rows.offset):
-            moments.add(X, Y)
 
     def _error(self, rows: Rows, refit: Refit) -> float:
         """Mean of |z - z'|^2 over the rows; infinite where it is not finite."""
         with np.errstate(over="ignore", invalid="ignore"):
-            error = float(np.square((_outputs(rows, refit) - rows.Z).astype(np.float64)).mean())
+            off = (_outputs(rows, refit) - rows.Z).ravel()
+            error = float(off @ off) / max(off.size, 1)
         return error if math.isfinite(error) else math.inf
+
+
+@dataclass(slots=True, eq=False)
+class _Step:
+    """What one fit of a layer gives: how far it is behind the activation, and the targets of the next.
+
+    squares: |a(z') - a(z)|^2 over the rows whose targets were asked for.
+    """
+
+    layer: LayerFit
+    rows: Rows
+    refit: Refit
+    squares: float = 0.0
+
+    def error(self) -> float:
+        """The squares of all rows."""
+        for block in self.rows.blocks():
+            self._now(block)
+        return self.squares
+
+    def targets(self) -> Iterator[tuple[Array, Array]]:
+        """Inputs and targets of all rows, less what others add to the output."""
+        assert self.layer.activation is not None
+        for block in self.rows.blocks():
+            target = self.layer.activation.target(self._now(block), block.Z)
+            yield block.X, target - block.offset if block.offset.any() else target
+
+    def _now(self, block: Rows) -> Array:
+        assert self.layer.activation is not None
+        now = _outputs(block, self.refit)
+        off = (self.layer.activation(now) - self.layer.activation(block.Z)).ravel()
+        self.squares += float(off @ off)
+        return now
+
+
+def _count(moments: NormalEquations, rows: Rows) -> None:
+    for at in range(0, len(rows), _BLOCK):
+        block = rows.at(slice(at, at + _BLOCK))
+        moments.add(block.X, block.Z - block.offset if block.offset.any() else block.Z)
+
+
+def _finite(X: Array) -> Array:
+    """One bool a row."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.isfinite(X @ np.ones(X.shape[1], X.dtype))
 
 
 def _outputs(rows: Rows, refit: Refit) -> Array:
     W = refit.weight.reshape(len(refit.bias), -1).astype(np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        return rows.X @ W.T + (refit.bias.astype(np.float32) + rows.offset)
-
-
-def _blocks(X: Array, Y: Array) -> Sequence[tuple[Array, Array]]:
-    return [(X[at : at + _BLOCK], Y[at : at + _BLOCK]) for at in range(0, len(X), _BLOCK)]
+        now = rows.X @ W.T
+        now += refit.bias.astype(np.float32)
+        return now + rows.offset if rows.offset.any() else now

@@ -32,7 +32,7 @@ class Obs(OfConsumers):
 
     ridge: float = 1e-3
     swaps: int = 0
-    widest: int = 2304
+    widest: int = 1152
 
     def refine(self, group: ChannelGroup, evidence: Evidence, removed: np.ndarray) -> np.ndarray:
         """As many units as `removed`, with at most its error."""
