@@ -33,9 +33,11 @@ class _OfInputs:
 
     def times(self, W: Array, flat: Array) -> Array:
         """Sigma W^T, (m, n); flat: W as (n, m)."""
-        if self._product is None or self._of is not W:
-            self._of, self._product = W, self.Sigma @ flat.T
-        return self._product
+        product = self._product if self._of is W else None
+        if product is None:
+            product = self.Sigma @ flat.T
+            self._of, self._product = W, product
+        return product
 
     def factor(self, ridge: float) -> Array:
         if self._L is None or ridge != self._ridge:
@@ -62,15 +64,15 @@ class NormalEquations:
     def add(self, X: Array, Y: Array) -> None:
         """Count a batch: X (rows, m), Y (rows, n). Products of one batch are made in its own type, sums in float64."""
         self.rows += len(X)
-        self._x += np.ones(len(X), X.dtype) @ X  # by BLAS: numpy's own sum in double takes as long as the product
+        self._x += X.sum(0, dtype=np.float64)
         self._xx += X.T @ X
         self._of_inputs = None
         self._count_targets(X, Y)
 
     def _count_targets(self, X: Array, Y: Array) -> None:
-        self._y += np.ones(len(Y), Y.dtype) @ Y
+        self._y += Y.sum(0, dtype=np.float64)
         self._xy += X.T @ Y
-        self._yy += np.einsum("ij,ij->j", Y, Y)
+        self._yy += np.square(Y).sum(0, dtype=np.float64)
 
     def __add__(self, other: NormalEquations) -> NormalEquations:
         """The normal equations of both sets of rows."""
