@@ -46,7 +46,7 @@ class Effort:
 
     def affords_whole(self, samples: int, groups: int) -> bool:
         """Whether there is time to measure what it does when a group goes entirely: else none does."""
-        return self._probes(samples, groups) / len(self.levels) >= _ENOUGH / 2
+        return self._probes(samples, groups) / len(self.levels) >= _ENOUGH / 4
 
     def _probes(self, samples: int, groups: int) -> float:
         """Samples for all levels of a group."""
