@@ -77,11 +77,11 @@ class Choosing:
     def descend(self) -> None:
         """One pass of stochastic gradient descent on the weights of the channels that are admitted.
 
-        Where it runs away, beyond ten times L_0, it begins anew at half of the rate, which then stays.
-        Raises AccuracyError where none helps.
+        Where it runs away, beyond ten times L_0 and what the admitted ones begin with, it begins anew at half of the
+        rate, which then stays. Raises AccuracyError where none helps.
         """
         start, most = [part.weight.detach().clone() for part in self.slices], _RUNAWAY * self.first
-        for _ in range(_HALVINGS):
+        for attempt in range(_HALVINGS):
             if self._pass(most) and self.look()[0] <= most:
                 return
             self.seen = None
@@ -89,6 +89,8 @@ class Choosing:
                 for part, before in zip(self.slices, start, strict=True):
                     part.weight.copy_(before)
             self.optimiser.state.clear()
+            if attempt == 0:
+                most = max(most, _RUNAWAY * self.look()[0])
             for group in self.optimiser.param_groups:
                 group["lr"] /= 2
         raise AccuracyError(

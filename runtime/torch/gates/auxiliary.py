@@ -55,7 +55,7 @@ def features(x: Tensor, depth: Depth, samples: int) -> Tensor:
     rectified = torch.relu(x.float())
     batch = (0,) if samples > 1 else ()
     dims = [d for d in range(x.dim()) if d not in (*batch, depth.axis)]
-    return rectified.mean(dims).reshape(samples, -1)
+    return (rectified.mean(dims) if dims else rectified).reshape(samples, -1)  # of no dims torch means all
 
 
 def depths(labelled: LabelledGraph, count: int) -> tuple[Depth, ...]:

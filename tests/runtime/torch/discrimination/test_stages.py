@@ -175,6 +175,20 @@ def test_what_is_no_classifier_or_diverges_is_refused(model, data):
         chosen(model, {**data, "label": data["label"] + 9}, {"conv1": 4}, PLAIN)
 
 
+def test_weights_that_make_a_large_loss_by_themselves_are_no_descent_that_runs_away(data):
+    """With any of its channels this network is farther off than without all; still nothing diverges."""
+    loud = chain()
+    for tensor in loud.graph.initializer:
+        factor = {"head.weight": 500, "conv2.bias": 0}.get(tensor.name, 1)
+        tensor.CopyFrom(numpy_helper.from_array(factor * numpy_helper.to_array(tensor), tensor.name))
+    w, (x, y) = weights_of(loud), (torch.from_numpy(data["input"]), torch.from_numpy(data["label"]))
+    without = {**w, "conv2.weight": torch.zeros_like(w["conv2.weight"])}
+    assert F.cross_entropy(written_out(w, x)[2], y) > 10 * F.cross_entropy(written_out(without, x)[2], y)
+    found = chosen(loud, data, {"conv1": 5}, Dcp(losses=0, passes=0, rate=1e-9))
+    alive, _ = greedy_by_hand(w, data, 2, 5, 1e-9)
+    assert found.removed == {"conv1": tuple(sorted(set(range(8)).difference(alive)))}
+
+
 @pytest.mark.parametrize("times", [1, 4])
 def test_a_descent_that_runs_away_begins_anew_at_half_of_the_rate(model, data, times):
     """At the rate of 1e4 the cross-entropy alone is in the hundreds after the first step."""

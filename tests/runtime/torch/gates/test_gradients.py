@@ -423,6 +423,41 @@ def test_classifiers_are_trained_with_the_network_where_that_is_asked_for():
     assert (CcpAc(heads="finetuned").tuned, CcpAc().tuned) == (True, False)
 
 
+FLAT = """
+<ir_version: 8, opset_import: ["": 17]>
+g (float[N, 3, 4, 4] x) => (float[N, 3] y)
+<float[6,3,3,3] w1, float[12,24] w2, float[12] b2, float[8,12] w3, float[3,8] w4> {
+  a = Conv (x, w1)
+  r = Relu (a)
+  f = Flatten (r)
+  h = Gemm <transB = 1> (f, w2, b2)
+  q = Relu (h)
+  k = Gemm <transB = 1> (q, w3)
+  z = Relu (k)
+  y = Gemm <transB = 1> (z, w4)
+}
+"""
+
+
+def test_auxiliary_classifiers_read_layers_without_positions_as_they_are():
+    """Behind fully connected layers there is nothing to average over, as in VGG-16."""
+    model = parsed(FLAT)
+    groups = groups_of(model, (1, 3, 4, 4))
+    x, labels = images(9, np.float32, (3, 4, 4))
+    U = gate_gradients(groups, [Batch({"x": x}, labels)], Wanted(auxiliary=2))
+    w = {t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in model.graph.initializer}
+    f = torch.relu(F.conv2d(torch.from_numpy(x), w["w1"])).flatten(1)
+    q = torch.relu(F.linear(f, w["w2"], w["b2"]))
+    assert [depth.tensor for depth in depths(groups.labelled, 2)] == ["f", "q"]
+    W, b = (torch.from_numpy(part).float() for part in softmax_regression(q.numpy(), labels, 3))
+    gate = torch.ones(9, 12, requires_grad=True)
+    loss = F.cross_entropy(F.linear(q * gate, W, b), torch.from_numpy(labels), reduction="sum")
+    loss.backward()
+    (last,) = (group.name for group in groups.free if group.units == 12)
+    np.testing.assert_allclose(U[last][18:], gate.grad.numpy(), rtol=1e-3, atol=1e-5)
+    assert not U[last][9:18].any(), "the head behind f sees nothing of q"
+
+
 def test_auxiliary_classifiers_want_depths():
     with pytest.raises(UsageError, match="no 9 depths"):
         depths(groups_of(network("in a concatenation")).labelled, 9)

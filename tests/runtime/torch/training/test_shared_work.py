@@ -57,6 +57,16 @@ def test_sensitivities_and_accuracy_are_those_of_one_process(measured):
         assert first["sensitivity"][name] == pytest.approx(curve, rel=1e-3, abs=1e-6)
 
 
+def test_what_is_chosen_by_training_is_what_the_first_process_has_found(measured):
+    """Each draws other numbers, as GPUs that add up in another order would; all go on with one network."""
+    alone, first, second = (one["trained"] for one in measured)
+    assert alone[0] == first[0] == second[0]
+    assert any(alone[0].values())
+    for values in zip(alone[1], first[1], second[1], strict=True):
+        np.testing.assert_allclose(values[1], values[0], rtol=1e-4, atol=1e-6)
+        assert np.array_equal(values[1], values[2])
+
+
 @pytest.mark.slow
 def test_one_command_prunes_and_trains_in_several_processes(tmp_path):
     given = [str(models.digits_model()), "--calibration", CALIBRATION, "--samples", "288", "--macs", "50%"]
