@@ -104,7 +104,7 @@ def _prove(
     try:
         proof = max_relative_error(model, twin, runs, device=device)
     except ReadError as error:
-        if isinstance(error, BoundError) and error.values.get("shapes") == _shapes(runs[0]):
+        if isinstance(error, BoundError) and error.values.get("shapes") in (None, _shapes(runs[0])):
             raise
         usable = [f for f in runs if runs_on(twin, f, device=device)]
         if not usable and not runs_on(labelled.graph.source, runs[0], device=device):
