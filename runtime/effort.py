@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..passes.errors import UsageError
 
 NORMAL = "normal"
+_LEAST_PAIRED = 32  # samples
 _ENOUGH = 12  # samples for several levels to be worth more than twice as many for one
 
 
@@ -24,6 +25,10 @@ class Effort:
     rows: of a layer's refit as a multiple of its inputs, at least, and at least so many at all
     refit: samples that layers are refitted on, at most
     rounds: of a fit in front of an activation, at most
+    pairs: output positions that two layers are fitted together on, at most, and for how many forward passes over all
+        samples
+    epochs: of that
+    keeps: the first of the two keeps at most this share of its channels; with more there is little to win
     """
 
     moments: int
@@ -34,6 +39,18 @@ class Effort:
     rows: tuple[int, int]
     refit: int
     rounds: int
+    pairs: tuple[int, float]
+    epochs: int
+    keeps: float
+
+    def paired(self, samples: int, grid: int) -> int:
+        """On how many of so many samples a pair of layers with so many output positions is fitted.
+
+        An epoch takes three times what the two take forward.
+        """
+        positions, passes = self.pairs
+        affords = int(passes * samples / (3 * max(self.epochs, 1)))
+        return min(max(positions // max(grid, 1), _LEAST_PAIRED), affords, samples)
 
     def probed(self, samples: int, groups: int) -> tuple[int, tuple[float, ...]]:
         """On how many samples the sensitivity of so many groups is measured, and at which levels.
@@ -60,9 +77,11 @@ class Effort:
 
 
 EFFORTS: Mapping[str, Effort] = {
-    "quick": Effort(256, (0.5,), 0.2, (8, 64), 16, (16, 4096), 256, 4),
-    NORMAL: Effort(512, (0.25, 0.5, 0.75), 0.5, (8, 256), 32, (48, 16384), 2048, 3),
-    "thorough": Effort(1 << 30, (0.25, 0.5, 0.75), 1e9, (64, 256), 32, (1 << 20, 16384), 1 << 30, 8),
+    "quick": Effort(256, (0.5,), 0.2, (8, 64), 16, (16, 4096), 256, 4, (0, 0.0), 0, 0.0),
+    NORMAL: Effort(512, (0.25, 0.5, 0.75), 0.5, (8, 256), 32, (48, 16384), 2048, 3, (65536, 1.5), 2, 0.5),
+    "thorough": Effort(
+        1 << 30, (0.25, 0.5, 0.75), 1e9, (64, 256), 32, (1 << 20, 16384), 1 << 30, 8, (131072, 8.0), 4, 1.0
+    ),
 }
 
 

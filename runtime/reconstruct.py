@@ -16,38 +16,21 @@ from itertools import chain, islice
 import numpy as np
 
 from ..passes.algebra.layer.fit import ROUNDS, LayerFit, Rows
-from ..passes.algebra.least_squares import Refit
 from ..passes.algebra.positions import positions_of
-from ..passes.channels.affine import AffineConsumer, affine_consumers, write_refit
-from ..passes.channels.constants import kept
 from ..passes.channels.labels import LabelledGraph
-from ..passes.graph.bodies import captured_names
 from ..passes.graph.model import Graph
-from ..passes.rewrite.affine_path import AffinePath, AffinePaths, own_output
 from ..passes.rewrite.taps import Tap, Taps, find_taps
 from .data.sources import Batch
 from .effort import Effort
 from .measure.calibrate import Calibration
 from .measure.segments import Frontier
 from .progress import Count, silent
+from .refit.fits import Fit, find_fits
+from .refit.pairs import Pair, find_pairs
 
 Array = np.ndarray
 _BYTES = 96 << 20  # of one layer's rows
 _BYTES_AHEAD = 64 << 20  # of the targets of the next layers
-_NOTHING = 1e-12  # a channel that is scaled by less than this share of the largest scale
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Fit:
-    """One weight to refit.
-
-    paths: of each of its uses in the cut network; inputs, outputs: the channels that are left, bool.
-    """
-
-    consumer: AffineConsumer
-    paths: tuple[AffinePath, ...]
-    inputs: Array
-    outputs: Array
 
 
 @dataclass(slots=True)
@@ -86,154 +69,80 @@ def refit_sequentially(
         Frontier(cut, batches, device=settings.device, threads=settings.threads) as now,
     ):
         del batches
-        layers = [_Layer(fit, taps, labelled.facts.dtypes, settings, effort) for fit in fits]
+        pairs = {} if effort is None else find_pairs(labelled, removed, cut, fits, effort, now.samples)
+        layers = [_Layer(f, taps, labelled.facts.dtypes, settings, effort, pairs.get(f.consumer.name)) for f in fits]
         wanted = _wanted(layers, original)
         progress(0, len(fits))
         for number, layer in enumerate(layers):
-            layer.refit(fits[number:], next(wanted), now, found)
+            layer.refit(layers[number:], next(wanted), now, found)
             progress(number + 1, len(fits))
     return found
 
 
-def find_fits(labelled: LabelledGraph, removed: Array, cut: Graph, taps: Taps) -> tuple[list[Fit], dict[str, str]]:
-    """Every tapped weight that reads a changed tensor, in an order in which what it reads is refitted before.
-
-    Beside them those that cannot be, and why.
-    """
-    tapped = {name for tap in taps for name in tap.consumers if tap.groups == 1}
-    changed = _changed(labelled, removed)
-    there = tapped.intersection(tensor.name for node in cut.gs.nodes for tensor in node.outputs)
-    consumers = [
-        c for c in affine_consumers(labelled) if there.issuperset(c.uses) and any(use in changed for use in c.uses)
-    ]
-    before, needs = upstream(labelled, consumers)
-    circular = [c for n, c in enumerate(consumers) if needs[n] >> n & 1]
-    if circular:
-        consumers = [c for c in consumers if c not in circular]
-        before, needs = upstream(labelled, consumers)
-    paths, shapes = AffinePaths(cut), labelled.facts.shapes
-    fits: list[Fit] = []
-    done = 0
-    for at in _in_order(needs):
-        consumer = consumers[at]
-        outputs = kept(consumer.outputs, removed)
-
-        def known(name: str, done: int = done, use: str = consumer.name) -> bool:
-            return shapes.get(name) == shapes[use] and not before.get(name, -1) & ~done
-
-        found = tuple(
-            paths(use, (len(shapes[use]), consumer.layout.result, int(outputs.sum())), known) for use in consumer.uses
-        )
-        fits.append(Fit(consumer, _together(consumer.uses, found), kept(consumer.inputs, removed), outputs))
-        done |= 1 << at
-    return fits, {c.name: "it is used again on what it made itself" for c in circular}
-
-
-def _together(uses: Sequence[str], paths: tuple[AffinePath, ...]) -> tuple[AffinePath, ...]:
-    """Paths along which one weight can be fitted for all of its uses: all alike, else none goes anywhere."""
-    first = paths[0]
-    if all(np.array_equal(p.scale, first.scale) and np.array_equal(p.shift, first.shift) for p in paths[1:]):
-        return paths
-    return tuple(own_output(use, len(first.scale)) for use in uses)
-
-
-def _changed(labelled: LabelledGraph, removed: Array) -> set[str]:
-    """The tensors that a cut changes, those that lose channels among them."""
-    changed: set[str] = set()
-    cut = {c.node for c in labelled.consumers if not kept(c.labels, removed).all()}
-    for number, node in enumerate(labelled.graph.gs.nodes):
-        read = [t.name for t in node.inputs] + sorted(captured_names(node))
-        if number in cut or any(name in changed for name in read):
-            changed.update(t.name for t in node.outputs)
-    return changed
-
-
-def upstream(labelled: LabelledGraph, consumers: Sequence[AffineConsumer]) -> tuple[dict[str, int], list[int]]:
-    """For every tensor the weights that have a part in it, as a set of bits; and for every weight those it reads of."""
-    of = {use: number for number, consumer in enumerate(consumers) for use in consumer.uses}
-    before: dict[str, int] = dict.fromkeys((t.name for t in labelled.graph.gs.inputs), 0)
-    needs = [0] * len(consumers)
-    for node in labelled.graph.gs.nodes:
-        found = 0
-        for name in [*(t.name for t in node.inputs), *sorted(captured_names(node))]:
-            found |= before.get(name, 0)
-        own = of.get(node.outputs[0].name) if node.outputs else None
-        if own is not None:
-            needs[own] |= found
-            found |= 1 << own
-        before.update((tensor.name, found) for tensor in node.outputs)
-    return before, needs
-
-
-def _in_order(needs: Sequence[int]) -> list[int]:
-    """The weights so that those that have a part in the inputs of another come first; else as they are."""
-    order: list[int] = []
-    done = 0
-    waiting = list(range(len(needs)))
-    while waiting:
-        at = next((i for i in waiting if not needs[i] & ~done), waiting[0])  # where two need one another the first
-        waiting.remove(at)
-        order.append(at)
-        done |= 1 << at
-    return order
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Layer:
-    """One weight on its way: its rows, and what is fitted to them."""
+    """One weight on its way: its rows, what is fitted to them, and the layer in front that is fitted with it."""
 
     fit: Fit
     taps: Taps
     dtypes: dict[str, int]
     settings: Calibration
     effort: Effort | None
+    pair: Pair | None = None
 
     def targets(self, samples: int) -> list[Tap]:
-        """Of the original's outputs that it is fitted to."""
+        """Of the original's outputs that it is fitted to, alone and as a pair."""
         uses = zip(self.fit.consumer.uses, self.fit.paths, strict=True)
         taps = [self.taps.at_output(use, [path.tensor], self.dtypes).taps[0] for use, path in uses]
-        return [replace(tap, most=self._positions(samples)) for tap in taps]
+        alone = [replace(tap, most=self._positions(samples)) for tap in taps]
+        return alone if self.pair is None else [*alone, self.pair.whole(taps[0], samples)]
 
-    def refit(self, left: Sequence[Fit], wanted: Sequence[tuple[Array, ...]], now: Frontier, found: Refitted) -> None:
+    def refit(
+        self, left: Sequence[_Layer], wanted: Sequence[tuple[Array, ...]], now: Frontier, found: Refitted
+    ) -> None:
         """Fit it and write it into the graph of `now`.
 
         left: it and what comes after it; wanted: batch by batch the rows of `targets`.
         """
         fit, paths = self.fit, self.fit.paths
-        W = fit.consumer.W[fit.outputs][:, fit.inputs]
-        scale, shift = paths[0].scale, paths[0].shift
-        b = fit.consumer.b[fit.outputs]
-        start = Refit(W * scale[:, None, None], b * scale + shift)
-        rows, samples = self._rows(left, wanted, now)
-        activation = paths[0].activation if len(paths) == 1 else None
+        rows, samples, maps = self._rows(left, wanted, now)
+        paired = self.pair is not None or any(one.pair is not None and one.pair.first is fit for one in left)
+        activation = None if len(paths) > 1 or paired else paths[0].activation  # of a pair: what follows sees to it
         rounds = ROUNDS if self.effort is None else self.effort.rounds
-        refit, why = LayerFit(start, activation, fit.consumer.may_have_bias, rounds)(rows, samples)
+        refit, why = LayerFit(fit.start, activation, fit.consumer.may_have_bias, rounds)(rows, samples)
         if why is not None:
             found.left[fit.consumer.name] = why
             return
         found.layers += 1
-        lives = np.abs(scale) > _NOTHING * np.abs(scale).max(initial=0)
-        safe = np.where(lives, scale, 1)
-        W = np.where(lives[:, None, None], refit.weight / safe[:, None, None], W)
-        write_refit(now.graph, fit.consumer, Refit(W, np.where(lives, (refit.bias - shift) / safe, b)))
+        fit.write(now.graph, refit)
+        if self.pair is not None:
+            self.pair.fit(now.graph, maps, self.settings.seed)
 
-    def _rows(self, left: Sequence[Fit], wanted: Sequence[tuple[Array, ...]], now: Frontier) -> tuple[Rows, Array]:
-        """Inputs in the cut network, wanted outputs of the original, and of what sample each row is."""
-        fit, taps = self.fit, self.taps
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """First outputs of the nodes that may still change, or be read, for it."""
+        return self.fit.consumer.uses if self.pair is None else (self.pair.first.consumer.name,)
+
+    def _rows(
+        self, left: Sequence[_Layer], wanted: Sequence[tuple[Array, ...]], now: Frontier
+    ) -> tuple[Rows, Array, list[list[Array]]]:
+        """Inputs in the cut network, wanted outputs of the original, of what sample each row is, and maps of a pair."""
+        inputs = self._inputs()
+        ordinary = len(inputs)
+        if self.pair is not None:
+            inputs += self.pair.inputs(self.taps, inputs[1:], now.samples)
         settings = replace(self.settings, positions=self._positions(now.samples))
-        inputs: list[Tap] = []
-        for use, path in zip(fit.consumer.uses, fit.paths, strict=True):
-            inputs += [*taps.only([use]), *taps.at_output(use, [name for name, _ in path.summands], self.dtypes)]
-        given = now.rows(
-            min(now.number(use) for one in left for use in one.consumer.uses), Taps(tuple(inputs), taps.sizes), settings
-        )
+        end = min(now.number(name) for one in left for name in one.stops)
+        given = now.rows(end, Taps(tuple(inputs), self.taps.sizes), settings)
         parts: list[Rows] = []
         samples: list[Array] = []
+        maps: list[list[Array]] = []
         first = 0
         for Z, X, count in zip(wanted, given, now.counts, strict=True):
-            for rows in self._of_uses(Z, X):
+            for rows in self._of_uses(Z, X[:ordinary]):
                 parts.append(rows)
                 samples.append(first + np.arange(len(rows)) * count // max(len(rows), 1))
+            maps.append([*X[ordinary:], *Z[len(self.fit.paths) :]])
             first += count
         summed = any(path.summands for path in fit.paths)
         whole = Rows(
@@ -243,7 +152,14 @@ class _Layer:
             if summed  # batches of one row and of several stand beside one another
             else parts[0].offset,
         )
-        return whole, np.concatenate(samples)
+        return whole, np.concatenate(samples), maps
+
+    def _inputs(self) -> list[Tap]:
+        inputs: list[Tap] = []
+        for use, path in zip(self.fit.consumer.uses, self.fit.paths, strict=True):
+            summands = self.taps.at_output(use, [name for name, _ in path.summands], self.dtypes)
+            inputs += [*self.taps.only([use]), *summands]
+        return inputs
 
     def _of_uses(self, Z: tuple[Array, ...], X: tuple[Array, ...]) -> list[Rows]:
         """The rows of one batch, use by use."""
@@ -278,7 +194,7 @@ def _wanted(layers: Sequence[_Layer], original: Frontier) -> Iterator[list[tuple
         size = 0
         for layer in layers[first:]:
             mine = layer.targets(original.samples)
-            size += sum(_size(tap, layer) for tap in mine) * original.samples
+            size += sum(_size(tap, layer, original.samples) for tap in mine)
             if taps and size > _BYTES_AHEAD:
                 break
             taps.append(mine)
@@ -295,6 +211,7 @@ def _wanted(layers: Sequence[_Layer], original: Frontier) -> Iterator[list[tuple
         first = last
 
 
-def _size(tap: Tap, layer: _Layer) -> int:
-    """Bytes of the rows of one sample."""
-    return 4 * positions_of(tap.grid, tap.most) * len(layer.fit.outputs)
+def _size(tap: Tap, layer: _Layer, samples: int) -> int:
+    """Bytes of the rows of so many samples."""
+    samples = samples if tap.first is None else min(tap.first, samples)
+    return 4 * positions_of(tap.grid, tap.most) * len(layer.fit.outputs) * samples

@@ -27,7 +27,7 @@ from ..passes.rewrite.taps import Taps, find_taps
 from .data.sources import Batch
 from .measure.calibrate import Calibration, iterate_rows
 from .progress import Count, silent
-from .reconstruct import upstream
+from .refit.fits import upstream
 
 Array = np.ndarray
 _RIDGE = 1e-4  # relative, centred on the weights that are there; the paper's fit has none

@@ -46,6 +46,7 @@ class Tap:
     dtype: of the tensor, as in onnx.TensorProto
     batched: whether it grows with the batch; where not, it is as one image
     most: positions an image that are taken; None for as many as of every tap of a run
+    first: of so many samples alone, those that come first; None for all
     """
 
     tensor: str
@@ -59,6 +60,12 @@ class Tap:
     dtype: int = TensorProto.FLOAT
     batched: bool = True
     most: int | None = None
+    first: int | None = None
+
+    def of(self, images: int, done: int) -> int:
+        """Of how many of the next images patches are taken, after so many others."""
+        count = images if self.first is None else min(max(self.first - done, 0), images)
+        return count if self.batched else 1
 
     def reads_like(self, other: Tap) -> bool:
         """Whether both take the same patches."""
@@ -206,14 +213,14 @@ class Instrument:
     tables: tuple[Tap, ...]
     table_of: tuple[int, ...]
 
-    def draw(self, images: int, positions: Positions) -> Draw:
-        """Choose patches of the next `images` images."""
-        wanted = dict.fromkeys((tap.grid, images if tap.batched else 1, tap.most) for tap in self.tables)
+    def draw(self, images: int, positions: Positions, done: int = 0) -> Draw:
+        """Choose patches of the next `images` images; done: how many came before."""
+        wanted = dict.fromkeys((tap.grid, tap.of(images, done), tap.most) for tap in self.tables)
         drawn = {key: positions(*key) for key in wanted}
         feeds: dict[str, Array] = {}
         outside: list[Array] = []
         for number, tap in enumerate(self.tables):
-            count = images if tap.batched else 1
+            count = tap.of(images, done)
             rows = tap.table[drawn[tap.grid, count, tap.most]]
             padding = rows < 0
             offsets = tap.inner * np.arange(count)[:, None, None]
@@ -269,7 +276,7 @@ def instrument(taps: Taps, opset: int, activations: Iterable[Activation] = ()) -
 
 
 def _same_rows(a: Tap, b: Tap) -> bool:
-    alike = (a.inner, a.grid, a.batched, a.most) == (b.inner, b.grid, b.batched, b.most)
+    alike = (a.inner, a.grid, a.batched, a.most, a.first) == (b.inner, b.grid, b.batched, b.most, b.first)
     return alike and np.array_equal(a.table, b.table)
 
 

@@ -106,7 +106,8 @@ def sample_rows(
 
 def to_rows(patches: Array) -> Array:
     """(images, positions, k, C) to (images * positions, C * k)."""
-    return patches.transpose(0, 1, 3, 2).reshape(patches.shape[0] * patches.shape[1], -1)
+    images, positions, k, channels = patches.shape
+    return patches.transpose(0, 1, 3, 2).reshape(images * positions, k * channels)
 
 
 def _opset(model: onnx.ModelProto) -> int:

@@ -81,7 +81,8 @@ class Frontier:
             number, drawn = item
             return *item, session.run({**self._feeds(session, number), **drawn.feeds}, [*outputs, *made])
 
-        draws = ((number, added.draw(count, positions)) for number, count in enumerate(self.counts))
+        before = np.cumsum([0, *self.counts]).tolist()
+        draws = ((number, added.draw(count, positions, before[number])) for number, count in enumerate(self.counts))
         for number, drawn, found in side_by_side(run, draws, self._workers):
             count = self.counts[number]
             moves = moves and self._fits({name: found[name] for name in made}, count)

@@ -18,7 +18,8 @@ from onnx_prune.passes.selection.ranking import Evidence, rank_groups
 from onnx_prune.runtime.analysis import analyse
 from onnx_prune.runtime.data.sources import Batch
 from onnx_prune.runtime.measure.calibrate import Calibration, calibrate
-from onnx_prune.runtime.reconstruct import find_fits, refit_sequentially
+from onnx_prune.runtime.reconstruct import refit_sequentially
+from onnx_prune.runtime.refit.fits import find_fits
 from onnx_prune.runtime.session import open_session
 
 HOW = Calibration(positions=99)

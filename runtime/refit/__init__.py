@@ -1,0 +1,1 @@
+"""Refits of a cut network on data."""
