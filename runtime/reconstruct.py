@@ -144,7 +144,7 @@ class _Layer:
                 samples.append(first + np.arange(len(rows)) * count // max(len(rows), 1))
             maps.append([*X[ordinary:], *Z[len(self.fit.paths) :]])
             first += count
-        summed = any(path.summands for path in fit.paths)
+        summed = any(path.summands for path in self.fit.paths)
         whole = Rows(
             np.concatenate([part.X for part in parts]),
             np.concatenate([part.Z for part in parts]),
