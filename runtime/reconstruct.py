@@ -107,7 +107,7 @@ class _Layer:
         fit, paths = self.fit, self.fit.paths
         rows, samples, maps = self._rows(left, wanted, now)
         paired = self.pair is not None or any(one.pair is not None and one.pair.first is fit for one in left)
-        activation = None if len(paths) > 1 or paired else paths[0].activation  # of a pair: what follows sees to it
+        activation = paths[0].activation if len(paths) == 1 and not paired else None  # a pair sees to it
         rounds = ROUNDS if self.effort is None else self.effort.rounds
         refit, why = LayerFit(fit.start, activation, fit.consumer.may_have_bias, rounds)(rows, samples)
         if why is not None:
