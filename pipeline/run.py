@@ -52,5 +52,5 @@ class Run:
         if self.data is None:
             return None if self.settings.moments is None else "moments"
         broken = self.data.broken()
-        but = f", {broken} of them unreadable or far beyond the others and left out" if broken else ""
+        but = f" (unreadable or far beyond the others, and left out: {broken})" if broken else ""
         return f"{self.data.samples or 'given'} {'synthetic images' if self.settings.synthetic else 'samples'}{but}"

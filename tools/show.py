@@ -69,6 +69,8 @@ def _remarks(result: Result) -> Iterator[Text]:
         f"criterion {plan.criterion}, allocation {plan.allocation}, reconstruction {plan.reconstruct}; "
         f"proof error {report.proof:.1e}; {took(report.seconds)}"
     )
+    if report.data is not None:
+        yield Text(f"decided on {report.data}")
     if report.compared is not None and report.compared[1] and report.inner is not None:
         yield Text(f"{report.compared[0]} of {report.compared[1]} cut tensors compared, worst {report.inner:.0e}")
     yield from _of_the_cut(report)
