@@ -35,7 +35,16 @@ def test_a_bare_model_is_pruned_to_half_of_its_macs(run, files):
     code, out, err = run("digits.onnx", "--no-latency")
     assert code == 0
     assert files() == ["digits.onnx", "digits.pruned.onnx"]
-    for words in ("layer1.0.conv1", "MACs", "parameters", "file", "proof error", "wrote digits.pruned.onnx", "pinned", "decided on"):
+    for words in (
+        "layer1.0.conv1",
+        "MACs",
+        "parameters",
+        "file",
+        "proof error",
+        "wrote digits.pruned.onnx",
+        "pinned",
+        "decided on",
+    ):
         assert words in out
     assert "synthetic images" in err  # there is no calibration data
     assert "--calibration" in err
