@@ -229,7 +229,8 @@ def _by_training(
     """A criterion that ends by itself looks at every group that may be cut, without a bound at first.
 
     Where what it leaves is beyond the budget, one threshold for all groups, read off the losses on the way, gives the
-    widths of a second time (budgets in MACs and parameters); others bind it by `kept`.
+    widths of a second time, in which nothing else ends a layer (budgets in MACs and parameters); others bind it by
+    `kept`.
     """
     groups, cost, ends = run.analysis.groups, run.analysis.cost, run.strategy.ends
     counts = {
@@ -255,16 +256,18 @@ def _by_training(
     if measure({name: units[name] - len(gone) for name, gone in found.removed.items()}) > limit:
         at_once = getattr(run.strategy.criterion, "at_once", 1)
         widths = widths_within(found.losses, units, at_once, measure, limit)
-        found = _discriminated(run, counts if widths is None else {**counts, **widths})
+        found = _discriminated(run, counts if widths is None else {**counts, **widths}, ends=False)
     return found.removed, found.model
 
 
-def _discriminated(run: Run, counts: Mapping[str, int]) -> Discriminated:
-    """The channels of so many each at most."""
+def _discriminated(run: Run, counts: Mapping[str, int], *, ends: bool = True) -> Discriminated:
+    """The channels of so many each at most. ends: with fewer where the criterion ends by itself."""
     from ..runtime.torch.discrimination.stages import select_discriminating
 
     criterion = run.strategy.criterion
     assert isinstance(criterion, Dcp), "it is chosen by training"
+    if not ends:
+        criterion = Dcp(**{option.name: getattr(criterion, option.name) for option in fields(Dcp)})
     assert run.data is not None, "make_strategy has looked"
     return select_discriminating(
         run.analysis.groups,

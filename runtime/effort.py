@@ -28,7 +28,6 @@ class Effort:
     pairs: output positions that two layers are fitted together on, at most, and for how many forward passes over all
         samples
     epochs: of that
-    keeps: the first of the two keeps at most this share of its channels; with more there is little to win
     """
 
     moments: int
@@ -41,7 +40,6 @@ class Effort:
     rounds: int
     pairs: tuple[int, float]
     epochs: int
-    keeps: float
 
     def paired(self, samples: int, grid: int) -> int:
         """On how many of so many samples a pair of layers with so many output positions is fitted.
@@ -77,11 +75,9 @@ class Effort:
 
 
 EFFORTS: Mapping[str, Effort] = {
-    "quick": Effort(256, (0.5,), 0.2, (8, 64), 16, (16, 4096), 256, 4, (0, 0.0), 0, 0.0),
-    NORMAL: Effort(512, (0.25, 0.5, 0.75), 0.5, (8, 256), 32, (48, 16384), 2048, 3, (65536, 1.5), 2, 0.5),
-    "thorough": Effort(
-        1 << 30, (0.25, 0.5, 0.75), 1e9, (64, 256), 32, (1 << 20, 16384), 1 << 30, 8, (131072, 8.0), 4, 1.0
-    ),
+    "quick": Effort(256, (0.5,), 0.2, (8, 64), 16, (16, 4096), 256, 4, (0, 0.0), 0),
+    NORMAL: Effort(1024, (0.25, 0.5, 0.75), 0.5, (8, 256), 32, (48, 16384), 2048, 3, (65536, 1.5), 2),
+    "thorough": Effort(1 << 30, (0.25, 0.5, 0.75), 1e9, (64, 256), 32, (1 << 20, 16384), 1 << 30, 8, (131072, 8.0), 4),
 }
 
 

@@ -102,7 +102,6 @@ def find_pairs(
         read = second.consumer.data
         first = firsts.get(read)
         alone = read in tensors and len(tensors[read].outputs) == 1 and read not in outputs
-        alone = alone and first is not None and first.outputs.mean() <= effort.keeps
         if first is None or not alone or not _trainable(second) or second.paths[0].tensor == first.paths[0].tensor:
             continue
         rows = (taps[first.consumer.name].table, taps[second.consumer.name].table)

@@ -409,8 +409,8 @@ def test_a_refit_that_makes_it_worse_is_left_out(monkeypatch):
     def spoilt(graph, consumer, refit):
         write(graph, consumer, refit._replace(weight=-3 * refit.weight))
 
-    write = onnx_prune.runtime.reconstruct.write_refit
-    monkeypatch.setattr(onnx_prune.runtime.reconstruct, "write_refit", spoilt)
+    write = onnx_prune.runtime.refit.fits.write_refit
+    monkeypatch.setattr(onnx_prune.runtime.refit.fits, "write_refit", spoilt)
     result, bare = calibrated(), calibrated(reconstruct="none")
     assert result.report.refit.startswith("left out")
     assert result.plan.reconstruct == "none"

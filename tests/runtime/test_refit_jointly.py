@@ -86,7 +86,7 @@ def weights(graph):
 
 
 def test_prune_fits_blocks_and_says_how_many_are_nearer(original):
-    settings = {"calibration": CALIBRATION, "align": 1, "measure": False, "budget": onnx_prune.Budget(macs=0.1)}
+    settings = {"calibration": CALIBRATION, "align": 1, "measure": False, "budget": onnx_prune.Budget(macs=0.3)}
     result = onnx_prune.prune(original, reconstruct="blocks:layers=2,epochs=2", **settings)
     assert "blocks nearer by a joint refit" in str(result.report.refit)
     assert result.plan.reconstruct == "blocks:layers=2,epochs=2"

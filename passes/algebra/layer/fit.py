@@ -127,8 +127,7 @@ class LayerFit:
 
     def _in_rounds(self, moments: NormalEquations, rows: Rows, refit: Refit, ridge: float) -> Refit:
         """Fits to targets that the last fit makes, while the error behind the activation falls."""
-        few = rows.at(slice(None, None, _HELD_OUT))
-        best, least = self.start, _Step(self, few, self.start).error() * len(rows) / len(few)
+        best, least = self.start, _Step(self, rows, self.start).error()
         for left in range(self.rounds, -1, -1):
             step = _Step(self, rows, refit)
             following = moments.retargeted(step.targets()) if left else None
