@@ -10,17 +10,16 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, helper, numpy_helper
 
 from .spill import copy_except
-from .values import MOVED
+from .values import FLOATS, MOVED
 
 _WEIGHTED = frozenset(["Conv", "ConvTranspose", "Gemm", "MatMul"])
 _RANDOM = frozenset(
     ["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"]
 )
 _BODIES = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
-_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _LISTED = 4  # before this IR version an initializer is listed as an input
 
 
@@ -53,7 +52,7 @@ def computation(model: onnx.ModelProto, names: tuple[str, ...]) -> onnx.ModelPro
 def stored_sources(graph: onnx.GraphProto, names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     """Of each computed weight, the stored float tensors that it is computed from, by name."""
     makers = {output: node for node in graph.node for output in node.output}
-    stored = {t.name for t in graph.initializer if t.data_type in _FLOATS}
+    stored = {t.name for t in graph.initializer if t.data_type in FLOATS}
     found = {}
     for name in names:
         waiting, seen = [name], dict.fromkeys([name])
@@ -68,7 +67,7 @@ def stored_sources(graph: onnx.GraphProto, names: tuple[str, ...]) -> dict[str, 
 
 
 def _is_float(node: onnx.NodeProto) -> bool:
-    return any(a.HasField("t") and a.t.data_type in _FLOATS for a in node.attribute)
+    return any(a.HasField("t") and a.t.data_type in FLOATS for a in node.attribute)
 
 
 def with_values(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:

@@ -12,16 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
-from onnx import TensorProto
 
 from ..algebra.layer.activation_functions import ActivationFunction
 from ..graph.bodies import captured_names
 from ..graph.model import Graph, constant_values
+from ..graph.values import FLOATS
 from .activation_functions import activation_behind
 
 Array = np.ndarray
 Step = Callable[["_Walk", gs.Node], bool]
-_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,7 +114,7 @@ def _dropout(walk: _Walk, node: gs.Node) -> bool:
 
 def _cast(walk: _Walk, node: gs.Node) -> bool:
     to = node.attrs.get("to")
-    return (to in _FLOATS if isinstance(to, int) else np.dtype(to).kind == "f") and walk.through(node)
+    return (to in FLOATS if isinstance(to, int) else np.dtype(to).kind == "f") and walk.through(node)
 
 
 def _batch_norm(walk: _Walk, node: gs.Node) -> bool:

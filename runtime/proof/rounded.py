@@ -9,8 +9,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from ...passes.graph.values import FLOATS
+
 Array = np.ndarray
-_FLOATS = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
 _PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 # Activations that are computed with an error of a rounding step of 1, however small the result.
 _BOUNDED = frozenset({"Sigmoid", "HardSigmoid", "Tanh", "Erf", "Softmax"})
@@ -23,7 +24,7 @@ def rounded(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
     for tensor in changed.graph.initializer:
-        if tensor.data_type in _FLOATS and len(tensor.dims) > 1 and tensor.data_location != TensorProto.EXTERNAL:
+        if tensor.data_type in FLOATS and len(tensor.dims) > 1 and tensor.data_location != TensorProto.EXTERNAL:
             values = numpy_helper.to_array(tensor)
             tensor.CopyFrom(numpy_helper.from_array(moved(values, rng, _of_sum(tensor)), tensor.name))
     if _is_single(model.graph):
@@ -36,7 +37,7 @@ def _is_single(graph: onnx.GraphProto) -> bool:
     said = [t.data_type for t in graph.initializer]
     said += [value.type.tensor_type.elem_type for value in (*graph.input, *graph.output, *graph.value_info)]
     said += [a.i for node in graph.node for a in node.attribute if node.op_type == "Cast" and a.name == "to"]
-    return TensorProto.FLOAT in said and not (_FLOATS - {TensorProto.FLOAT}).intersection(said)
+    return TensorProto.FLOAT in said and not (FLOATS - {TensorProto.FLOAT}).intersection(said)
 
 
 def _move_activations(graph: onnx.GraphProto, rng: np.random.Generator) -> None:

@@ -24,7 +24,6 @@ TORCH: dict[int, torch.dtype] = {
     TensorProto.UINT64: torch.uint64,
     TensorProto.BOOL: torch.bool,
 }
-FLOATS = frozenset([TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16])
 
 
 def to_torch(tensor: onnx.TensorProto) -> torch.Tensor | None:

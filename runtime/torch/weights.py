@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import onnx
 
 from ...passes.graph.mapped import tensor_array
+from ...passes.graph.values import FLOATS
 from ...passes.rewrite.batch_norm import stored_tensors
-from .dtypes import FLOATS
 from .operators import find_operator
 
 # Operator -> the positions at which it reads weights, whatever their size.

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from onnx_prune.runtime.torch.dtypes import FLOATS, TORCH, to_numpy, to_torch
+from onnx_prune.passes.graph.values import FLOATS
+from onnx_prune.runtime.torch.dtypes import TORCH, to_numpy, to_torch
 
 
 def tensor_of(data_type, shape=(3, 4)):
