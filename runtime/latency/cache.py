@@ -1,4 +1,8 @@
-"""What pieces were timed to take, kept between runs: one file for each machine, device, threads and ONNX Runtime."""
+"""What pieces were timed to take, kept between runs: one file for each machine, device, threads and ONNX Runtime.
+
+The processor's name does not tell what it can: virtual machines of several generations bear the same one, and may hide
+instructions. So the blocks in which ONNX Runtime computes here are part of the file's name too.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,7 @@ from platformdirs import user_cache_path
 
 from ..device import runtime_version
 from ..measure.latency import machine
+from .blocked import block_size
 from .pieces import Bench, Piece, Widths
 
 Times = dict[Piece, dict[Widths, float]]
@@ -82,7 +87,8 @@ def _file(bench: Bench) -> Path | None:
     folder = cache_folder()
     if folder is None:
         return None
-    where = f"{machine()} {bench.device} {bench.threads or 'all'} {runtime_version()}"
+    threads, block = bench.threads or "all", block_size(bench.device)
+    where = f"{machine()} {bench.device} {threads} blocks of {block} {runtime_version()}"
     return folder / f"latency-{re.sub(r'[^A-Za-z0-9.]+', '-', where)}.json"
 
 

@@ -80,13 +80,27 @@ def test_who_takes_far_more_of_one_layer_than_all_would_lose_alike_is_no_candida
     assert run(world, {("auto", False): 60, (16, False): 32, ("auto", True): 58}) == 58
 
 
-def test_uneven_widths_are_better_than_none_that_bring_time(world, monkeypatch):
+@pytest.fixture
+def proportional(world, monkeypatch):
+    """The time of a width is predicted to be in proportion to it."""
     side = replace(fixed_side(1, 64), base=0, row=np.ones(1))
     table = LatencyTable((linear_node("n", side, 1.0),), UNITS)
     monkeypatch.setattr(subject, "timed_nodes", lambda analysis, place, seconds: table)
-    world.takes, world.spent = {63: 99.0, 60: 94.0, 48: 60.0}, {64: 64, 63: 58, 60: 58, 48: 58}
-    assert run(world, {("auto", False): 63, ("auto", True): 48}) == 48
-    assert run(world, {("auto", False): 60, ("auto", True): 48}) == 60
+    return world
+
+
+def test_uneven_widths_are_better_than_none_that_bring_time(proportional):
+    proportional.takes, proportional.spent = {63: 99.0, 60: 94.0, 48: 60.0}, {64: 64, 63: 58, 60: 58, 48: 58}
+    assert run(proportional, {("auto", False): 63, ("auto", True): 48}) == 48
+    assert run(proportional, {("auto", False): 60, ("auto", True): 48}) == 60
+    assert proportional.log == [63, 48, 60], "where even widths bring time no others are measured"
+
+
+def test_what_is_predicted_to_bring_time_and_does_not_is_no_reason_to_keep_even_widths(proportional):
+    proportional.takes, proportional.spent = {60: 102.0, 48: 90.0}, {64: 64, 60: 58, 48: 58}
+    assert run(proportional, {("auto", False): 60, ("auto", True): 48}) == 48
+    proportional.takes[48] = 101.0
+    assert run(proportional, {("auto", False): 60, ("auto", True): 48}) == 60, "nothing can be won"
 
 
 def test_one_candidate_is_not_measured(world):

@@ -8,6 +8,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from onnx_prune.runtime.latency import cache
 from onnx_prune.runtime.latency.cache import cache_folder, cached, keep
 from onnx_prune.runtime.latency.pieces import Bench, Piece, PieceInput
 from platformdirs import user_cache_path
@@ -73,6 +74,16 @@ def test_a_width_that_was_not_timed_asks_for_the_piece_again(folder):
 def test_other_threads_and_networks_of_another_size_are_other_times(folder, other):
     keep({piece(): {(8, 8): 0.5}}, BENCH, ALL)
     assert cached({piece(): [(8, 8)]}, other) == {}
+
+
+def test_what_was_timed_with_other_instructions_is_not_believed(folder, monkeypatch):
+    """A cache that moved, or a container that hides AVX-512: the processor has the same name, and other stairs."""
+    keep({piece(): {(8, 8): 0.5}}, BENCH, ALL)
+    here = cache.block_size("cpu")
+    monkeypatch.setattr(cache, "block_size", lambda device: here * 2)
+    assert cached({piece(): [(8, 8)]}, BENCH) == {}
+    monkeypatch.setattr(cache, "block_size", lambda device: here)
+    assert cached({piece(): [(8, 8)]}, BENCH) == {piece(): {(8, 8): 0.5}}
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "another"}', '{"format": "onnx-prune latencies 3"}'])
