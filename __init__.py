@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from .passes.selection.budget import Budget
-    from .passes.selection.plan import Plan
+    from .passes.selection.plans.plan import Plan
     from .pipeline.comparison.evaluate import evaluate
     from .pipeline.prune import apply, inspect, prune, sensitivity
     from .pipeline.report import Report
@@ -42,7 +42,7 @@ _HOMES = {
     "Result": "pipeline.write",
     "Settings": "pipeline.settings",
     "Budget": "passes.selection.budget",
-    "Plan": "passes.selection.plan",
+    "Plan": "passes.selection.plans.plan",
     "Report": "pipeline.report",
     "Preprocessing": "runtime.data.preprocess",
     "OnnxPruneError": "passes.errors",

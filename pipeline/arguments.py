@@ -13,7 +13,7 @@ import onnx
 from ..passes.errors import UsageError, a_kind
 from ..passes.graph.model import Graph
 from ..passes.selection.budget import Budget
-from ..passes.selection.plan import Plan
+from ..passes.selection.plans.plan import Plan
 from ..runtime.data.given import is_data
 from ..runtime.data.preprocess import Preprocessing
 

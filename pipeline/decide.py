@@ -16,11 +16,13 @@ from ..passes.algebra.moments import MomentsSet
 from ..passes.channels.groups import ChannelGroups
 from ..passes.errors import BudgetError, UsageError
 from ..passes.needs import needs_of
-from ..passes.selection.allocate import Align, allocate, excluded
+from ..passes.selection.allocate import allocate
 from ..passes.selection.budget import Budget
+from ..passes.selection.frames import Align, excluded
 from ..passes.selection.latency_table import LatencyTable
 from ..passes.selection.methods import Amc, Uniform
-from ..passes.selection.plan import Plan, make_plan
+from ..passes.selection.plans.plan import Plan
+from ..passes.selection.plans.planned import make_plan
 from ..passes.selection.presets import make_preset, most_sensitive
 from ..passes.selection.ranking import Evidence, Ranking, Rankings, rank_groups
 from ..passes.selection.words import word

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from ..passes.errors import UsageError
 from ..passes.graph.model import ModelLike
-from ..passes.selection.allocate import Align
 from ..passes.selection.budget import Budget, as_budget
+from ..passes.selection.frames import Align
 from ..passes.selection.methods import Method
-from ..passes.selection.plan import Plan
+from ..passes.selection.plans.plan import Plan
 from ..passes.selection.ranking import Criterion
 from ..runtime.analysis import Analysis, analyse
 from ..runtime.data.open import DataSource

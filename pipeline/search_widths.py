@@ -9,9 +9,10 @@ from threadpoolctl import threadpool_limits
 
 from ..passes.algebra.moments import MomentsSet
 from ..passes.errors import BudgetError
-from ..passes.selection.allocate import allocate, frame_of, measure_of, menus, select
+from ..passes.selection.allocate import allocate, measure_of, select
 from ..passes.selection.amc import STATE, Walk, make_walk
 from ..passes.selection.budget import Budget
+from ..passes.selection.frames import frame_of, menus
 from ..passes.selection.latency_table import LatencyTable
 from ..passes.selection.methods import Amc
 from ..passes.selection.ranking import Evidence, Rankings

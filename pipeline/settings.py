@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from ..passes.errors import UsageError
 from ..passes.needs import OF_DATA, OF_MOMENTS, Need, needs_of, unmet
-from ..passes.selection.allocate import Align
 from ..passes.selection.criteria import make_criterion
+from ..passes.selection.frames import Align
 from ..passes.selection.methods import Amc, Method, make_method
 from ..passes.selection.presets import PRESETS, Preset, make_preset
 from ..passes.selection.ranking import Criterion
@@ -47,7 +47,7 @@ class Settings:
     preprocessing: of images
     moments: a file that `save_moments` wrote, instead of data
     save_moments: where measured moments are kept
-    align: kept counts are multiples of it; "auto": of what the hardware likes (`allocate.menus`)
+    align: kept counts are multiples of it; "auto": of what the hardware likes (`frames.menus`)
     exclude: a regular expression of the names of groups that stay
     keep_blocks: whether every group keeps a unit, so that no block or branch goes entirely
     replace_head: "gap" swaps fully connected layers at the end for global average pooling and one linear layer

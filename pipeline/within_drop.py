@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..passes.errors import AccuracyError, BudgetError, UsageError
 from ..passes.selection.budget import Budget
-from ..passes.selection.plan import Plan
+from ..passes.selection.plans.plan import Plan
 from ..runtime.measure.metric import metric_words, title
 from ..runtime.progress import Stage, say
 from .goal import Limit, with_score

@@ -25,7 +25,8 @@ from ..passes.graph.spill import file_bytes
 from ..passes.rewrite.place import offsets_of, without_idle_placers
 from ..passes.rewrite.sample import without_idle_samplers
 from ..passes.rewrite.simplify import simplified
-from ..passes.selection.plan import Plan, recounted, removed_from_plan
+from ..passes.selection.plans.plan import Plan
+from ..passes.selection.plans.planned import recounted, removed_from_plan
 from ..runtime.fit_head import fit_head
 from ..runtime.latency.batched import timed_feeds
 from ..runtime.measure.calibrate import Calibration

@@ -111,7 +111,7 @@ class _Job:
 def _with_plan(error: AccuracyError, file: Path) -> AccuracyError:
     """The error, with the plan of what was tried written down."""
     from ..passes.errors import AccuracyError
-    from ..passes.selection.plan import Plan
+    from ..passes.selection.plans.plan import Plan
 
     plan = error.values.get("plan")
     if not isinstance(plan, Plan):

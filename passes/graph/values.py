@@ -9,11 +9,25 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 from onnx import TensorProto, helper
+
+from .bodies import bodies
 
 Array = np.ndarray
 FLOATS = frozenset([TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16])
 LIMIT = 1 << 16  # elements; shape arithmetic is far smaller, index tables of windowed attention reach tens of thousands
+
+
+def float_types(graph: onnx.GraphProto) -> frozenset[int]:
+    """The types of floats, as in onnx.TensorProto, that tensors have as far as the graph says, its bodies included."""
+    found = {tensor.data_type for tensor in graph.initializer}
+    found |= {value.type.tensor_type.elem_type for value in (*graph.input, *graph.output, *graph.value_info)}
+    for node in graph.node:
+        found |= {a.t.data_type for a in node.attribute if a.HasField("t")}
+        found |= {a.i for a in node.attribute if node.op_type == "Cast" and a.name == "to"}
+        found = found.union(*map(float_types, bodies(node)))
+    return FLOATS & found
 
 
 def _axis(attrs: Mapping[str, Any], default: int = 0) -> int:

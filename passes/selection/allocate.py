@@ -7,28 +7,25 @@ with the exact cost; then single units are given back while the budget still hol
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 
 from ..channels.cost import CostModel
 from ..channels.groups import ChannelGroups
-from ..errors import BudgetError, UsageError
+from ..errors import BudgetError
 from ..needs import needs_of
 from .budget import Budget
+from .frames import Align, frame_of, matches, may_go, menus
 from .latency_table import LatencyTable
 from .methods import Error, Frame, Growth, Method, Uniform
 from .milliseconds import EVEN, quickest_within, within_milliseconds
 from .ranking import Criterion, Evidence, Ranking, Refining
 
 Array = np.ndarray
-Align = int | Literal["auto"]
 Measure = Callable[[Array], float]
 _NOUNS = {"macs": "MACs", "params": "parameters", "size": "file size", "channels": "channels", "latency": "time"}
-_EPSILON = 1e-9  # of a unit: 0.7 * 10 is 7
 _NEAR = 0.01  # of the original: how far below the limit is near enough
 
 
@@ -62,7 +59,7 @@ def allocate(
         return frame.aligned(_by_pattern(frame, budget.shares))
     steps = menus(cost.units, exact if method.ends else align, coarse=isinstance(method, Uniform))
     frames = [frame_of(cost, method.protect, multiple, exclude) for multiple in steps]
-    goes = _may_go(cost, exclude) if isinstance(method, Error) and method.whole else None
+    goes = may_go(cost, exclude) if isinstance(method, Error) and method.whole else None
     frames = [replace(frame, goes=goes) for frame in frames]
     if table is not None:
         assert budget is not None, "a table serves a budget"
@@ -172,79 +169,11 @@ def select(
     return removed
 
 
-def menus(units: Array, align: Align, *, coarse: bool = False) -> list[Array]:
-    """What each group's kept count is a multiple of, (groups,) int64; several where auto: the first that serves.
-
-    ONNX Runtime computes convolutions in blocks of 8 or 16 channels, CUDA and tensor cores in 8, 16 or 32; a count
-    between costs as much as the next block, or falls out of the blocked layout (docs/methods.md). auto: `_FINE`, where
-    groups of fewer than 8 units stay whole; then multiples of 4; then, for budgets that are not reached so, any
-    count. coarse: `_COARSE` comes before, for allocations that measure no harm: nothing speaks for a finer width.
-    Raises UsageError.
-    """
-    if align == "auto":
-        stairs = [_COARSE, _FINE] if coarse else [_FINE]
-        menu = [np.select([units >= n for n, _ in stair], [m for _, m in stair], units) for stair in stairs]
-        return [*menu, np.where(units >= _SMALL, _SMALL, units), np.ones_like(units)]
-    if not isinstance(align, int) or isinstance(align, bool) or not 1 <= align <= _WIDEST:
-        raise UsageError(f"channels cannot be aligned to {align}", where="--align", fix="give 1, 8, 16, 32 or auto")
-    return [np.full(len(units), align)]
-
-
-_WIDEST = 1 << 20  # no layer has so many channels
-# Units a group has at least, and what its kept count is then a multiple of. CPU time on AVX2 at half of the MACs, as a
-# share of the original's (l2, uniform): coarse / fine / any count: resnet56 0.61 / 0.73 / 0.88, yolox_nano 0.63 / 0.69
-# / 0.87, mobilenet_v2 0.57 / 0.59 / 1.07, resnet50 0.505 / 0.52 / 0.59, YuNet 0.84 / 0.80 / 1.53.
-_COARSE = ((64, 32), (32, 16), (16, 8), (8, 4))
-_FINE = ((128, 16), (32, 8), (8, 4))
-_SMALL = 4
-
-
-def excluded(groups: ChannelGroups, exclude: str | Collection[str] | None) -> frozenset[str]:
-    """Names of the groups that stay. Raises UsageError for a regular expression that matches none."""
-    if not isinstance(exclude, str):
-        return frozenset(exclude or ())
-    names = tuple(group.name for group in groups.groups)
-    return frozenset(np.array(names)[_matches(exclude, names, "--exclude")].tolist())
-
-
-def frame_of(cost: CostModel, protect: float, multiple: Array, exclude: str | Collection[str] | None) -> Frame:
-    """Within what widths may move. protect: the share of every group that stays; multiple: (groups,) int64."""
-    names = tuple(group.name for group in cost.groups.groups)
-    stays = ~cost.free | np.isin(names, list(excluded(cost.groups, exclude)))
-    least = np.ceil(np.maximum(cost.units * protect - _EPSILON, 1) / multiple).astype(np.int64) * multiple
-    return Frame(names, cost.units, np.where(stays, cost.units, np.minimum(least, cost.units)), multiple)
-
-
-def _may_go(cost: CostModel, exclude: str | Collection[str] | None) -> Array:
-    """One bool a group: those that may keep nothing, and take no group with them that has to stay."""
-    names = [group.name for group in cost.groups.groups]
-    stays = np.isin(names, list(excluded(cost.groups, exclude))) & cost.free
-    return cost.vanishing.sparing(cost.vanishing.may_go & ~stays, frozenset(np.flatnonzero(stays).tolist()))
-
-
-def _matches(pattern: str, names: tuple[str, ...], option: str) -> Array:
-    try:
-        found = np.array([re.fullmatch(pattern, name) is not None for name in names], bool)
-    except re.error as error:
-        raise UsageError(
-            f"'{pattern}' is not a valid regular expression ({error})",
-            where=option,
-            fix="escape special characters with a backslash",
-        ) from None
-    if not found.any():
-        raise UsageError(
-            f"no group's name matches '{pattern}'",
-            where=f"{option}; the groups are {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}",
-            fix="a pattern has to match the whole name, as in 'layer3.*'; onnx-prune inspect lists all names",
-        )
-    return found
-
-
 def _by_pattern(frame: Frame, shares: Mapping[str, float]) -> Array:
     widths = frame.units.astype(np.float64)
     for pattern, share in reversed(list(shares.items())):  # the first that matches decides
-        matches = _matches(pattern, frame.names, "--channels")
-        widths[matches] = share * frame.units[matches]
+        found = matches(pattern, frame.names, "--channels")
+        widths[found] = share * frame.units[found]
     return np.maximum(widths, frame.least)
 
 

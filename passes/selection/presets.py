@@ -14,7 +14,7 @@ import numpy as np
 
 from ..channels.groups import ChannelGroups
 from ..errors import UsageError
-from .allocate import Align
+from .frames import Align
 from .layers import convolutions, first_convolutions, own_convolutions, rectified, sampled_convolutions, stage_starts
 from .papers import LI, Shares
 

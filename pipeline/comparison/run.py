@@ -15,7 +15,7 @@ from ...passes.errors import OnnxPruneError, UsageError
 from ...passes.graph.files import write_text
 from ...passes.graph.model import ModelLike, load
 from ...passes.selection.budget import Budget
-from ...passes.selection.plan import Plan
+from ...passes.selection.plans.plan import Plan
 from ...passes.selection.presets import make_preset
 from ...runtime.data.inputs import model_inputs
 from ...runtime.data.open import open_data

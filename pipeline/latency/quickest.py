@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ...passes.errors import BudgetError, ReadError
-from ...passes.selection.allocate import Align
+from ...passes.selection.frames import Align
 from ...passes.selection.latency_table import LatencyTable
 from ...passes.selection.milliseconds import fairest
 from ...runtime.analysis import Analysis

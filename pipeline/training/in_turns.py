@@ -17,7 +17,7 @@ from ...passes.graph.files import save_model, write_text
 from ...passes.graph.model import ModelLike, load
 from ...passes.graph.spill import file_bytes
 from ...passes.selection.budget import Budget
-from ...passes.selection.plan import Plan
+from ...passes.selection.plans.plan import Plan
 from ...runtime.data.given import repeatable
 from ...runtime.processes.together import Together, together
 from ...runtime.progress import is_first

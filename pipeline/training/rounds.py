@@ -14,7 +14,7 @@ from ...passes.errors import UsageError
 from ...passes.graph.spill import file_bytes
 from ...passes.selection.budget import Budget
 from ...passes.selection.layers import blocks_of_groups
-from ...passes.selection.plan import PlannedGroup
+from ...passes.selection.plans.plan import PlannedGroup
 from ...passes.selection.presets import Preset, make_preset
 from ...runtime.analysis import analyse
 from ...runtime.progress import Stage

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
-from ...passes.graph.bodies import bodies
+from ...passes.graph.values import float_types
 
 # ONNX Runtime 1.31.1 dies (SIGSEGV) as it looks for convolutions to lay out in blocks in float16 models of free sizes
 # that hold recurrent networks or attention. It is the last step of the optimisation, and the models run without it.
@@ -60,7 +60,7 @@ def _crashes(source: str | bytes, folder: str) -> bool:
 
 
 def _graph_in_halves(model: onnx.ModelProto | str | Path) -> onnx.GraphProto | None:
-    """The model's graph where it holds float16 weights, and is not too large a file to find out."""
+    """The model's graph where it holds numbers in float16, and is not too large a file to find out."""
     if not isinstance(model, onnx.ModelProto):
         try:
             if Path(model).stat().st_size > _LARGE:
@@ -68,14 +68,4 @@ def _graph_in_halves(model: onnx.ModelProto | str | Path) -> onnx.GraphProto | N
             model = onnx.load(model, load_external_data=False)
         except Exception:  # noqa: BLE001 - protobuf's DecodeError has no public base; who opens it says what is wrong
             return None
-    return model.graph if _halves_in(model.graph) else None
-
-
-def _halves_in(graph: onnx.GraphProto) -> bool:
-    held = any(tensor.data_type == TensorProto.FLOAT16 for tensor in graph.initializer)
-    return held or any(_in_node(node) for node in graph.node)
-
-
-def _in_node(node: onnx.NodeProto) -> bool:
-    stored = any(a.HasField("t") and a.t.data_type == TensorProto.FLOAT16 for a in node.attribute)
-    return stored or any(_halves_in(body) for body in bodies(node))
+    return model.graph if TensorProto.FLOAT16 in float_types(model.graph) else None

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
+from ...passes.graph.values import float_types
 from ..device import Device
 from ..session import Runnable, open_session
 from .saturation import observed, tap, taps
@@ -90,8 +91,8 @@ def _one_step(array: np.ndarray) -> np.ndarray:
 
 
 def in_halves(model: onnx.ModelProto) -> bool:
-    """Whether the model holds weights of half precision."""
-    return any(tensor.data_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16) for tensor in model.graph.initializer)
+    """Whether the model holds numbers of half precision."""
+    return bool(float_types(model.graph) & {TensorProto.FLOAT16, TensorProto.BFLOAT16})
 
 
 def output_error(value: Any, reference: Any) -> float:  # noqa: ANN401 - whatever a session returns

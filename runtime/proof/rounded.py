@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ...passes.graph.values import FLOATS
+from ...passes.graph.values import FLOATS, float_types
 
 Array = np.ndarray
 _PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -27,17 +27,9 @@ def rounded(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto
         if tensor.data_type in FLOATS and len(tensor.dims) > 1 and tensor.data_location != TensorProto.EXTERNAL:
             values = numpy_helper.to_array(tensor)
             tensor.CopyFrom(numpy_helper.from_array(moved(values, rng, _of_sum(tensor)), tensor.name))
-    if _is_single(model.graph):
+    if float_types(model.graph) == {TensorProto.FLOAT}:
         _move_activations(changed.graph, rng)
     return changed
-
-
-def _is_single(graph: onnx.GraphProto) -> bool:
-    """Whether float32 is the only type of floats that the graph holds, as far as it says."""
-    said = [t.data_type for t in graph.initializer]
-    said += [value.type.tensor_type.elem_type for value in (*graph.input, *graph.output, *graph.value_info)]
-    said += [a.i for node in graph.node for a in node.attribute if node.op_type == "Cast" and a.name == "to"]
-    return TensorProto.FLOAT in said and not (FLOATS - {TensorProto.FLOAT}).intersection(said)
 
 
 def _move_activations(graph: onnx.GraphProto, rng: np.random.Generator) -> None:

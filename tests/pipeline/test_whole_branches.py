@@ -12,7 +12,8 @@ import pytest
 from onnx import numpy_helper
 from onnx_prune import models
 from onnx_prune.passes.errors import UsageError
-from onnx_prune.passes.selection.plan import Plan, make_plan
+from onnx_prune.passes.selection.plans.plan import Plan
+from onnx_prune.passes.selection.plans.planned import make_plan
 
 GONE = ("layer1.0.conv1", "layer1.1.conv1")
 TEST, CALIBRATION = models.digits_data()

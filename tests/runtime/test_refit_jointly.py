@@ -8,7 +8,7 @@ from onnx_prune import models
 from onnx_prune.passes.channels.apply_removal import apply_removal
 from onnx_prune.passes.graph.export import to_model
 from onnx_prune.passes.rewrite.refit_scope import outside_refit
-from onnx_prune.passes.selection.plan import removed_from_plan
+from onnx_prune.passes.selection.plans.planned import removed_from_plan
 from onnx_prune.runtime.analysis import analyse
 from onnx_prune.runtime.data.inputs import model_inputs
 from onnx_prune.runtime.data.open import open_data

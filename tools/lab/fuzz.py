@@ -27,7 +27,7 @@ import onnx
 
 from ...models import digits_model
 from ...passes.errors import OnnxPruneError
-from ...passes.selection.plan import Plan
+from ...passes.selection.plans.plan import Plan
 from ...pipeline.prune import apply, prune
 from ...runtime.data.inputs import ModelInput
 from ...runtime.data.open import open_data

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from ....passes.channels.groups import ChannelGroups
-from ....passes.selection.plan import Plan
+from ....passes.selection.plans.plan import Plan
 from ..graph_module import GraphModule
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from onnx_prune.passes.graph.model import load
-from onnx_prune.passes.graph.values import DYNAMIC, FOLDABLE, TAINTED, fold, fold_kinds
+from onnx_prune.passes.graph.values import DYNAMIC, FOLDABLE, TAINTED, float_types, fold, fold_kinds
 
 INT, FLOAT = np.int64, np.float32
 
@@ -162,3 +162,17 @@ def test_an_index_that_depends_on_a_size_taints_what_it_picks():
 )
 def test_what_cannot_be_folded_is_nothing(op, arrays):
     assert fold(op, {}, arrays) is None
+
+
+def test_the_types_of_floats_are_seen_in_weights_constants_bodies_casts_and_what_is_declared():
+    constant = helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.ones(2, np.float16)))
+    body = helper.make_graph([constant], "b", [], [helper.make_tensor_value_info("c", TensorProto.FLOAT16, [2])])
+    branches = [helper.make_node("If", ["x"], ["y"], then_branch=body, else_branch=body)]
+    cast = [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.BFLOAT16)]
+    weight = numpy_helper.from_array(np.ones(2), "w")
+    declared = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])
+    assert float_types(helper.make_graph(branches, "g", [], [])) == {TensorProto.FLOAT16}
+    assert float_types(helper.make_graph(cast, "g", [], [])) == {TensorProto.BFLOAT16}
+    assert float_types(helper.make_graph([], "g", [declared], [], [weight])) == {TensorProto.FLOAT, TensorProto.DOUBLE}
+    count = helper.make_tensor_value_info("n", TensorProto.INT64, [])
+    assert not float_types(helper.make_graph([], "g", [count], [], [numpy_helper.from_array(np.arange(2), "i")]))

@@ -17,7 +17,7 @@ from onnx_prune.passes.errors import ProofError, UsageError
 from onnx_prune.passes.graph.export import to_model
 from onnx_prune.passes.rewrite.place import place_constants, stream_convolutions, with_placers, without_idle_placers
 from onnx_prune.passes.selection.budget import Budget
-from onnx_prune.passes.selection.plan import Plan
+from onnx_prune.passes.selection.plans.plan import Plan
 from onnx_prune.runtime.analysis import analyse
 from onnx_prune.runtime.proof.prove import prove_cut
 

@@ -16,7 +16,7 @@ from onnx_prune.passes.errors import ProofError, ReadError, UsageError
 from onnx_prune.passes.graph.export import to_model
 from onnx_prune.passes.rewrite.sample import branch_starts, with_samplers, without_idle_samplers
 from onnx_prune.passes.selection.budget import Budget
-from onnx_prune.passes.selection.plan import Plan
+from onnx_prune.passes.selection.plans.plan import Plan
 from onnx_prune.runtime.analysis import analyse
 from onnx_prune.runtime.proof.prove import prove_cut
 

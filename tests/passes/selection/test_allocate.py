@@ -9,10 +9,11 @@ import pytest
 from onnx_prune import models
 from onnx_prune.passes.channels.cost import cost_model
 from onnx_prune.passes.errors import BudgetError, UsageError
-from onnx_prune.passes.selection.allocate import allocate, menus, select
+from onnx_prune.passes.selection.allocate import allocate, select
 from onnx_prune.passes.selection.budget import Budget
 from onnx_prune.passes.selection.criteria.weights.l1 import L1
 from onnx_prune.passes.selection.criteria.weights.random import Random
+from onnx_prune.passes.selection.frames import menus
 from onnx_prune.passes.selection.methods import Global, Trim, Uniform, make_method
 from onnx_prune.passes.selection.ranking import Evidence, Ranking, rank_groups
 
@@ -110,17 +111,6 @@ def test_groups_of_fewer_units_than_the_alignment_stay_whole(groups_of):
     cost = cost_model(groups_of(models.lenet5()))  # 20, 50 and 500 units
     kept = allocate(cost, {}, Budget(params=0.5), align=32)
     assert dict(zip((g.name for g in cost.groups.groups), kept.tolist(), strict=True))["conv1"] == 20
-
-
-def test_auto_aligns_a_group_by_its_width():
-    units = np.array([1, 7, 8, 15, 16, 32, 63, 64, 500])
-    coarse, fine, small, any_count = (menu.tolist() for menu in menus(units, "auto", coarse=True))
-    assert coarse == [1, 7, 4, 4, 8, 16, 16, 32, 32]  # below 8 a group stays whole
-    assert fine == [1, 7, 4, 4, 4, 8, 8, 8, 16]
-    assert small == [1, 4, 4, 4, 4, 4, 4, 4, 4]
-    assert any_count == [1] * 9
-    assert [menu.tolist() for menu in menus(units, "auto")] == [fine, small, any_count]
-    assert [menu.tolist() for menu in menus(units, 8)] == [[8] * 9]
 
 
 @pytest.mark.parametrize("method", [Uniform(), Global()], ids=repr)

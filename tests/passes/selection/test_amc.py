@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from onnx_prune import models
 from onnx_prune.passes.channels.cost import cost_model
-from onnx_prune.passes.selection.allocate import frame_of, measure_of
+from onnx_prune.passes.selection.allocate import measure_of
 from onnx_prune.passes.selection.amc import STATE, make_walk
 from onnx_prune.passes.selection.criteria import make_criterion
+from onnx_prune.passes.selection.frames import frame_of
 from onnx_prune.passes.selection.methods import Amc
 from onnx_prune.passes.selection.ranking import Evidence, rank_groups
 

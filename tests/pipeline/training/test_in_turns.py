@@ -7,7 +7,7 @@ from onnx_prune import models
 from onnx_prune.models import NetBuilder
 from onnx_prune.passes.errors import UsageError
 from onnx_prune.passes.selection.budget import Budget
-from onnx_prune.passes.selection.plan import Plan
+from onnx_prune.passes.selection.plans.plan import Plan
 from onnx_prune.pipeline.prune import apply, prune
 from onnx_prune.pipeline.training import in_turns
 from onnx_prune.pipeline.training.in_turns import composed, prune_and_finetune

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 from onnx_prune.runtime.guards import crash
 from onnx_prune.runtime.session import open_session
 
@@ -57,11 +57,3 @@ def test_what_crashes_is_opened_without_the_layout(attempts, monkeypatch):
     np.testing.assert_array_equal(open_session(model).run({"t0": x})["t5"], x)
     assert crash.left_out(network(count=7), b"", None) == [crash.LAYOUT]  # all that is timed is optimised alike
     assert crash.left_out(network(np.float32), b"", None) == []
-
-
-def test_halves_are_seen_in_constants_and_bodies():
-    constant = helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.ones(2, np.float16)))
-    body = helper.make_graph([constant], "b", [], [helper.make_tensor_value_info("c", TensorProto.FLOAT16, [2])])
-    nodes = [helper.make_node("If", ["x"], ["y"], then_branch=body, else_branch=body)]
-    assert crash._halves_in(helper.make_graph(nodes, "g", [], []))
-    assert not crash._halves_in(network(np.float32).graph)

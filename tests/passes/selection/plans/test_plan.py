@@ -14,7 +14,8 @@ from onnx_prune.passes.channels.cost import cost_model
 from onnx_prune.passes.errors import ReadError, UsageError
 from onnx_prune.passes.graph.export import to_model
 from onnx_prune.passes.selection.budget import Budget
-from onnx_prune.passes.selection.plan import Plan, PlannedGroup, make_plan, removed_from_plan
+from onnx_prune.passes.selection.plans.plan import Plan, PlannedGroup
+from onnx_prune.passes.selection.plans.planned import make_plan, removed_from_plan
 from onnx_prune.pipeline.prune import apply, prune
 
 SETTINGS = {"criterion": "random", "allocation": "uniform", "reconstruct": "none", "seed": 3}

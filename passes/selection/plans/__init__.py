@@ -1,0 +1,1 @@
+"""Plans: what is removed from a model, and whether it fits one."""
