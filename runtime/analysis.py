@@ -15,7 +15,7 @@ from ..passes.channels.label_channels import label_channels
 from ..passes.errors import BoundError, ReadError, UsageError
 from ..passes.graph.bodies import check_loops
 from ..passes.graph.model import Graph, ModelLike, constant_values, load
-from ..passes.graph.shapes import input_shapes, tensor_facts
+from ..passes.graph.shapes import Facts, input_shapes, sizes_fit, tensor_facts
 from .data.random_feeds import Feeds, runnable_feeds, sample_feeds
 from .device import Device
 from .figures import count, shortened, shortened_inside
@@ -99,9 +99,9 @@ def analyse(
     check_nodes(graph, device)
     _check_sizes(graph, sizes)
     graph = fold_weights(graph, device=device)
-    feeds = _feeds(graph, device, seed, sizes) if example is None else example
+    feeds, facts = _feeds(graph, device, seed, sizes) if example is None else (example, None)
     shapes = {name: tuple(array.shape) for name, array in feeds.items()}
-    facts = tensor_facts(graph, shapes)
+    facts = facts or tensor_facts(graph, shapes)
     check_loops(graph.source.graph, facts.values)
     shown = _shown_by_run(graph, feeds, device) if facts.unknown else None
     if facts.unknown and shown is None and (other := _others(graph, device, seed, sizes)):
@@ -161,12 +161,29 @@ def with_pins(analysis: Analysis, blind: Mapping[str, str]) -> Analysis:
     return replace(analysis, groups=pinned, cost=cost_model(pinned))
 
 
-def _feeds(graph: Graph, device: Device, seed: int, sizes: Mapping[str, int] | None) -> Mapping[str, np.ndarray]:
-    """Random input for one run. A model of images whose batch alone is free is not run to find out."""
+def _feeds(
+    graph: Graph, device: Device, seed: int, sizes: Mapping[str, int] | None
+) -> tuple[Mapping[str, np.ndarray], Facts | None]:
+    """Random input for one run, and the facts for it where they were asked for.
+
+    A model whose first axis alone is free is not run to find out where it reads images, or where sizes say it.
+    """
     shapes = input_shapes(graph)
-    free = any(not _fixed(dim) for dims in shapes.values() for dim in dims[1:])
-    if not free and not _may_be_no_batch(graph):
-        return sample_feeds(graph.source, seed=seed, batch=1, sizes=sizes)
+    if any(not _fixed(dim) for dims in shapes.values() for dim in dims[1:]):
+        return _found_by_runs(graph, device, seed, sizes), None
+    one = sample_feeds(graph.source, seed=seed, batch=1, sizes=sizes)
+    if not _may_be_no_batch(graph):
+        return one, None
+    if all(len(dims) > 1 for dims in shapes.values()):
+        facts = tensor_facts(graph, {name: tuple(array.shape) for name, array in one.items()})
+        if sizes_fit(graph, facts):
+            return one, facts
+    return _found_by_runs(graph, device, seed, sizes), None
+
+
+def _found_by_runs(
+    graph: Graph, device: Device, seed: int, sizes: Mapping[str, int] | None
+) -> Mapping[str, np.ndarray]:
     try:
         return runnable_feeds(graph.source, seed=seed, sizes=sizes, device=device)
     except ReadError:

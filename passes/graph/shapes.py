@@ -8,7 +8,8 @@ one run of the model: `runtime/` provides it as `shown`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import ChainMap
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,10 +21,11 @@ from ..errors import ReadError
 from .inference import inferred
 from .model import Graph, constant_values
 from .spill import without_weights
-from .values import FOLDABLE, LIMIT, fold
+from .values import FLOATS, FOLDABLE, LIMIT, fold
 
 Shape = tuple[int, ...]
 MOST_ELEMENTS = 1 << 33  # of a tensor: 32 GiB in float32
+_BY_ROUNDS = frozenset({"Loop", "Scan", "SequenceMap"})  # what they make depends on more than sizes
 MOST_ENTRIES = 1 << 27  # of an axis: its labels take 1 GiB
 
 
@@ -110,6 +112,33 @@ def _fixed(graph: Graph) -> dict[str, tuple[bool, ...]]:
     }
 
 
+def sizes_fit(graph: Graph, facts: Facts) -> bool:
+    """Whether sizes alone say that the graph runs: all are known, and no node asks for others than it reads.
+
+    Not told where numbers may be indices or count rounds: inputs that are no floats, loops, operators without a schema.
+    What ONNX's inference does not look at is compared here: elements of a Reshape, the inner size of a Gemm, channels.
+    """
+    if facts.unknown or any(facts.dtypes.get(name) not in FLOATS for name in input_shapes(graph)):
+        return False
+    return all(_fits(node, facts.shapes) for node in graph.gs.nodes)
+
+
+def _fits(node: gs.Node, shapes: Mapping[str, Shape]) -> bool:
+    if node.domain not in (None, "", "ai.onnx") or node.op in _BY_ROUNDS:
+        return False
+    if node.op not in ("Reshape", "Gemm", "Conv", "ConvTranspose"):
+        return True
+    data, other = (shapes.get(tensor.name, ()) for tensor in node.inputs[:2])
+    if node.op == "Reshape":
+        return math.prod(data) == math.prod(shapes[node.outputs[0].name])
+    if node.op == "Gemm":
+        return len(data) == len(other) == 2 and (
+            data[0 if node.attrs.get("transA") else 1] == other[1 if node.attrs.get("transB") else 0]
+        )
+    inner = other[1] * node.attrs.get("group", 1) if node.op == "Conv" else other[0]
+    return data[1] == inner
+
+
 def check_bounds(model: str, shapes: Mapping[str, Shape]) -> None:
     """Raise ReadError for a tensor that nothing could hold, before anything runs."""
     for name, shape in shapes.items():
@@ -165,7 +194,11 @@ class _Sweep:
     """One pass in topological order that fills shapes and values."""
 
     def __init__(
-        self, graph: Graph, shapes: dict[str, Shape], types: dict[str, onnx.TypeProto], values: dict[str, np.ndarray]
+        self,
+        graph: Graph,
+        shapes: MutableMapping[str, Shape],
+        types: MutableMapping[str, onnx.TypeProto],
+        values: MutableMapping[str, np.ndarray],
     ) -> None:
         self.graph, self.shapes, self.types, self.values = graph, shapes, types, values
         self.opsets = list(graph.source.opset_import)
@@ -177,7 +210,10 @@ class _Sweep:
             self._constant(node.outputs[0])
             return
         if any(o.name and o.name not in self.shapes for o in node.outputs):
-            self._infer(node, proto)
+            if node.op == "If" and not node.domain:
+                self._branch(node, proto)
+            else:
+                self._infer(node, proto)
             self._believe(node)
         if node.domain not in (None, "", "ai.onnx"):
             return
@@ -185,6 +221,23 @@ class _Sweep:
             self._shape(node)
         elif node.op in FOLDABLE:
             self._fold(node)
+
+    def _branch(self, node: gs.Node, proto: onnx.NodeProto) -> None:
+        """Shapes of what an If gives whose condition is known: those of the branch that is taken at these sizes."""
+        taken = self.value(node.inputs[0])
+        if taken is None or taken.size != 1:
+            return
+        word = "then_branch" if taken.all() else "else_branch"
+        body, source = node.attrs[word], next(a.g for a in proto.attribute if a.name == word)
+        inner = _Sweep(self.graph, ChainMap({}, self.shapes), ChainMap({}, self.types), ChainMap({}, self.values))
+        for tensor in source.initializer:
+            inner.shapes[tensor.name] = tuple(tensor.dims)
+            inner.types[tensor.name] = helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
+        for own, written in zip(body.nodes, source.node, strict=True):
+            inner.visit(own, written)
+        for tensor, made in zip(node.outputs, source.output, strict=False):
+            if made.name in inner.shapes and made.name in inner.types:
+                self.shapes[tensor.name], self.types[tensor.name] = inner.shapes[made.name], inner.types[made.name]
 
     def _believe(self, node: gs.Node) -> None:
         for tensor in node.outputs:

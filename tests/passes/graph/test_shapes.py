@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from onnx_prune.passes.errors import ReadError
 from onnx_prune.passes.graph.model import load
-from onnx_prune.passes.graph.shapes import MOST_ENTRIES, input_shapes, tensor_facts
+from onnx_prune.passes.graph.shapes import MOST_ENTRIES, input_shapes, sizes_fit, tensor_facts
 
 COMPUTED = """
     <ir_version: 8, opset_import: ["": 17]>
@@ -77,3 +77,59 @@ def test_declared_sizes_of_inputs_are_numbers_names_or_nothing(graphs):
 def test_a_tensor_that_nothing_could_hold_is_refused(graphs):
     with pytest.raises(ReadError, match=r"asks for a tensor of(.|\n)*'x'"):
         facts_of(graphs, COMPUTED, sizes={"x": (1, 3, MOST_ENTRIES + 1, 4)})
+
+
+BRANCHES = """
+    <ir_version: 8, opset_import: ["": 17]>
+    g (float[N, 8, 6] x) => (float[A, B, C] y) <int64 two = {2}, int64 six = {6}> {
+      s = Shape (x)
+      last = Gather (s, two)
+      same = Equal (last, six)
+      chosen = If (same) <
+        then_branch = a () => (float[D, E, F] t) { t = Transpose <perm = [0, 2, 1]> (x) },
+        else_branch = b () => (float[D, E, F] t) { t = Identity (x) }>
+      y = Relu (chosen)
+    }
+    """
+
+
+def test_an_if_whose_condition_the_sizes_tell_has_the_shape_of_the_branch_that_is_taken(graphs):
+    facts = facts_of(graphs, BRANCHES, sizes={"x": (2, 8, 6)})
+    assert facts.unknown == ()
+    assert facts.shapes["y"] == (2, 6, 8)
+    other = facts_of(graphs, BRANCHES.replace("int64 six = {6}", "int64 six = {7}"), sizes={"x": (2, 8, 6)})
+    assert other.shapes["y"] == (2, 8, 6)
+
+
+def test_an_if_whose_condition_is_not_known_has_no_shape(graphs):
+    text = BRANCHES.replace(
+        "same = Equal (last, six)", "zero = ReduceMax <keepdims = 0> (x)\n same = Cast <to = 9> (zero)"
+    )
+    assert facts_of(graphs, text, sizes={"x": (2, 8, 6)}).unknown == ("chosen", "y")
+
+
+FRAMES = """
+    <ir_version: 8, opset_import: ["": 17]>
+    g (float[N, 6] x) => (float[A, B] y) <int64[2] target = {2, 12}, float[12, 5] w> {
+      r = Reshape (x, target)
+      y = Gemm (r, w)
+    }
+    """
+
+
+@pytest.mark.parametrize(
+    ("rows", "edit", "fit"),
+    [
+        (4, ("", ""), True),
+        (1, ("", ""), False),  # six numbers are not 2 x 12
+        (4, ("float[12, 5] w", "float[11, 5] w"), False),
+        (4, ("float[N, 6] x", "int64[N, 6] ids"), False),  # numbers that may be indices
+    ],
+)
+def test_sizes_fit_where_no_node_asks_for_others(graphs, rows, edit, fit):
+    text = FRAMES.replace(*edit) if edit[0] else FRAMES
+    if "ids" in text:
+        text = text.replace("r = Reshape (x", "x = Cast <to = 1> (ids)\n r = Reshape (x")
+    graph = load(graphs.parse(text))
+    sizes = dict.fromkeys(input_shapes(graph), (rows, 6))
+    assert sizes_fit(graph, tensor_facts(graph, sizes)) == fit
