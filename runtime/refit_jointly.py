@@ -10,22 +10,24 @@ other: He et al. 2017, section 3.3.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..passes.channels.affine import affine_consumers, own_constants, with_bias
+from ..passes.channels.affine import AffineConsumer, affine_consumers, own_constants, with_bias
 from ..passes.channels.constants import kept
 from ..passes.channels.labels import LabelledGraph
 from ..passes.graph.model import Graph, set_constant
+from ..passes.rewrite.affine_path import AffinePaths
 from ..passes.rewrite.stretches import Stretch, stretches
 from .data.sources import Batch
 from .measure.segments import Frontier
 from .progress import Count, silent
-from .torch.joint.fit import Steps, fit_piece
+from .torch.joint.fit import Moving, Steps, fit_piece
 
 Array = np.ndarray
+_NOTHING = 1e-12  # a channel that is scaled by less than this share of the largest scale
 _BYTES = 768 << 20  # of inputs and targets of a stretch; where they are more, fewer samples serve
 
 
@@ -56,6 +58,7 @@ def refit_jointly(
     sizes = {name: math.prod(shape) for name, shape in labelled.facts.shapes.items()}
     parts = stretches(cut, {use for consumer in consumers for use in consumer.uses}, sizes, steps.layers)
     found = Joint(len(parts))
+    scales = _scales(labelled, removed, cut, consumers)
     batches = list(data)
     with (
         Frontier(labelled.graph, batches, device=steps.device) as original,
@@ -65,10 +68,35 @@ def refit_jointly(
         for number, part in enumerate(parts):
             if not original.reach(part.end):
                 break
-            found.nearer += _Stretch(part, labelled, removed).fit(original, now, steps)
+            found.nearer += _Stretch(part, labelled, removed, scales).fit(original, now, steps)
             progress(number + 1, len(parts))
             if not now.reach(part.end):
                 break
+    return found
+
+
+def _scales(
+    labelled: LabelledGraph, removed: Array, cut: Graph, consumers: Sequence[AffineConsumer]
+) -> dict[str, Array]:
+    """What weights and biases are multiplied by at the end of their affine paths, by name; each broadcasts to them.
+
+    Channels that a path takes to zero, and weights with several uses that it does differently to, have 1.
+    """
+    paths, tensors, shapes = AffinePaths(cut), cut.gs.tensors(), labelled.facts.shapes
+    found: dict[str, Array] = {}
+    for consumer in consumers:
+        uses = [use for use in consumer.uses if use in tensors]
+        size = int(kept(consumer.outputs, removed).sum())
+        ends = [paths(use, (len(shapes[use]), consumer.layout.result, size)).scale for use in uses]
+        if not ends or any(not np.array_equal(ends[0], other) for other in ends[1:]):
+            continue
+        size_of = np.abs(ends[0])
+        scale = np.where(size_of > _NOTHING * size_of.max(initial=0), ends[0], 1)
+        for name, values in own_constants(cut, uses).items():
+            if name == consumer.weight.name and consumer.layout.out is not None:
+                found[name] = np.expand_dims(scale, [a for a in range(values.ndim) if a != consumer.layout.out])
+            elif values.size == size:
+                found[name] = scale.reshape(values.shape)
     return found
 
 
@@ -79,6 +107,7 @@ class _Stretch:
     part: Stretch
     labelled: LabelledGraph
     removed: Array
+    scales: Mapping[str, Array]
 
     def fit(self, original: Frontier, now: Frontier, steps: Steps) -> bool:
         """Write better weights into the graph of `now`; whether there are any."""
@@ -87,7 +116,9 @@ class _Stretch:
         target = self._left(original.array(self.part.end, samples))
         piece = now.piece(self.part.end, target.dtype)
         inputs = {value.name: now.array(value.name, samples) for value in piece.graph.input}
-        found = fit_piece(piece, own_constants(now.graph, self.part.layers), inputs, target, steps)
+        own = own_constants(now.graph, self.part.layers)
+        moving = {name: Moving(values, self.scales.get(name, np.ones(1))) for name, values in own.items()}
+        found = fit_piece(piece, moving, inputs, target, steps)
         tensors = now.graph.gs.tensors()
         for name, values in found.items():
             set_constant(tensors[name], values)

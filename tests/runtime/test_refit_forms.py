@@ -20,7 +20,9 @@ from onnx_prune.runtime.data.sources import Batch
 from onnx_prune.runtime.measure.calibrate import Calibration, calibrate
 from onnx_prune.runtime.reconstruct import refit_sequentially
 from onnx_prune.runtime.refit.fits import find_fits
+from onnx_prune.runtime.refit_jointly import refit_jointly
 from onnx_prune.runtime.session import open_session
+from onnx_prune.runtime.torch.joint.fit import Steps
 
 HOW = Calibration(positions=99)
 
@@ -117,6 +119,22 @@ def test_norms_folded_or_not_the_same_units_go_and_the_same_function_comes_out(b
     np.testing.assert_allclose(run(found[0][2], x), run(found[1][2], x), atol=2e-4)
     before, after = (np.square(run(m, x) - run(block[0], x)).mean() for m in found[0][1:3])
     assert after < 0.5 * before
+
+
+def test_layers_fitted_together_come_to_the_same_function_in_both_forms(block):
+    x = {"x": mixed(256)}
+    batches = [Batch({"x": x["x"][i : i + 64]}, None) for i in range(0, 256, 64)]
+    made = []
+    for model in block:
+        groups = groups_of(model)
+        removed = groups.removed_labels({g.name: range(0, 12, 2) for g in groups.free if g.units == 12})
+        cut = apply_removal(groups.labelled, removed)
+        refit_sequentially(groups.labelled, removed, cut, batches, HOW)
+        before = run(to_model(cut), x)
+        assert refit_jointly(groups.labelled, removed, cut, batches, Steps(4, epochs=3, rate=3e-3)).nearer
+        made.append((before, run(to_model(cut), x)))
+    far = np.abs(made[0][1] - made[0][0]).max()  # how far the steps lead
+    np.testing.assert_allclose(made[0][1], made[1][1], atol=0.01 * far)
 
 
 @pytest.mark.shared

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -50,9 +51,20 @@ class Steps:
         return self.batch if self.fixed else max(min(self.batch, samples // _LEAST_STEPS), 1)
 
 
+class Moving(NamedTuple):
+    """A weight that may move: its values, and what they are multiplied by on the way to the activation.
+
+    scale: broadcasts to the values, nowhere 0. Steps are taken in values * scale, so that a network with its
+    BatchNormalizations folded takes the same ones.
+    """
+
+    values: Array
+    scale: Array
+
+
 def fit_piece(
     model: onnx.ModelProto,
-    weights: Mapping[str, Array],
+    weights: Mapping[str, Moving],
     inputs: Mapping[str, Array],
     target: Array,
     steps: Steps,
@@ -66,14 +78,17 @@ def fit_piece(
         module = GraphModule(model).to(torch_device(steps.device))
     except OnnxPruneError:
         return {}
-    trained = [n for n in module.parameter_names if n in weights and weights[n].itemsize >= _FLOAT]
+    trained = {
+        n: weights[n].scale for n in module.parameter_names if n in weights and weights[n].values.itemsize >= _FLOAT
+    }
     if not trained or not _alike(module, inputs, target[: steps.size(len(target))]):
         return {}
     before, after = fit_together(module, trained, inputs, target, steps)
     if not after < before:
         return {}
     values = {name: module.get_parameter(module.parameter_names[name]).detach().cpu().numpy() for name in trained}
-    return {name: value.astype(weights[name].dtype).reshape(weights[name].shape) for name, value in values.items()}
+    own = {name: weights[name].values for name in trained}
+    return {name: value.astype(own[name].dtype).reshape(own[name].shape) for name, value in values.items()}
 
 
 def _alike(module: GraphModule, inputs: Mapping[str, Array], target: Array) -> bool:
@@ -90,11 +105,11 @@ def _alike(module: GraphModule, inputs: Mapping[str, Array], target: Array) -> b
 
 
 def fit_together(
-    module: GraphModule, trained: Collection[str], inputs: Mapping[str, Array], target: Array, steps: Steps
+    module: GraphModule, trained: Mapping[str, Array], inputs: Mapping[str, Array], target: Array, steps: Steps
 ) -> tuple[float, float]:
     """Lower |y - target|^2 / |target|^2 of the module's only output y; the errors on held-out samples before and after.
 
-    trained: ONNX names of the weights that move; inputs: name -> (N, ...), target: (N, ...). What BatchNormalization
+    trained: ONNX names of the weights that move, and the scale of each (`Moving`); inputs: name -> (N, ...), target: (N, ...). What BatchNormalization
     has stored stays. Where the error on every eighth sample, which no step sees, does not fall, the weights are as they
     were.
     """
@@ -105,7 +120,8 @@ def fit_together(
     moving = [module.get_parameter(module.parameter_names[name]).requires_grad_() for name in trained]
     start = [parameter.detach().clone() for parameter in moving]
     before = data.error(module, held_out, steps)
-    _descend(module, moving, data, seen, steps)
+    scales = [torch.from_numpy(np.asarray(s)).to(p) for p, s in zip(moving, trained.values(), strict=True)]
+    _descend(module, _Scaled(moving, scales, steps.rate), data, seen, steps)
     after = data.error(module, held_out, steps)
     if not after < before:
         with torch.no_grad():
@@ -155,20 +171,35 @@ class _Samples:
         return far / max(size, 1e-30) if math.isfinite(far) else math.inf
 
 
-def _descend(module: GraphModule, moving: list[Tensor], data: _Samples, seen: Array, steps: Steps) -> None:
+class _Scaled:
+    """Adam on parameters times their scales."""
+
+    def __init__(self, moving: list[Tensor], scales: list[Tensor], rate: float) -> None:
+        self._moving, self._scales = moving, scales
+        self._scaled = [(p.detach() * scale) for p, scale in zip(moving, scales, strict=True)]
+        self._adam = torch.optim.Adam(self._scaled, lr=rate)
+
+    def step(self, loss: Tensor, rate: float) -> None:
+        """Against the gradient of the loss."""
+        self._adam.param_groups[0]["lr"] = rate
+        gradients = torch.autograd.grad(loss, self._moving, allow_unused=True)
+        for scaled, scale, gradient in zip(self._scaled, self._scales, gradients, strict=True):
+            scaled.grad = None if gradient is None else gradient / scale
+        self._adam.step()
+        with torch.no_grad():
+            for own, scaled, scale in zip(self._moving, self._scaled, self._scales, strict=True):
+                own.copy_(scaled / scale)
+
+
+def _descend(module: GraphModule, adam: _Scaled, data: _Samples, seen: Array, steps: Steps) -> None:
     size, scale = steps.size(len(seen)), data.scale()
     total = steps.epochs * (len(seen) // size)
-    optimiser = torch.optim.Adam(moving, lr=steps.rate)
     rng = np.random.default_rng(steps.seed)
     done = 0
     for _ in range(steps.epochs):
         order = rng.permutation(seen)
         for at in range(0, len(order) - size + 1, size):
             rate = steps.rate * (1 + math.cos(math.pi * done / total)) / 2 * min(1.0, (done + 1) / _RISING)
-            optimiser.param_groups[0]["lr"] = rate
             inputs, target = data(order[at : at + size])
-            loss = (module(*inputs)[0] - target).square().mean() / scale
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+            adam.step((module(*inputs)[0] - target).square().mean() / scale, rate)
             done += 1
