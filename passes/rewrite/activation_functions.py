@@ -22,7 +22,7 @@ from ..algebra.layer.activation_functions import (
 from ..graph.model import constant_values
 
 Array = np.ndarray
-PerChannel = Callable[[Array], Array | None]  # a constant's values -> one a channel, None where it has more
+PerChannel = Callable[[gs.Tensor], Array | None]  # one number a channel, None where it has more or is no constant
 
 
 def activation_behind(tensor: gs.Tensor, per_channel: PerChannel) -> ActivationFunction | None:
@@ -68,8 +68,7 @@ def _clip(node: gs.Node, _: PerChannel) -> ActivationFunction | None:
 
 
 def _prelu(node: gs.Node, per_channel: PerChannel) -> ActivationFunction | None:
-    values = constant_values(node.inputs[1])
-    slope = None if values is None else per_channel(values)
+    slope = per_channel(node.inputs[1])
     return None if slope is None else leaky(slope)
 
 

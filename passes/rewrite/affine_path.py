@@ -7,6 +7,7 @@ keep z fits W and b there, so that an export with its BatchNormalizations folded
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ import onnx_graphsurgeon as gs
 from ..algebra.layer.activation_functions import ActivationFunction
 from ..graph.bodies import captured_names
 from ..graph.model import Graph, constant_values
-from ..graph.values import FLOATS
+from ..graph.values import FLOATS, LIMIT, fold
 from .activation_functions import activation_behind
 
 Array = np.ndarray
@@ -62,22 +63,37 @@ class AffinePaths:
         shape: the rank of its output, the axis of the channels, and how many there are; may_add: whether another
         tensor that is added to it is known and of the same shape; by default the path ends in front of residual sums.
         """
-        walk = _Walk(self._tensors[name], *shape, lambda other: other not in self._fixed and may_add(other))
+        walk = _Walk(
+            self._tensors[name], *shape, lambda other: other not in self._fixed and may_add(other), self.stored
+        )
         while walk.tensor.name not in self._ends and len(walk.tensor.outputs) == 1:
             node = walk.tensor.outputs[0]
             step = _STEPS.get(node.op)
             if step is None or node.domain not in (None, "", "ai.onnx") or not step(walk, node):
                 break
         ends = walk.tensor.name in self._ends
-        activation = None if ends else activation_behind(walk.tensor, walk.vector)
+        activation = None if ends else activation_behind(walk.tensor, walk.number_a_channel)
         return AffinePath(walk.tensor.name, walk.scale, walk.shift, tuple(walk.summands), activation)
+
+    def stored(self, tensor: gs.Tensor) -> Array | None:
+        """The values of a constant, or of what nodes make of constants alone."""
+        found = self._fixed.get(tensor.name)
+        return constant_values(tensor) if found is None else found
 
 
 class _Walk:
     """The place that a path has come to."""
 
-    def __init__(self, tensor: gs.Tensor, rank: int, axis: int, size: int, may_add: Callable[[str], bool]) -> None:
-        self.tensor, self.may_add = tensor, may_add
+    def __init__(
+        self,
+        tensor: gs.Tensor,
+        rank: int,
+        axis: int,
+        size: int,
+        may_add: Callable[[str], bool],
+        stored: Callable[[gs.Tensor], Array | None],
+    ) -> None:
+        self.tensor, self.may_add, self.stored = tensor, may_add, stored
         self._rank, self._axis, self._size = rank, axis % rank, size
         self.scale, self.shift = np.ones(size), np.zeros(size)
         self.summands: list[tuple[str, Array]] = []
@@ -90,6 +106,11 @@ class _Walk:
         if values.ndim > self._rank or axis < 0 or values.shape[axis] != values.size or values.size != self._size:
             return None
         return values.reshape(-1).astype(np.float64)
+
+    def number_a_channel(self, tensor: gs.Tensor) -> Array | None:
+        """The same of a tensor; None as well where it is no constant."""
+        values = self.stored(tensor)
+        return None if values is None else self.vector(values)
 
     def at_channels(self, axis: int) -> bool:
         """Whether this axis holds the channels."""
@@ -118,7 +139,7 @@ def _cast(walk: _Walk, node: gs.Node) -> bool:
 
 
 def _batch_norm(walk: _Walk, node: gs.Node) -> bool:
-    values = [constant_values(t) for t in node.inputs[1:5]]
+    values = [walk.stored(t) for t in node.inputs[1:5]]
     if any(v is None for v in values) or node.attrs.get("training_mode") or len(node.outputs) > 1:
         return False
     if not walk.at_channels(1):
@@ -136,20 +157,36 @@ def _operand(walk: _Walk, node: gs.Node) -> tuple[int, gs.Tensor]:
 
 def _product(walk: _Walk, node: gs.Node) -> bool:
     at, other = _operand(walk, node)
-    values = constant_values(other)
-    factor = None if values is None else walk.vector(values)
+    factor = walk.number_a_channel(other)
     if factor is None or (node.op == "Div" and (at == 1 or not factor.all())):
         return False
     return walk.through(node, factor if node.op == "Mul" else 1 / factor)
 
 
-def _fixed(graph: Graph) -> set[str]:
-    """What nodes make of stored values alone: the same for all samples, of which it may have one."""
-    fixed: set[str] = set()
+def _fixed(graph: Graph) -> dict[str, Array | None]:
+    """What nodes make of stored values alone: the same for all samples, of which it may have one.
+
+    With its values where they are few and can be computed here.
+    """
+    fixed: dict[str, Array | None] = {}
     for node in graph.gs.nodes:
         if node.inputs and all(isinstance(t, gs.Constant) or t.name in fixed or not t.name for t in node.inputs):
-            fixed.update(t.name for t in node.outputs)
+            made = _computed(node, fixed)
+            fixed.update((t.name, made[n] if n < len(made) else None) for n, t in enumerate(node.outputs))
     return fixed
+
+
+def _computed(node: gs.Node, fixed: Mapping[str, Array | None]) -> tuple[Array, ...]:
+    """The outputs of a node on stored values; none where it is not known how, or they are many."""
+    args: list[Array | None] = []
+    for tensor in node.inputs:
+        large = isinstance(tensor, gs.Constant) and math.prod(tensor.shape or ()) > LIMIT
+        values = None if large else fixed.get(tensor.name)
+        values = constant_values(tensor) if values is None and not large else values
+        if values is None and tensor.name:
+            return ()
+        args.append(values)
+    return fold(node.op, node.attrs, args) or () if node.domain in (None, "", "ai.onnx") else ()
 
 
 def _sum(walk: _Walk, node: gs.Node) -> bool:
@@ -162,11 +199,10 @@ def _sum(walk: _Walk, node: gs.Node) -> bool:
     shift = np.zeros(len(walk.shift))
     summands = []
     for other in others:
-        values = constant_values(other)
-        vector = None if values is None else walk.vector(values)
+        vector = walk.number_a_channel(other)
         if vector is not None:
             shift = shift + sign * vector
-        elif values is None and walk.may_add(other.name):
+        elif walk.stored(other) is None and walk.may_add(other.name):
             summands.append((other.name, np.full(len(shift), sign)))
         else:
             return False
@@ -184,9 +220,14 @@ def _quantised(walk: _Walk, node: gs.Node) -> bool:
     return steps[0] == steps[1] and walk.through(readers[0])
 
 
+def _negative(walk: _Walk, node: gs.Node) -> bool:
+    return walk.through(node, -1.0)
+
+
 _STEPS: Mapping[str, Step] = {
     "Identity": _as_it_is,
     "Dropout": _dropout,
+    "Neg": _negative,
     "Cast": _cast,
     "BatchNormalization": _batch_norm,
     "Mul": _product,

@@ -109,9 +109,9 @@ def fit_together(
 ) -> tuple[float, float]:
     """Lower |y - target|^2 / |target|^2 of the module's only output y; the errors on held-out samples before and after.
 
-    trained: ONNX names of the weights that move, and the scale of each (`Moving`); inputs: name -> (N, ...), target: (N, ...). What BatchNormalization
-    has stored stays. Where the error on every eighth sample, which no step sees, does not fall, the weights are as they
-    were.
+    trained: ONNX names of the weights that move, and the scale of each (`Moving`); inputs: name -> (N, ...), target:
+    (N, ...). What BatchNormalization has stored stays. Where the error on every eighth sample, which no step sees,
+    does not fall, the weights are as they were.
     """
     seen, held_out = _parted(len(target), steps)
     data = _Samples([inputs[name] for name in module.input_names], target, next(module.parameters()).device)

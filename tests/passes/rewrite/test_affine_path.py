@@ -22,7 +22,10 @@ def network(body, **constants):
     rng = np.random.default_rng(0)
     model = onnx.parser.parse_model(text)
     values = {"w": rng.standard_normal((N, 3, 1, 1)), **constants}
-    kept = {k: np.asarray(v) if isinstance(v, np.uint8) else np.asarray(v, np.float32) for k, v in values.items()}
+    kept = {
+        k: np.asarray(v) if getattr(v, "dtype", np.dtype("f")).kind in "iu" else np.asarray(v, np.float32)
+        for k, v in values.items()
+    }
     model.graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in kept.items())
     return model
 
@@ -44,6 +47,11 @@ BODIES = {
     "a residual sum behind a norm": ("n = BatchNormalization (c, g, b, m, v) a = Add (s, n) y = Relu (a)", NORM, "a"),
     "a sum in front of a norm": ("a = Sub (s, c) n = BatchNormalization (a, g, b, m, v) y = Relu (n)", NORM, "n"),
     "three summands": ("a = Sum (s, c, k) y = Relu (a)", {"k": COLUMN}, "a"),
+    "a layer scale that is reshaped": (
+        "k4 = Unsqueeze (k1, at) p = Mul (c, k4) m = Neg (p) n = Sub (m, k4) y = Relu (n)",
+        {"k1": [2.0, -1.0, 4.0, 0.5], "at": np.array([1, 2])},
+        "n",
+    ),
     "scales of quantisation": (
         "q = QuantizeLinear (c, fine, zero) d = DequantizeLinear (q, fine, zero) y = Relu (d)",
         {"fine": 1 / 64, "zero": np.uint8(128)},
