@@ -130,7 +130,7 @@ class _Layer:
         inputs = self._inputs()
         ordinary = len(inputs)
         if self.pair is not None:
-            inputs += self.pair.inputs(self.taps, inputs[1:], now.samples)
+            inputs += self.pair.inputs(inputs[1:], now.samples)
         settings = replace(self.settings, positions=self._positions(now.samples))
         end = min(now.number(name) for one in left for name in one.stops)
         given = now.rows(end, Taps(tuple(inputs), self.taps.sizes), settings)

@@ -133,13 +133,14 @@ def _bias(node: gs.Node, layout: Layout, size: int) -> Array | None:
     return None if bias is None or bias.shape != (size,) else bias.astype(np.float64)
 
 
-def write_refit(graph: Graph, consumer: AffineConsumer, refit: Refit) -> None:
+def write_refit(graph: Graph, consumer: AffineConsumer, refit: Refit, given: Array | None = None) -> None:
     """Put new weights and a new bias into a consumer, in this graph or a cut one; a node without a bias gets one.
 
-    refit.weight must have the sizes of the weight that is there, as (n, C, k).
+    refit.weight must have the sizes of the weight that is there, as (n, C, k); given: the bias that it was given
+    earlier, which this one takes the place of: a sum behind a product holds both the model's own and that one.
     """
     layout = consumer.layout
-    nodes = [n for n in graph.gs.nodes if n.outputs and n.outputs[0].name in consumer.uses]
+    nodes = _nodes(graph, consumer)
     kind = np.dtype(np.float32)
     for weight in {id(stored(t)): t for t in (n.inputs[consumer.consumer.weight_at.input] for n in nodes)}.values():
         before = float_values(weight)
@@ -150,8 +151,15 @@ def write_refit(graph: Graph, consumer: AffineConsumer, refit: Refit) -> None:
         set_float_values(weight, np.ascontiguousarray(W.reshape(before.shape).astype(before.dtype)))
     if consumer.may_have_bias:
         bias = refit.bias.astype(kind)
+        more = bias if given is None or layout.bias is not None else (refit.bias - given).astype(kind)
         for node in nodes:
-            _write_bias(graph, node, layout, bias, readers=nodes)
+            _write_bias(graph, node, layout, more, readers=nodes)
+
+
+def _nodes(graph: Graph, consumer: AffineConsumer) -> list[gs.Node]:
+    """The nodes of its uses; where a sum that an earlier refit put in makes the output, the product in front of it."""
+    makers = [n for n in graph.gs.nodes if n.outputs and n.outputs[0].name in consumer.uses]
+    return [n if n.op != "Add" else next(t for t in n.inputs if t.inputs).inputs[0] for n in makers]
 
 
 def own_constants(graph: Graph, layers: Collection[str]) -> dict[str, Array]:

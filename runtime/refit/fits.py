@@ -48,13 +48,18 @@ class Fit:
 
     def write(self, graph: Graph, refit: Refit) -> None:
         """Put what was fitted at the end of the path into the weight; channels that the path takes to zero stay."""
+        before = None if self.written is None else self._own(self.written).bias
+        self.written = refit
+        write_refit(graph, self.consumer, self._own(refit), before)
+
+    def _own(self, refit: Refit) -> Refit:
+        """The weight and bias of the layer itself that have these at the end of the path."""
         scale, shift = self.paths[0].scale, self.paths[0].shift
         lives = np.abs(scale) > _NOTHING * np.abs(scale).max(initial=0)
         safe = np.where(lives, scale, 1)
         W, b = self._cut
-        self.written = refit
         W = np.where(lives[:, None, None], refit.weight / safe[:, None, None], W)
-        write_refit(graph, self.consumer, Refit(W, np.where(lives, (refit.bias - shift) / safe, b)))
+        return Refit(W, np.where(lives, (refit.bias - shift) / safe, b))
 
     @property
     def _cut(self) -> tuple[Array, Array]:

@@ -35,12 +35,14 @@ class Pair:
     """Two layers.
 
     rows: of the first's output and of the second's, each with the rows of its input under the kernel, -1 for padding
+    reads: the tap of what the first reads
     """
 
     first: Fit
     second: Fit
     rows: tuple[Array, Array]
     effort: Effort
+    reads: Tap
 
     def whole(self, tap: Tap, samples: int) -> Tap:
         """The same tensor, all positions of so many of the first samples as the pair is fitted on."""
@@ -48,9 +50,9 @@ class Pair:
             tap, grid=tap.inner, table=np.arange(tap.inner)[:, None], most=tap.inner, groups=1, first=self.on(samples)
         )
 
-    def inputs(self, taps: Taps, summands: Sequence[Tap], samples: int) -> list[Tap]:
+    def inputs(self, summands: Sequence[Tap], samples: int) -> list[Tap]:
         """What the pair reads of the cut network; summands: taps of what is added to the second's output."""
-        return [self.whole(tap, samples) for tap in (taps[self.first.consumer.name], *summands)]
+        return [self.whole(tap, samples) for tap in (self.reads, *summands)]
 
     def on(self, samples: int) -> int:
         """On how many of so many samples it is fitted, within what time and memory there is."""
@@ -93,7 +95,7 @@ def find_pairs(
     """
     if not effort.epochs:
         return {}
-    taps = find_taps(labelled)
+    taps = find_taps(labelled, labelled.consumers)  # the first may read what no cut can change, as the input is
     firsts = _firsts(labelled, removed, cut, taps, {fit.consumer.name: fit for fit in fits})
     tensors = cut.gs.tensors()
     outputs = {tensor.name for tensor in cut.gs.outputs}
@@ -106,7 +108,7 @@ def find_pairs(
             continue
         rows = (taps[first.consumer.name].table, taps[second.consumer.name].table)
         if len(rows[0]) == taps[second.consumer.name].inner and taps[second.consumer.name].batched:
-            pair = Pair(first, second, rows, effort)
+            pair = Pair(first, second, rows, effort, taps[first.consumer.name])
             if pair.on(samples) >= _LEAST:
                 found[second.consumer.name] = pair
     return found

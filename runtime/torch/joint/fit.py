@@ -182,9 +182,9 @@ class _Scaled:
     def step(self, loss: Tensor, rate: float) -> None:
         """Against the gradient of the loss."""
         self._adam.param_groups[0]["lr"] = rate
-        gradients = torch.autograd.grad(loss, self._moving, allow_unused=True)
+        gradients = torch.autograd.grad(loss, self._moving, materialize_grads=True)
         for scaled, scale, gradient in zip(self._scaled, self._scales, gradients, strict=True):
-            scaled.grad = None if gradient is None else gradient / scale
+            scaled.grad = gradient / scale
         self._adam.step()
         with torch.no_grad():
             for own, scaled, scale in zip(self._moving, self._scaled, self._scales, strict=True):
