@@ -27,7 +27,7 @@ def rounded(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto
         if tensor.data_type in FLOATS and len(tensor.dims) > 1 and tensor.data_location != TensorProto.EXTERNAL:
             values = numpy_helper.to_array(tensor)
             tensor.CopyFrom(numpy_helper.from_array(moved(values, rng, _of_sum(tensor)), tensor.name))
-    if float_types(model.graph) == {TensorProto.FLOAT}:
+    if {TensorProto.FLOAT}.issuperset(float_types(model.graph)):
         _move_activations(changed.graph, rng)
     return changed
 
