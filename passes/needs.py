@@ -9,13 +9,14 @@ another. A criterion of one's own may do without `needs`; it gets moments where 
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 from .errors import UsageError
 
 Need = Literal["moments", "activations", "gradients", "sensitivity", "samples", "training", "costs", "removed"]
 Value = TypeVar("Value")
 
+_KNOWN: frozenset[str] = frozenset(get_args(Need))
 OF_MOMENTS: frozenset[Need] = frozenset({"moments", "activations"})  # a file of measured moments serves as well
 OF_DATA: frozenset[Need] = frozenset({"moments", "activations", "gradients", "sensitivity", "samples", "training"})
 _WORDS: dict[Need, str] = {
@@ -30,8 +31,16 @@ _INSTEAD = {"--criterion": "l2", "--allocation": "uniform", "--reconstruct": "no
 
 
 def needs_of(chosen: object) -> frozenset[Need]:
-    """What a criterion or an allocation declares; nothing where it declares none."""
-    return getattr(chosen, "needs", frozenset())
+    """What a criterion or an allocation declares; nothing where it declares none. Raises UsageError for other words."""
+    declared = getattr(chosen, "needs", frozenset())
+    if isinstance(declared, frozenset) and declared <= _KNOWN:
+        return declared
+    known = ", ".join(sorted(_KNOWN))
+    raise UsageError(
+        "what it needs is not a frozen set of known words",
+        where=f"{type(chosen).__name__}.needs = {str(declared)[:80]}",
+        fix=f"give a frozenset of some of {known}",
+    )
 
 
 def unmet(need: Need, by: str = "this criterion", flag: str = "--criterion") -> UsageError:

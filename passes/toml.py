@@ -15,8 +15,10 @@ else:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The file as a dict. Raises ReadError for what is no TOML file."""
+    """The file as a dict. Raises ReadError for what is no TOML file, or no regular one: a pipe may never end."""
+    if path.exists() and not path.is_file():
+        raise ReadError("this is no regular file", where=str(path), fix="give a TOML file")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise ReadError("the file cannot be read as TOML", where=f"{path}: {error}", fix="give a TOML file") from None

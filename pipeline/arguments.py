@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, ParamSpec, TypeVar
 
 import onnx
@@ -19,6 +19,7 @@ from ..runtime.data.preprocess import Preprocessing
 
 Arguments = ParamSpec("Arguments")
 Value = TypeVar("Value")
+_MOST = 2**31 - 1  # of what is counted: what ONNX Runtime, numpy and torch take as a number
 
 
 class _Kind(NamedTuple):
@@ -34,7 +35,18 @@ def _of(*types: type) -> Callable[[object], bool]:
 
 
 def _whole(least: int) -> _Kind:
-    return _Kind(f"a whole number from {least} on", lambda value: type(value) is int and value >= least)
+    return _Kind(
+        f"a whole number from {least} to {_MOST}", lambda value: type(value) is int and least <= value <= _MOST
+    )
+
+
+def _named_arrays(value: object) -> bool:
+    return isinstance(value, Mapping) and all(hasattr(array, "shape") for array in value.values())
+
+
+def _several(value: object) -> bool:
+    many = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
+    return many and getattr(value, "ndim", 1) == 1
 
 
 _MODEL = _Kind(
@@ -64,7 +76,9 @@ _KINDS: Mapping[str, _Kind] = {
     **dict.fromkeys(("moments", "save_moments", "folder"), _PATH),
     **dict.fromkeys(("inexact", "keep_blocks", "measure", "resume"), _FLAG),
     **dict.fromkeys(("samples", "evaluate_samples", "threads", "latency_batch"), _whole(1)),
-    **dict.fromkeys(("sizes", "example"), _BY_NAME),
+    "sizes": _BY_NAME,
+    "example": _Kind("an input", _named_arrays, "a dictionary of arrays by input name"),
+    "budgets": _Kind("a list of budgets", _several, "some such as (0.8, 0.6) or [Budget(latency='5ms')]"),
     "levels": _Kind("a list of shares", _numbers, "numbers between 0 and 1, such as [0.25, 0.5]"),
     "seed": _whole(0),
     "align": _Kind(

@@ -141,9 +141,15 @@ def sweep(
         raise UsageError(
             f"there is no argument '{unknown[0]}'", where="sweep", fix="give those of prune, but budget and max_drop"
         )
-    check_kinds(
-        model=model, progress=progress, **{name: value for name, value in settings.items() if value is not None}
-    )
+    optional = {
+        "evaluate": evaluate,
+        "evaluate_samples": evaluate_samples,
+        "metric": metric,
+        "sizes": sizes,
+        **settings,
+    }
+    given = {name: value for name, value in optional.items() if value is not None}
+    check_kinds(model=model, budgets=budgets, progress=progress, **given)
     asked = [limit for limit in (as_budget(budget) for budget in budgets) if limit is not None]
     if not asked:
         raise UsageError("no budget is given", where="sweep", fix="give some, such as 80%,60%,40%")

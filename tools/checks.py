@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,26 @@ def check_outputs(inputs: Sequence[Path | str | None], *outputs: Path | None) ->
     for number, target in enumerate(taken[before:]):
         check_writable(target, 0 if number else _largest(read))
     _check_name_of_weights(read, taken[before:])
+
+
+def check_folder(inputs: Iterable[Path | str | None], folder: Path, made: re.Pattern[str] = re.compile("")) -> None:
+    """Raise UsageError where a run would keep its state or its results among what it reads.
+
+    folder: the run's own; made: how the files in it are called that it may replace, all by default.
+    """
+    from ..passes.errors import UsageError
+
+    folder = _real(folder)
+    context = click.get_current_context(silent=True)
+    for one in [*_files(inputs), *([] if context is None else _read_by(context))]:
+        files = [_real(file) for file in (one, *_weights(one))] if _there(one) else []
+        inside = any(f.is_relative_to(folder) and made.match(f.relative_to(folder).as_posix()) for f in files)
+        if inside or (files and one.is_dir() and folder.is_relative_to(files[0])):
+            raise UsageError(
+                "the run would keep its files among what it reads",
+                where=f"{folder}, and {one} is read",
+                fix="choose another name with --output, or move what is read",
+            )
 
 
 def refuse_others_files(context: click.Context) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,10 @@ import click
 from click.core import ParameterSource
 
 from ..runtime.progress import is_first
+from .checks import check_folder
 from .compare_config import Config, read_config
 from .compare_table import as_json, as_text, write_tables
+from .endings import target_of
 from .options import ALIGN_ANY, BUDGETS, DEVICE, IMAGES, JSON, LATENCY_BATCH, NO_LATENCY, SEED, THREADS, preprocessing
 from .progress import Progress, notice, progress_shown, voice
 from .recipe_options import NAMES, RECIPE, make_recipe
@@ -27,6 +30,7 @@ _SETTINGS = (
     *("allocation", "reconstruct", "calibration", "exclude", "samples", "seed", "device", "align"),
     *("threads", "latency_batch"),
 )
+_MADE = re.compile(r"terms$|table\.|[^/]*\.(json|claim)$|[^/]*\.unfinished/")  # in the folder of a comparison
 _BUDGETS = ("macs", "params", "size", "latency", "channels")
 
 
@@ -67,7 +71,8 @@ def compare(context: click.Context, **given: Any) -> None:  # noqa: ANN401
     said, config = _merged(context, given)
     terms = _terms(said, config)
     methods = _methods(said, config)
-    folder = Path(said["output"] or terms.model.with_suffix(".compare"))
+    folder = Path(said["output"] or target_of(terms.model, None).with_name(f"{terms.model.stem}.compare"))
+    check_folder([terms.model, *map(said.get, ("evaluation", "train", "calibration", "config"))], folder, _MADE)
     rows: dict[str, Row] = {}
     failed: list[OnnxPruneError] = []
     elsewhere: list[str] = []

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from ..pipeline.write import Result
 
 
-def target_of(model: Path, output: Path | None) -> Path:
-    """Raises UsageError for a model without a name, such as "." or "/"."""
+def target_of(model: Path, output: Path | None, kind: str = "pruned") -> Path:
+    """Where the result goes. Raises UsageError for a model without a name, such as "." or "/"."""
     if not model.name:
         from ..passes.errors import UsageError
 
         raise UsageError("this is a folder, not a model file", where=str(model), fix="name the .onnx file in it")
-    return output or model.with_name(f"{model.stem}.pruned.onnx")
+    return output or model.with_name(f"{model.stem}.{kind}.onnx")
 
 
 def finish(

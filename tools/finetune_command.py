@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..runtime.progress import is_first
-from .checks import check_outputs
-from .endings import print_json
+from .checks import check_folder, check_outputs
+from .endings import print_json, target_of
 from .options import DEVICE, IMAGES, JSON, SEED, options, preprocessing
 from .progress import Progress, progress_shown
 from .recipe_options import NAMES, RECIPE, make_recipe
@@ -61,8 +61,10 @@ def finetune(model: Path, teacher: Path | None, output: Path | None, as_json: bo
     from ..passes.graph.model import load
     from ..pipeline.training.finetune import finetune as run
 
-    target = output or model.with_name(f"{model.stem}.tuned.onnx")
-    check_outputs([model, teacher, options["train"], options["evaluation"]], target)
+    target = target_of(model, output, "tuned")
+    read = [model, teacher, options["train"], options["evaluation"]]
+    check_outputs(read, target)
+    check_folder(read, _state_of(target))
     student = load(model)
     images = preprocessing(options)
     with watched(target) as watch:
@@ -90,8 +92,8 @@ def finetune(model: Path, teacher: Path | None, output: Path | None, as_json: bo
 _BUDGETS = ("macs", "params", "size", "latency", "channels")
 
 
-def check_in_turns(options: dict[str, Any]) -> None:
-    """Raise UsageError where the flags of a training do not go together."""
+def check_in_turns(options: dict[str, Any], read: list[Path | str | None], target: Path) -> None:
+    """Raise UsageError where the flags of a training do not go together, or its state would lie among what is read."""
     from ..passes.errors import UsageError
 
     if options["train"] is None:
@@ -101,7 +103,9 @@ def check_in_turns(options: dict[str, Any]) -> None:
                 raise UsageError(
                     f"--{flag} is for fine-tuning", where="the main command", fix="give --finetune DATA as well"
                 )
-    elif options["max_drop"] is not None and not any(map(options.get, _BUDGETS)):
+        return
+    check_folder(read, _state_of(target))
+    if options["max_drop"] is not None and not any(map(options.get, _BUDGETS)):
         raise UsageError(
             "with --finetune, --max-drop judges the model of a budget, and none is given",
             where="--max-drop",

@@ -63,7 +63,7 @@ def prune(model: Path, output: Path | None, as_json: bool, **options: Any) -> No
     data = [options[name] for name in ("calibration", "evaluation", "moments", "train")]
     check_outputs([model, *data], target, options["plan_file"], options["save_moments"], options["report"])
     check_report(options["report"])
-    check_in_turns(options)
+    check_in_turns(options, [model, *data], target)
     budget = {k: options[k] for k in ("macs", "params", "size", "latency", "channels") if options[k]}
     job = _Job(model, target, Budget(**budget) if budget else None, cut_settings(options), options)
     try:

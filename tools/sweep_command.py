@@ -54,7 +54,7 @@ def sweep(model: Path, output: Path | None, as_json: bool, save_all: bool, no_mo
     base = output or target_of(model, None).with_name(f"{model.stem}.onnx")
     targets = [base.with_name(f"{base.stem}.{_word(budget)}.onnx") for budget in budgets]
     data = [given[name] for name in ("calibration", "evaluation", "moments")]
-    check_outputs([model, *data], *([] if no_models else targets), given["report"])
+    check_outputs([model, *data], *([] if no_models else targets), given["save_moments"], given["report"])
     check_report(given["report"])
     with progress_shown() as progress:
         found = run(

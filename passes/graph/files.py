@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import onnx
 
-from ..errors import ProofError, ReadError, UsageError
+from ..errors import ProofError, ReadError, UsageError, a_kind
 from .mapped import entries, is_external
 from .scratch import scratch_folder, sweep
 from .spill import WEIGHTS, file_bytes, spill, without_weights
@@ -28,7 +28,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
 
     Raises UsageError where the folder does not exist or cannot be written.
     """
-    return publish(Path(path), lambda file: file.write_bytes(text.encode()))
+    return publish(path, lambda file: file.write_bytes(text.encode()))
 
 
 def save_model(
@@ -48,7 +48,7 @@ def save_model(
     Raises UsageError where the folder does not exist or cannot be written; ProofError where the result is no valid
     model.
     """
-    path = target_file(Path(path))
+    path = target_file(path)
     before = _weights_of(path)
 
     def write(file: Path) -> None:
@@ -132,7 +132,7 @@ def _passes(model: onnx.ModelProto, *, full: bool) -> bool:
         return _complaint(folder / "model.onnx", full=full) is None
 
 
-def publish(path: Path, write: Callable[[Path], object]) -> Path:
+def publish(path: str | os.PathLike[str], write: Callable[[Path], object]) -> Path:
     """Call `write` with a file of that name in a temporary folder, then move what it wrote, the named file last.
 
     A file that is replaced leaves its mode to the new one, and a link stays: what it names is replaced. What killed
@@ -154,8 +154,9 @@ def publish(path: Path, write: Callable[[Path], object]) -> Path:
     return path
 
 
-def target_file(path: Path) -> Path:
+def target_file(path: str | os.PathLike[str]) -> Path:
     """The file to write: what a link names. Raises UsageError where it is no regular file, or its folder is missing."""
+    path = as_path(path, "save")
     try:
         path = Path(os.path.realpath(path))
         _check_name(path)
@@ -172,6 +173,18 @@ def target_file(path: Path) -> Path:
     except OSError as error:
         raise _unwritable(error, path) from error
     return path
+
+
+def as_path(path: str | os.PathLike[str], where: str) -> Path:
+    """The path as one. Raises UsageError for what names no file: another type, a text that no file can be called."""
+    try:
+        os.fsencode(found := Path(path))
+    except (TypeError, UnicodeEncodeError):
+        shown = repr(path)[:40] if isinstance(path, str) else a_kind(path)
+        raise UsageError(f"{shown} is not a path", where=where, fix="give a str or a Path") from None
+    if "\0" in str(found):
+        raise UsageError("a path holds a zero byte", where=repr(str(found))[:200], fix="give another name")
+    return found
 
 
 def _check_name(path: Path) -> None:

@@ -52,6 +52,10 @@ class Graph:
     def opset(self) -> int:
         return self.gs.opset
 
+    def __deepcopy__(self, memo: dict[int, object]) -> Graph:
+        """What was read is a value: whoever changes a graph takes `copy`."""
+        return self
+
     def copy(self) -> Graph:
         """A graph whose nodes and tensors can be changed; the values of the weights are shared, not copied."""
         return replace(self, gs=self.gs.copy())

@@ -33,7 +33,7 @@ def read_model(source: ModelSource, *, mapped: bool = False) -> tuple[onnx.Model
     mapped: many weights that lie beside the model stay there, and their tensors say where (see mapped.py).
     Raises ReadError for what is no model, is older than opset 7, lacks its weights, or reads what nothing makes.
     """
-    where = str(source) if isinstance(source, str | os.PathLike) else a_kind(source)
+    where = str(source) or "an empty path" if isinstance(source, str | os.PathLike) else a_kind(source)
     model = _parse(source, where)
     if not model.graph.output:
         raise ReadError("this is not an ONNX model, or it has no outputs", where=where, fix=CHECK)

@@ -21,7 +21,7 @@ from .frames import Align, frame_of, matches, may_go, menus
 from .latency_table import LatencyTable
 from .methods import Error, Frame, Growth, Method, Uniform
 from .milliseconds import EVEN, quickest_within, within_milliseconds
-from .ranking import Criterion, Evidence, Ranking, Refining
+from .ranking import Criterion, Evidence, Ranking, Refining, ranked, refined
 
 Array = np.ndarray
 Measure = Callable[[Array], float]
@@ -161,10 +161,10 @@ def select(
                 ranking = rankings[group.name]
             else:
                 known = replace(evidence, removed=groups.removed_labels(removed))
-                ranking = criterion.rank(group, known)
+                ranking = ranked(criterion, group, known)
             gone = ranking.order[: group.units - count]
             if count and isinstance(criterion, Refining):
-                gone = criterion.refine(group, evidence, gone)
+                gone = refined(criterion, group, evidence, gone)
             removed[group.name] = tuple(sorted(gone.tolist()))
     return removed
 

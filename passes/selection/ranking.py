@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -15,6 +16,7 @@ from ..algebra.moments import MomentsSet
 from ..channels.activations import Activation, activations_read
 from ..channels.affine import AffineConsumer, affine_consumers
 from ..channels.groups import ChannelGroup, ChannelGroups, Key
+from ..errors import OnnxPruneError, UsageError, a_kind
 from ..graph.model import constant_values
 from ..rewrite.affine_path import AffinePaths
 
@@ -136,6 +138,81 @@ class Refining(Protocol):
         ...
 
 
+def ranked(criterion: Criterion, group: ChannelGroup, evidence: Evidence) -> Ranking:
+    """The criterion's ranking of a free group; one of the user's own is checked.
+
+    Raises UsageError where that fails, or its ranking is none: not every unit once, harms that are no numbers.
+    """
+    with _users_own(criterion, "rank", group):
+        found = criterion.rank(group, evidence)
+    if _is_ours(criterion):
+        return found
+    if not isinstance(found, Ranking):
+        raise _no_ranking(criterion, group, f"{a_kind(found)} is no Ranking")
+    order, harm = _as_units(found.order, group.units), _as_numbers(found.harm, group.units)
+    if order is None or len(np.unique(order)) < group.units or order.max() >= group.units:
+        raise _no_ranking(criterion, group, f"its order does not name each of the {group.units} units once")
+    if harm is None:
+        raise _no_ranking(criterion, group, f"its harm is not {group.units} numbers")
+    return Ranking(order, harm, bool(found.comparable))
+
+
+def refined(criterion: Refining, group: ChannelGroup, evidence: Evidence, removed: Array) -> Array:
+    """The criterion's better choice of as many units; one of the user's own is checked as `ranked` does."""
+    with _users_own(criterion, "refine", group):
+        found = criterion.refine(group, evidence, removed)
+    if _is_ours(criterion):
+        return found
+    chosen = _as_units(found, len(removed))
+    if chosen is None or len(np.unique(chosen)) < len(removed) or chosen.max(initial=0) >= group.units:
+        raise _no_ranking(criterion, group, f"what it refines is not {len(removed)} different units")
+    return chosen
+
+
+def _is_ours(criterion: object) -> bool:
+    return type(criterion).__module__.startswith(f"{__name__.partition('.passes.')[0]}.")
+
+
+@contextmanager
+def _users_own(criterion: object, method: str, group: ChannelGroup) -> Generator[None]:
+    """Raise UsageError where a criterion of the user's own fails; what fails in ours is a bug of ours."""
+    try:
+        yield
+    except OnnxPruneError:
+        raise
+    except Exception as error:
+        if _is_ours(criterion):
+            raise
+        raise UsageError(
+            f"the criterion fails: {type(error).__name__}: {error}",
+            where=f"{type(criterion).__name__}.{method}, group '{group.name}'",
+            fix="the error that this one was raised from has its line",
+        ) from error
+
+
+def _no_ranking(criterion: object, group: ChannelGroup, what: str) -> UsageError:
+    return UsageError(
+        f"the criterion gives no ranking: {what}",
+        where=f"{type(criterion).__name__}, group '{group.name}'",
+        fix="return a Ranking, such as Ranking.by_score of one number a unit (docs/methods.md)",
+    )
+
+
+def _as_units(given: object, count: int) -> Array | None:
+    """(count,) int64, none negative; None where it is not that."""
+    array = np.asarray(given)
+    fits = array.dtype.kind in "iu" and array.shape == (count,)
+    return array.astype(np.int64) if fits and (array >= 0).all() else None
+
+
+def _as_numbers(given: object, count: int) -> Array | None:
+    """(count,) float64, none of them NaN; None where it is not that."""
+    array = np.asarray(given)
+    if array.dtype.kind not in "iuf" or array.shape != (count,) or np.isnan(array).any():
+        return None
+    return array.astype(np.float64)
+
+
 class Rankings(Mapping[str, Ranking]):
     """The rankings of the free groups, by name, each made when it is asked for; nothing is gone upstream.
 
@@ -160,7 +237,7 @@ class Rankings(Mapping[str, Ranking]):
 
     def __getitem__(self, name: str) -> Ranking:
         if name not in self._made:
-            self._made[name] = self._criterion.rank(self._evidence.groups[name], self._evidence)
+            self._made[name] = ranked(self._criterion, self._evidence.groups[name], self._evidence)
         return self._made[name]
 
     def __iter__(self) -> Iterator[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from ..errors import UsageError
@@ -55,8 +55,13 @@ def _parsed(chosen: type, text: str, where: str) -> dict[str, Any]:
 
 
 def _options(chosen: type) -> dict[str, Any]:
-    """Name -> type of the fields that can be written as text."""
-    hints = get_type_hints(chosen)
+    """Name -> type of the fields that can be written as text; a criterion of one's own may be any class."""
+    if not is_dataclass(chosen):
+        return {}
+    try:
+        hints = get_type_hints(chosen)
+    except (NameError, TypeError):  # it names types that are known in its module alone, or none
+        return {}
     names = [f.name for f in fields(chosen)]
     return {n: hints[n] for n in names if hints[n] in (bool, int, float, str) or get_origin(hints[n]) is Literal}
 

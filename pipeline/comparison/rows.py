@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ...passes.errors import ReadError, UsageError
+from ...passes.errors import UsageError
 from ...passes.graph.files import write_text
+from ...passes.kept import kept_json, kept_text, unreadable
 
 Scores = tuple[float, float]  # top-1 and top-5
 
@@ -57,7 +58,7 @@ class Store:
                 "the folder cannot be made", where=f"{self.folder}: {error}", fix="give another with -o"
             ) from None
         file = self.folder / "terms"
-        if file.exists() and file.read_text(encoding="utf-8") != self.key:
+        if file.exists() and kept_text(file) != self.key:
             raise UsageError(
                 "the folder holds a comparison on other terms: model, data, budget or training differ",
                 where=str(self.folder),
@@ -71,9 +72,9 @@ class Store:
         if not file.exists():
             return None
         try:
-            return _row(json.loads(file.read_text(encoding="utf-8")))
-        except (ValueError, TypeError, KeyError) as error:
-            raise ReadError("a row cannot be read", where=f"{file}: {error}", fix="remove that file") from None
+            return _row(kept_json(file))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise unreadable(file, error) from None
 
     def keep(self, key: str, row: Row) -> None:
         """Write a finished row."""
@@ -93,8 +94,21 @@ class Store:
 
 
 def _row(data: dict[str, Any]) -> Row:
+    """Raises ValueError, TypeError or AttributeError for what is no row."""
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
-    return Row(**values)
+    row = Row(**values)
+    pairs = [row.before, row.macs, row.params, row.cut, row.tuned, row.milliseconds]
+    if not all(_is_pair(pair) for number, pair in enumerate(pairs) if number < 3 or pair is not None):
+        raise ValueError("its numbers are no pairs")
+    if not (isinstance(row.name, str) and isinstance(row.words, str) and isinstance(row.minutes, int | float)):
+        raise TypeError("its name, words or minutes are none")
+    if row.published is not None and not all(isinstance(v, int | float | None) for v in row.published.values()):
+        raise TypeError("what is published are no numbers")
+    return row
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(isinstance(n, int | float) for n in value)
 
 
 def _lock(descriptor: int) -> bool:

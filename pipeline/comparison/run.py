@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ...passes.errors import OnnxPruneError, UsageError
 from ...passes.graph.files import write_text
 from ...passes.graph.model import ModelLike, load
+from ...passes.kept import kept_json, unreadable
 from ...passes.selection.budget import Budget
 from ...passes.selection.plans.plan import Plan
 from ...passes.selection.presets import make_preset
@@ -144,8 +145,7 @@ class _Making:
 
     def _original(self) -> Scores:
         """Of the model as it is, measured once for all rows."""
-        top1, top5 = self._kept(self.store.folder / "original.json", self._measured_original)
-        return top1, top5
+        return _pair(self._kept(file := self.store.folder / "original.json", self._measured_original), file)
 
     def _measured_original(self) -> Scores:
         self.progress("evaluating the original")
@@ -158,7 +158,7 @@ class _Making:
             found = made()
             if is_first():
                 write_text(file, json.dumps(found))
-        return group.same(json.loads(file.read_text(encoding="utf-8")) if is_first() else None)
+        return group.same(kept_json(file) if is_first() else None)
 
     def _scores(self, model: ModelLike) -> Scores:
         proto = load(model).source
@@ -168,7 +168,14 @@ class _Making:
 
     def _cut(self) -> dict[str, Any]:
         """What the cut has brought; made, or read where an earlier process has made it."""
-        return self._kept(self._folder / "cut.json", self._made_cut)
+        facts = self._kept(file := self._folder / "cut.json", self._made_cut)
+        if not isinstance(facts, dict) or not isinstance(facts.get("seconds"), int | float):
+            raise unreadable(file, "it does not say what the cut brought")
+        for name in ("macs", "params", "scores"):
+            _pair(facts.get(name), file)
+        if facts.setdefault("latency", None) is not None:
+            _pair(facts["latency"], file)
+        return {"words": "", **facts}
 
     def _made_cut(self) -> dict[str, Any]:
         start = time.perf_counter()
@@ -214,6 +221,13 @@ class _Making:
         )
         facts = {**_facts(trained.result), "seconds": trained.result.report.seconds}
         return self._row(facts, before, None, self._scores(trained.result.model), facts["seconds"] / 60)
+
+
+def _pair(found: object, file: Path) -> tuple[float, float]:
+    """Two numbers that were kept. Raises ReadError where they are none."""
+    if not isinstance(found, list | tuple) or len(found) != 2 or not all(isinstance(n, int | float) for n in found):
+        raise unreadable(file, "it does not hold a pair of numbers")
+    return found[0], found[1]
 
 
 def _facts(result: Result) -> dict[str, Any]:

@@ -15,7 +15,9 @@ from ...passes.errors import ReadError, UsageError
 from ...passes.graph.export import infer_shapes
 from ...passes.graph.files import save_model, write_text
 from ...passes.graph.model import ModelLike, load
+from ...passes.graph.reading import read_model
 from ...passes.graph.spill import file_bytes
+from ...passes.kept import kept_text
 from ...passes.selection.budget import Budget
 from ...passes.selection.plans.plan import Plan
 from ...runtime.data.given import repeatable
@@ -130,7 +132,7 @@ class _Turns:
                 where=str(folder),
                 fix="continue it with --resume, or remove that folder",
             )
-        if file.exists() and file.read_text(encoding="utf-8") != self.key:
+        if file.exists() and kept_text(file) != self.key:
             raise UsageError(
                 "the unfinished run has another model, other data or other options",
                 where=str(folder),
@@ -237,7 +239,7 @@ def _decided(result: Result, made: list[Result]) -> Result:
 def _read_cut(folder: Path | None, group: Together) -> tuple[onnx.ModelProto, Plan]:
     """What the first process finds in the folder."""
     assert folder is not None, "what was kept lies in it"
-    kept = (onnx.load(folder / "cut.onnx"), Plan.load(folder / "plan.json")) if is_first() else None
+    kept = (read_model(folder / "cut.onnx")[0], Plan.load(folder / "plan.json")) if is_first() else None
     found = group.same(kept)
     assert found is not None, "the first one has it"
     return found
@@ -262,6 +264,12 @@ def _units(plan: Plan, name: str) -> int:
 
 
 def forget(folder: Path) -> None:
-    """Remove what a finished run has kept in its folder."""
-    if (folder / "run").exists():
-        shutil.rmtree(folder)
+    """Remove what a finished run has kept in its folder, and nothing that somebody else has put there."""
+    if not (folder / "run").exists():
+        return
+    for part in folder.iterdir():
+        if part.name.isdecimal() and part.is_dir() and not part.is_symlink():
+            shutil.rmtree(part)
+    (folder / "run").unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()

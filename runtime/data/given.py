@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -79,7 +80,7 @@ def is_data(source: object) -> bool:
     """Whether it is of a kind that data can be; what is in it shows when it is read."""
     if isinstance(source, str | os.PathLike | Mapping) or callable(source) or _is_array(source):
         return True
-    if isinstance(source, bytes):
+    if isinstance(source, bytes | io.IOBase):
         return False
     if isinstance(source, list | tuple):
         return all(isinstance(part, Mapping | list | tuple) or _is_array(part) for part in source)
@@ -150,8 +151,7 @@ def as_array(value: object) -> object:
     """A numpy array of an array or a tensor, on whatever device; other things as they are."""
     if isinstance(value, np.ndarray):
         return value
-    detached = getattr(value, "detach", None)
-    if callable(detached):
-        tensor: Any = detached()
-        return tensor.cpu().numpy()
+    if callable(getattr(value, "detach", None)) and hasattr(value, "cpu"):  # a file can be detached as well
+        tensor: Any = value
+        return tensor.detach().cpu().numpy()
     return np.asarray(value) if hasattr(value, "__array__") and hasattr(value, "dtype") else value

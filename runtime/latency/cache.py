@@ -9,15 +9,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
-import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
+from ...passes.errors import OnnxPruneError
+from ...passes.graph.files import write_text
 from ..device import runtime_version
 from ..measure.latency import machine
 from .blocked import block_size
@@ -26,6 +28,7 @@ from .pieces import Bench, Piece, Widths
 Times = dict[Piece, dict[Widths, float]]
 _FORMAT, _MOST = "onnx-prune latencies 3", 4000  # pieces in a file; the oldest go
 _SETTLED = "settled"
+_LARGEST = 64 << 20  # bytes of a file that is read: 4,000 pieces take 2 MB
 _PATIENCE = 5.0  # seconds to wait for another process that writes
 _FOLDER = "ONNX_PRUNE_CACHE"  # the environment variable that names another folder; "" keeps nothing
 
@@ -39,7 +42,7 @@ def cached(wanted: Mapping[Piece, list[Widths]], bench: Bench) -> Times:
         if not times.get(_SETTLED):
             continue
         names = {widths: f"{widths[0]},{widths[1]}" for widths in pairs}
-        if all(isinstance(times.get(name), int | float) for name in names.values()):
+        if all(_is_time(times.get(name)) for name in names.values()):
             found[piece] = {widths: float(times[name]) for widths, name in names.items()}
     return found
 
@@ -59,19 +62,25 @@ def keep(times: Times, bench: Bench, settled: Collection[Piece]) -> Times:
         _key(piece, bench): {f"{r},{w}": round(ms, 6) for (r, w), ms in pairs.items()} | {_SETTLED: piece in settled}
         for piece, pairs in times.items()
     }
-    with contextlib.suppress(OSError, NotImplementedError):  # a file system that knows no locks
+    with contextlib.suppress(OSError, OnnxPruneError, NotImplementedError):  # a file system that knows no locks
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(Timeout), FileLock(path.with_suffix(".lock"), timeout=_PATIENCE):
             pieces = _read(path)
             for key, pairs in new.items():
                 pieces[key] = {**pieces.pop(key, {}), **pairs}
             pieces = dict(list(pieces.items())[-_MOST:])
-            _write(path, json.dumps({"format": _FORMAT, "machine": machine(), "pieces": pieces}))
+            write_text(path, json.dumps({"format": _FORMAT, "machine": machine(), "pieces": pieces}))
     return times
 
 
 def _quicker(pairs: Mapping[Widths, float], before: Mapping[str, float]) -> dict[Widths, float]:
-    return {(r, w): min(ms, before.get(f"{r},{w}", ms)) for (r, w), ms in pairs.items()}
+    known = {name: ms for name, ms in before.items() if _is_time(ms)}
+    return {(r, w): min(ms, known.get(f"{r},{w}", ms)) for (r, w), ms in pairs.items()}
+
+
+def _is_time(ms: object) -> bool:
+    """Whether it is a number of milliseconds that something can take; what a damaged file holds need not be."""
+    return isinstance(ms, int | float) and not isinstance(ms, bool) and 0 < ms < math.inf
 
 
 def cache_folder() -> Path | None:
@@ -101,20 +110,9 @@ def _key(piece: Piece, bench: Bench) -> str:
 def _read(path: Path | None) -> dict[str, dict[str, float]]:
     """Nothing where there is no such file, or it is not one of ours."""
     try:
-        data = json.loads("" if path is None else path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        known = path is not None and path.is_file() and path.stat().st_size <= _LARGEST
+        data = json.loads(path.read_text(encoding="utf-8") if path is not None and known else "")
+    except (OSError, ValueError, RecursionError):
         return {}
     pieces = data.get("pieces") if isinstance(data, dict) and data.get("format") == _FORMAT else None
     return {k: v for k, v in pieces.items() if isinstance(v, dict)} if isinstance(pieces, dict) else {}
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).replace(path)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -42,6 +42,8 @@ class Kept:
             if not self._file.exists():
                 self._file.parent.mkdir(parents=True, exist_ok=True)
                 _thin(self._file.parent)
+            elif not self._file.is_file():  # a pipe waits for a reader
+                return
             with self._file.open("a", encoding="utf-8") as file:
                 file.write(f"\n{json.dumps([_name(widths), error])}\n")  # a kill may have left half a line before it
 
@@ -66,10 +68,12 @@ def _read(file: Path) -> dict[str, float]:
     """Whole lines; a kill may have left half of the last one."""
     known: dict[str, float] = {}
     with contextlib.suppress(OSError):
-        for line in file.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError, TypeError):
+        text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+        for line in text.splitlines():
+            with contextlib.suppress(ValueError, TypeError, RecursionError):
                 name, error = json.loads(line)
-                known[str(name)] = float(error)
+                if 0 <= float(error) <= 1:
+                    known[str(name)] = float(error)
     return known
 
 

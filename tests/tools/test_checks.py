@@ -11,6 +11,7 @@ import sys
 import onnx
 import pytest
 from onnx_prune import models
+from onnx_prune.tools import cli
 
 BARE = ["--no-latency", "--calibration", "none"]
 MODULE = "import numpy\ndef batches():\n    yield {'x': numpy.zeros((32, 1, 8, 8), 'f4')}\n"
@@ -44,6 +45,67 @@ def test_the_log_and_the_saved_settings_change_nothing_that_is_read_or_made(run,
     assert "the output is the input" in err
     assert name in err
     unchanged()
+
+
+WRITTEN = ("output", "plan_file", "report", "save_moments")
+MORE = {"apply": ["p.json"], "finetune": ["--train", "c.npz"], "sweep": ["--macs", "50%", "--no-models"]}
+FLAGS = [
+    (name, parameter.opts[-1])
+    for name, command in sorted(cli.cli.commands.items())
+    for parameter in command.params
+    if parameter.name in WRITTEN and name not in ("compare", "demo") and (name, parameter.name) != ("sweep", "output")
+]  # a comparison has a folder, a demonstration reads no file, a sweep adds the budget to the name
+
+
+@pytest.mark.parametrize(("command", "flag"), FLAGS)
+@pytest.mark.parametrize("name", ["digits.onnx", "./link", "w.data", "data", "hard"])
+def test_no_result_of_a_command_takes_the_place_of_what_it_reads(run, tmp_path, unchanged, command, flag, name):
+    (tmp_path / "c.npz").write_bytes(models.digits_data()[1].read_bytes())
+    onnx.save_model(onnx.load("digits.onnx"), "digits.onnx", save_as_external_data=True, location="w.data")
+    (tmp_path / "link").symlink_to("digits.onnx")
+    (tmp_path / "p.json").write_text("{}")
+    data = "p.json" if command == "apply" else "c.npz"
+    (tmp_path / "hard").hardlink_to(data)
+    unchanged("digits.onnx", "c.npz", "w.data", "p.json")
+    given = ["--calibration", "c.npz"] if command in ("prune", "sweep") else []
+    code, _, err = run(command, "digits.onnx", *MORE.get(command, []), *given, flag, data if name == "data" else name)
+    assert code == 2
+    assert "the output is the input" in err
+    unchanged()
+
+
+def test_the_state_of_a_training_is_not_kept_among_its_data(run, tmp_path, unchanged):
+    (tmp_path / "cut.onnx.finetune").mkdir()
+    (tmp_path / "cut.onnx.finetune" / "c.npz").write_bytes(models.digits_data()[1].read_bytes())
+    unchanged("cut.onnx.finetune/c.npz")
+    for data in ("cut.onnx.finetune", "cut.onnx.finetune/c.npz"):
+        for given in (["digits.onnx", "--finetune", data], ["finetune", "digits.onnx", "--train", data]):
+            code, _, err = run(*given, "--updates", "1", "-o", "cut.onnx")
+            assert code == 2
+            assert "among what it reads" in err
+    unchanged()
+
+
+def test_a_comparison_is_not_kept_among_what_it_reads(run, tmp_path, unchanged):
+    (tmp_path / "data").mkdir()
+    for name in ("data/c.npz", "table.csv"):
+        (tmp_path / name).write_bytes(models.digits_data()[1].read_bytes())
+    (tmp_path / "terms").write_text('methods = "l1"\n')
+    unchanged("data/c.npz", "table.csv", "terms")
+    given = ["compare", "digits.onnx", "--methods", "l1"]
+    assert run(*given, "--evaluate", "data", "-o", "data/deep")[0] == 2
+    assert run(*given, "--evaluate", "table.csv", "-o", ".")[0] == 2
+    assert run(*given, "--evaluate", "data", "--config", "terms", "-o", ".")[0] == 2
+    unchanged()
+    assert not (tmp_path / "data" / "deep").exists()
+
+
+@pytest.mark.parametrize("model", [".", "/", ".."])
+def test_a_folder_is_no_model(run, model):
+    data = str(models.digits_data()[0])
+    for given in ([model], ["finetune", model, "--train", data], ["sweep", model, "--macs", "50%"]):
+        assert run(*given)[0] in (2, 3)
+    assert run("compare", model, "--methods", "l1", "--evaluate", data)[0] in (2, 3)
 
 
 def test_commands_that_write_no_model_keep_their_model_as_well(run, unchanged):

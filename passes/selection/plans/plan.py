@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
-from ...errors import ReadError, UsageError
-from ...graph.files import write_text
+from ...errors import ReadError, UsageError, a_kind
+from ...graph.files import as_path, write_text
 from ...graph.reading import check_regular
 from ..budget import Budget
 from .plan_json import MalformedError, expect, flag, layout, members, numbers, pair
@@ -120,6 +120,10 @@ class Plan:
     @staticmethod
     def from_json(text: str, where: str = "a plan") -> Plan:
         """The inverse of `to_json`; "slices" may be missing. Raises ReadError for anything else."""
+        if not isinstance(text, str):
+            raise UsageError(
+                f"{a_kind(text)} is not a plan", where="Plan.from_json", fix="give the text of a plan.json"
+            )
         try:
             data = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -141,12 +145,15 @@ class Plan:
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Plan:
         """Read a file that `save` wrote. Raises ReadError."""
+        path = as_path(path, "Plan.load")
         check_regular(path)
         try:
-            text = Path(path).read_text(encoding="utf-8-sig")
+            text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not text"
-            raise ReadError(f"the plan cannot be read ({reason})", where=str(path), fix="check the path") from None
+            raise ReadError(
+                f"the plan cannot be read ({reason})", where=str(path) or "an empty path", fix="check the path"
+            ) from None
         return Plan.from_json(text, str(path))
 
 

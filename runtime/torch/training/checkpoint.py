@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ from typing import Any
 import onnx
 import torch
 
-from ....passes.errors import ReadError, UsageError
+from ....passes.errors import UsageError
 from ....passes.graph.files import publish
+from ....passes.kept import check_file, unreadable
 
 _FILE = "checkpoint.pt"
 _VERSION = 1
@@ -50,12 +50,7 @@ class Checkpoint:
                 where=str(self.folder),
                 fix="continue it with --resume, or remove that folder",
             )
-        try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise ReadError(
-                "the checkpoint cannot be read", where=f"{file}: {error}", fix="remove the folder"
-            ) from None
+        state = _loaded(file)
         if state.get("version") != _VERSION or state.get("key") != self.key:
             raise UsageError(
                 "the checkpoint belongs to another run: models, data or options differ",
@@ -78,6 +73,20 @@ class Checkpoint:
     def _sweep(self) -> None:
         for half in self.folder.glob(f".{_FILE}.*"):
             shutil.rmtree(half, ignore_errors=True)
+
+
+def _loaded(file: Path) -> dict[str, Any]:
+    """Raises ReadError for what is no checkpoint: damaged, of another kind, a pipe that may never end."""
+    check_file(file)
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except (MemoryError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # noqa: BLE001 - torch and pickle raise what they like for bytes that are none of theirs
+        raise unreadable(file, error) from None
+    if not isinstance(state, dict):
+        raise unreadable(file, "it holds no state")
+    return state
 
 
 def run_key(models: Iterable[onnx.ModelProto | None], *rest: object) -> str:

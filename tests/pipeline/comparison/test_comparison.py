@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import numpy as np
 import onnx_prune
@@ -123,13 +125,38 @@ def test_a_folder_of_other_terms_is_refused(tmp_path):
             list(compare(terms(**other), contenders(["l1"]), tmp_path))
 
 
-def test_a_spoilt_row_is_said(tmp_path):
+ROW = {"name": "l1", "words": "l1", "before": [1, 1], "cut": None, "tuned": None, "macs": [2, 1], "params": [2, 1]}
+ROW |= {"milliseconds": None, "minutes": 1, "published": None}
+WRONG = [{"name": 1}, {"before": None}, {"macs": [1]}, {"params": ["a", "b"]}, {"cut": 0.5}, {"minutes": "1"}]
+SPOILT = [b"\xff\xfe", b"[" * 100_000, b"[]", b"null", b"", b"9" * 5000, json.dumps({"name": "l1"}).encode()]
+SPOILT += [json.dumps({**ROW, **wrong}).encode() for wrong in [*WRONG, {"published": {"after": "93"}}]]
+
+
+@pytest.mark.parametrize("text", SPOILT)
+def test_a_spoilt_row_is_said(tmp_path, text):
     (method,) = contenders(["l1"])
     store = Store(tmp_path, "")
     store.open()
-    (tmp_path / f"{method.key}.json").write_text(json.dumps({"name": "l1"}))
-    with pytest.raises(ReadError, match="a row cannot be read"):
+    (tmp_path / f"{method.key}.json").write_text(json.dumps(ROW))
+    assert store.row(method.key).macs == (2, 1)
+    (tmp_path / f"{method.key}.json").write_bytes(text)
+    with pytest.raises(ReadError, match="what an earlier run has kept cannot be read"):
         store.row(method.key)
+
+
+@pytest.mark.parametrize("name", ["terms", "original.json", "cut.json"])
+@pytest.mark.parametrize("spoilt", [b"\xff\xfe", b"null", "a pipe"])
+def test_spoilt_state_is_said(tmp_path, name, spoilt):
+    (method,) = contenders(["l1"])
+    given, told = terms(), []
+    list(compare(given, [method], tmp_path))
+    (tmp_path / f"{method.key}.json").unlink()  # as if it had been stopped
+    file = Store(tmp_path, "").work(method.key) / name if name == "cut.json" else tmp_path / name
+    file.unlink(missing_ok=True)
+    os.mkfifo(file) if spoilt == "a pipe" else file.write_bytes(spoilt)
+    with pytest.raises(ReadError if spoilt != b"null" else UsageError) if name == "terms" else nullcontext():
+        told += compare(given, [method], tmp_path)
+    assert name == "terms" or "cannot be read" in str(told[0].error)
 
 
 def test_what_makes_no_sense_is_refused_before_the_work(tmp_path):

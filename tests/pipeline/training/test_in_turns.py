@@ -10,7 +10,7 @@ from onnx_prune.passes.selection.budget import Budget
 from onnx_prune.passes.selection.plans.plan import Plan
 from onnx_prune.pipeline.prune import apply, prune
 from onnx_prune.pipeline.training import in_turns
-from onnx_prune.pipeline.training.in_turns import composed, prune_and_finetune
+from onnx_prune.pipeline.training.in_turns import composed, forget, prune_and_finetune
 from onnx_prune.pipeline.training.rounds import Schedule
 from onnx_prune.runtime.analysis import analyse
 from onnx_prune.runtime.data.inputs import model_inputs
@@ -307,3 +307,14 @@ def test_a_schedule_that_makes_no_sense_is_refused(wrong):
 def test_steps_need_a_budget_that_can_be_approached():
     with pytest.raises(UsageError, match="--channels is not approached"):
         run(Schedule("steps", 2), budget=Budget(channels=0.5))
+
+
+def test_what_others_keep_in_its_folder_stays(tmp_path):
+    for name in ("1", "2", "photos"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "plan.json").write_text("{}")
+    (tmp_path / "run").write_text("key")
+    forget(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["photos", "plan.json"]
+    forget(tmp_path)
+    assert (tmp_path / "photos").exists()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from onnx_prune.passes.graph.scratch import scratch_folder
 from onnx_prune.runtime.latency import cache
 from onnx_prune.runtime.latency.cache import cache_folder, cached, keep
 from onnx_prune.runtime.latency.pieces import Bench, Piece, PieceInput
@@ -86,7 +88,11 @@ def test_what_was_timed_with_other_instructions_is_not_believed(folder, monkeypa
     assert cached({piece(): [(8, 8)]}, BENCH) == {piece(): {(8, 8): 0.5}}
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "another"}', '{"format": "onnx-prune latencies 3"}'])
+OURS = '{"format": "onnx-prune latencies 3"'
+BROKEN = ["", "{", "[]", '{"format": "another"}', OURS + "}", OURS + ', "pieces": []}', OURS + ', "pieces": {"a": 1}}']
+
+
+@pytest.mark.parametrize("text", [*BROKEN, "[" * 100_000, "9" * 5000])
 def test_a_broken_file_is_measured_anew_and_written_over(folder, text):
     keep({piece(): {(8, 8): 0.5}}, BENCH, ALL)
     (path,) = folder.glob("*.json")
@@ -94,6 +100,36 @@ def test_a_broken_file_is_measured_anew_and_written_over(folder, text):
     assert cached({piece(): [(8, 8)]}, BENCH) == {}
     keep({piece(): {(8, 8): 0.75}}, BENCH, ALL)
     assert cached({piece(): [(8, 8)]}, BENCH) == {piece(): {(8, 8): 0.75}}
+
+
+@pytest.mark.parametrize("time", ['"quick"', "null", "true", "NaN", "Infinity", "-1", "0", "[1]", "{}"])
+def test_what_is_no_time_counts_as_not_timed(folder, time):
+    keep({piece(): {(8, 8): 0.5}}, BENCH, ALL)
+    (path,) = folder.glob("*.json")
+    path.write_text(path.read_text().replace("0.5", time))
+    assert cached({piece(): [(8, 8)]}, BENCH) == {}
+    assert keep({piece(): {(8, 8): 0.75}}, BENCH, ALL) == {piece(): {(8, 8): 0.75}}
+    assert cached({piece(): [(8, 8)]}, BENCH) == {piece(): {(8, 8): 0.75}}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+@pytest.mark.parametrize("instead", [os.mkfifo, os.mkdir])
+def test_a_pipe_or_a_folder_in_its_place_holds_nobody_up(folder, instead):
+    keep({piece(): {(8, 8): 0.5}}, BENCH, ALL)
+    (path,) = folder.glob("*.json")
+    path.unlink()
+    instead(path)
+    assert cached({piece(): [(8, 8)]}, BENCH) == {}
+    keep({piece(): {(8, 8): 0.75}}, BENCH, ALL)
+
+
+def test_what_a_killed_run_left_there_goes(folder):
+    keep({piece(): {(8, 8): 0.5}}, BENCH, ALL)
+    with scratch_folder(folder) as left:
+        name = left.name.replace(f"-{os.getpid()}-", "-999999999-")
+    (folder / name).mkdir()
+    keep({piece(): {(8, 8): 0.25}}, BENCH, ALL)
+    assert {path.suffix for path in folder.iterdir()} <= {".json", ".lock"}
 
 
 def test_a_folder_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from onnx_prune.runtime.data.sources import Batch
@@ -31,6 +33,27 @@ def test_half_a_line_is_what_a_kill_leaves(folder):
     assert again.found == 1
     again.keep(WIDTHS + 1, 0.5)
     assert Kept("a")(WIDTHS + 1) == 0.5
+
+
+@pytest.mark.parametrize(
+    "text", [b"\xff\xfe", b"[" * 100_000, b'["a", NaN]', b'["a", 7]', b'["a", "b"]', b'{"a": 1}', b"9" * 5000]
+)
+def test_what_is_no_error_of_a_network_is_not_known(folder, text):
+    Kept("a").keep(WIDTHS, 0.25)
+    (path,) = folder.iterdir()
+    path.write_bytes(text + b"\n" + path.read_bytes())
+    again = Kept("a")
+    assert (again.found, again(WIDTHS)) == (1, 0.25)
+
+
+def test_a_pipe_in_its_place_holds_nobody_up(folder):
+    Kept("a").keep(WIDTHS, 0.25)
+    (path,) = folder.iterdir()
+    path.unlink()
+    os.mkfifo(path)
+    again = Kept("a")
+    again.keep(WIDTHS, 0.5)
+    assert again(WIDTHS) == 0.5
 
 
 def test_without_a_folder_they_are_kept_in_memory(monkeypatch):
