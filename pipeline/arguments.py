@@ -35,9 +35,8 @@ def _of(*types: type) -> Callable[[object], bool]:
 
 
 def _whole(least: int) -> _Kind:
-    return _Kind(
-        f"a whole number from {least} to {_MOST}", lambda value: type(value) is int and least <= value <= _MOST
-    )
+    name = f"a whole number from {least} on, below 2^31"
+    return _Kind(name, lambda value: type(value) is int and least <= value <= _MOST)
 
 
 def _named_arrays(value: object) -> bool:
