@@ -33,6 +33,7 @@ from .run import Run
 
 KEPT = "kept"
 _JUDGED = (16, 64)  # samples, at least and at most
+_UNSEEN = ", judged on the samples that it was fitted to: there are too few to hold any out"
 _NAMED = 3  # layers whose reasons are told
 
 
@@ -138,7 +139,8 @@ def judged(run: Run, bare: Written, fitted: Written | None) -> Written:
     if fitted is None:
         return replace(bare, closeness=found[0])
     if found[1].distance <= found[0].distance:
-        return replace(fitted, closeness=found[1])
+        alone = "" if run.data is None or run.data.held_out is not None else _UNSEEN
+        return replace(fitted, refit=f"{fitted.refit}{alone}", closeness=found[1])
     return replace(
         bare,
         refit=f"left out: with it the outputs are farther from the original's ({found[1].distance:.2g}) than without "

@@ -20,8 +20,8 @@ Array = np.ndarray
 class Closeness:
     """How near one model is to another.
 
-    distance: mean over the samples of min(1, |y - r|^2 / |r|^2), y and r all floating-point outputs of the two, so that
-        no single sample outweighs the others; 1 where an output is not finite
+    distance: mean over the samples and the outputs of min(1, |y - r|^2 / |r|^2), so that no single sample and no
+        output of large numbers outweighs the others; 1 where an output is not finite and the original's is
     same_class: share of the samples whose highest output is the same, None for models that do not classify
     samples: how many were compared
     """
@@ -57,14 +57,19 @@ def _closeness(reference: list[Feeds], values: list[Feeds], batches: list[Batch]
 
 
 def _distances(wanted: list[Array], got: list[Array], count: int) -> Array:
-    """(count,), of each sample; a batch whose outputs are not one row a sample counts as one sample."""
+    """(count,), of each sample; a batch whose outputs are not one row a sample counts as one sample.
+
+    The mean over the outputs; one that has nothing to compare, all of it zero or not finite in the original and as it
+    should be in the other, does not count.
+    """
     rows = count if all(w.ndim and len(w) == count for w in wanted) else 1
-    far, size = np.zeros(rows), np.zeros(rows)
+    found, of = np.zeros(rows), np.zeros(rows)
     for pair in zip(wanted, got, strict=True):
         w, g = (np.asarray(array, np.float64).reshape(rows, -1) for array in pair)
         known = np.isfinite(w)
         difference = np.where(known, np.where(np.isfinite(g), g, np.inf) - np.where(known, w, 0.0), 0.0)
-        far += np.square(difference).sum(1)
-        size += np.square(np.where(known, w, 0.0)).sum(1)
-    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        return np.where(far == 0, 0.0, np.nan_to_num(np.minimum(far / size, 1.0), nan=1.0))
+        far, size = np.square(difference).sum(1), np.square(np.where(known, w, 0.0)).sum(1)
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            found += np.where(far == 0, 0.0, np.nan_to_num(np.minimum(far / size, 1.0), nan=1.0))
+        of += (far > 0) | (size > 0)
+    return found / np.maximum(of, 1)

@@ -44,6 +44,11 @@ def test_the_refit_is_no_worse_than_none_on_proper_images(kind):
     assert refitted.distance <= bare.distance
 
 
+@pytest.mark.parametrize(("kind", "said"), [("one sample", True), ("two samples", False)])
+def test_that_nothing_was_held_out_is_said(kind, said):
+    assert ("judged on the samples that it was fitted to" in pruned(kind).report.refit) == said
+
+
 def pruned(kind, **settings):
     data = {"input": np.ascontiguousarray(DATA[kind], np.float32)}
     return onnx_prune.prune(models.digits_model(), calibration=data, measure=False, **settings)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from onnx import numpy_helper
 from onnx_prune import models
 from onnx_prune.passes.graph.model import load
 from onnx_prune.runtime.data.inputs import model_inputs
 from onnx_prune.runtime.data.open import open_data
+from onnx_prune.runtime.data.sources import Batch
 from onnx_prune.runtime.measure.closeness import closeness
 
 
@@ -42,3 +44,19 @@ def test_a_model_is_at_no_distance_from_itself_and_others_are_farther(digits, da
 def test_outputs_that_are_not_finite_are_as_far_as_can_be(digits, data):
     (broken,) = closeness(digits, [scaled(digits, np.nan)], data)
     assert broken.distance == 1
+
+
+def test_an_output_of_large_numbers_does_not_hide_another():
+    x = [Batch({"x": np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32)}, None)]
+
+    def two(large, small):
+        text = "g (float[N, 4] x) => (float[N, 4] a, float[N, 4] b) { a = Mul (x, l) b = Mul (x, s) }"
+        model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> {text}')
+        values = {"l": large, "s": small}
+        model.graph.initializer.extend(numpy_helper.from_array(np.float32(v), k) for k, v in values.items())
+        return model
+
+    one, other, both = closeness(two(1e6, 1), [two(1e6, 0), two(0, 1), two(0, 0)], x)
+    np.testing.assert_allclose([one.distance, other.distance, both.distance], [0.5, 0.5, 1])
+    zero = closeness(two(0, 1), [two(0, 1.1)], x)[0]  # what is zero and stays zero says nothing
+    np.testing.assert_allclose(zero.distance, 0.01, rtol=1e-4)
