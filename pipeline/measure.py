@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 Removed = Mapping[str, tuple[int, ...]]
 
 _SENSITIVITY_IMAGES, _SENSITIVITY_MACS = (64, 256), 64 << 30  # images, the fewest and the most; in one pass over them
+_NEXT_TO_NOTHING = 16 << 30  # MACs of all runs of a measurement, a second or two: at least 64 images while it is below
 
 
 def moments_of(run: Run) -> MomentsSet | None:
@@ -104,6 +105,8 @@ def sensitivities_of(
     most = int(np.clip(_SENSITIVITY_MACS // max(macs, 1), *_SENSITIVITY_IMAGES))
     effort = make_effort(run.settings.effort if shares is None else "thorough")
     images, levels = effort.probed(run.data.samples or most, len(rankings))
+    each = max(macs * len(rankings) * len(levels) // 2, 1)  # a level of a group runs half of the network, on average
+    images = max(images, min(_SENSITIVITY_IMAGES[0], int(_NEXT_TO_NOTHING // each)))
     if shares is not None:
         levels = tuple(shares)
         most = max(most, run.data.samples or 0) if run.data.labelled else most

@@ -117,3 +117,24 @@ def test_what_was_chosen_is_fine_tuned():
 def test_it_needs_data():
     with pytest.raises(UsageError, match="'dcp' needs a training of the network"):
         onnx_prune.prune(models.digits_model(), preset="dcp", calibration="none")
+
+
+@pytest.mark.parametrize("batch", [None, 1, 4, 8])
+def test_sensitivity_counts_images_whatever_the_batch(batch, monkeypatch):
+    from onnx_prune.pipeline import measure
+
+    model = onnx.load(models.digits_model())
+    for value in (*model.graph.input, *model.graph.output) if batch else ():
+        value.type.tensor_type.shape.dim[0].CopyFrom(onnx.TensorShapeProto.Dimension(dim_value=batch))
+    seen, own = [], measure.measure_sensitivity
+
+    def noted(groups, rankings, moments, data, **named):
+        batches = list(data)
+        seen.append([b.size for b in batches])
+        return own(groups, rankings, moments, batches, **named)
+
+    monkeypatch.setattr(measure, "measure_sensitivity", noted)
+    settings = {"calibration": {"input": np.load(CALIBRATION)["input"][:96]}, "measure": False, "reconstruct": "none"}
+    onnx_prune.prune(model, budget=0.7, allocation="sensitivity", criterion="l1", **settings)
+    assert sum(seen[0]) == 64  # few images, and quickly run: as many as tell, not a number of batches
+    assert batch is None or set(seen[0]) == {batch}
