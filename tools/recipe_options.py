@@ -21,7 +21,7 @@ _NUMBERS = {
     "train_samples": (int, "So many of the training data, balanced over the classes. Default: all."),
     "workers": (int, "Processes that decode images which do not fit into memory. Default: one a core."),
     "batch": (int, "Samples a step, over all processes. Default: 128."),
-    "rate": (float, "The highest learning rate. Default: 0.004."),
+    "rate": (float, "The highest learning rate. Default: 0.0003 of adam, 0.004 of sgd."),
     "warmup": (float, "Share of the steps in which the rate rises. Default: 0.05."),
     "gamma": (float, "Factor of the rate at each milestone. Default: 0.1."),
     "momentum": (float, "Of the optimiser. Default: 0.9."),
@@ -29,7 +29,10 @@ _NUMBERS = {
     "temperature": (float, "Of the teacher's soft targets. Default: 4."),
     "labels": (float, "Weight of the labels; the teacher has the rest: 1 is cross-entropy alone. Default: 0.1."),
     "features": (float, "Weight of the difference from the teacher's inner tensors. Default: 0."),
-    "average": (float, "Decay of a moving average of the weights that is kept instead, such as 0.999."),
+    "average": (
+        float,
+        "Decay of a moving average of the weights that is kept, 0 for none. Default: 0.998 with the default rate.",
+    ),
     "clip": (float, "Largest norm of the gradient, 0 for any. Default: 5."),
 }
 _WORDS = ("precision", "schedule_rate", "optimiser")
@@ -54,13 +57,17 @@ RECIPE = options(
     click.option(
         "--augment", help="Any of crop,resized-crop,flip,cutout,mixup, or none. Default: crop,flip for images."
     ),
-    click.option("--optimiser", type=click.Choice(["sgd", "adam"]), help="Default: sgd, with Nesterov's momentum."),
+    click.option(
+        "--optimiser",
+        type=click.Choice(["sgd", "adam"]),
+        help="Default: adam, or sgd with Nesterov's momentum where a rate is given.",
+    ),
     click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="Default: what pays here."),
     click.option("--frozen-batch-norm", is_flag=True, help="Put no BatchNormalization back for the training."),
     click.option(
-        "--frozen-statistics",
-        is_flag=True,
-        help="BatchNormalization normalises by its running statistics.",
+        "--frozen-statistics/--moving-statistics",
+        default=None,
+        help="What BatchNormalization normalises by. Default: frozen with the default rate, else that of each batch.",
     ),
     click.option("--scratch", is_flag=True, help="Draw all weights anew first: the network's shape alone is used."),
     click.option(
@@ -93,8 +100,8 @@ def make_recipe(given: Mapping[str, Any], said: Mapping[str, Any] = MappingProxy
         chosen["augment"] = tuple(word for word in given["augment"].split(",") if word not in ("", "none"))
     if given.get("scratch"):
         chosen["scratch"] = True
-    if given.get("frozen_statistics"):
-        chosen["frozen_statistics"] = True
+    if given.get("frozen_statistics") is not None:
+        chosen["frozen_statistics"] = given["frozen_statistics"]
     if given.get("frozen_batch_norm"):
         chosen["batch_norm"] = False
     return Recipe(**chosen)

@@ -90,7 +90,11 @@ class _ByHand:
         self.student, self.teacher = ResNet(depth), ResNet(depth).eval()
         self.recipe, self.half, self.images, self.labels = recipe, half, images, labels
         self.optimiser = torch.optim.SGD(
-            self.student.parameters(), recipe.rate, momentum=recipe.momentum, nesterov=True, weight_decay=recipe.decay
+            self.student.parameters(),
+            recipe.rate or 0.0,
+            momentum=recipe.momentum,
+            nesterov=True,
+            weight_decay=recipe.decay,
         )
 
     def __call__(self) -> None:

@@ -60,7 +60,7 @@ def finetune(
     place = torch_device(device)
     with joined(place.type) as processes:
         place = torch.device(place.type, torch.cuda.current_device()) if place.type == "cuda" else place
-        recipe = _fitting(model, recipe or Recipe(), processes)
+        recipe = _fitting(model, (recipe or Recipe()).settled(gentle=after_epoch is None), processes)
         key = run_key([model, examples.teacher], asdict(replace(recipe, workers=0)), _words(examples), processes.count)
         checkpoint = None if keeping.folder is None else Checkpoint(keeping.folder, key)
         inputs = model_inputs(model)
@@ -68,7 +68,7 @@ def finetune(
         tests = _evaluation(examples, model, recipe, place, watch)
         begin = _with_batch_norms(model, data, recipe)
         student = GraphModule(drawn_anew(begin, recipe.seed) if recipe.scratch else begin).to(place)
-        student.frozen_statistics = recipe.frozen_statistics
+        student.frozen_statistics = bool(recipe.frozen_statistics)
         teacher = _teacher(examples, data, recipe, place)
         pair = Pair(trainable(student), teacher)
         training = Training(pair, data, tests, recipe, processes)

@@ -48,6 +48,7 @@ class Training:
     ) -> None:
         """Raises UsageError where there is nothing to learn from."""
         self.student, self.teacher = pair
+        recipe = recipe.settled()
         self.data, self.evaluation, self.recipe, self.processes = data, evaluation, recipe, processes
         if processes.count > 1:
             self.student.batch_norm = batch_norm
@@ -159,7 +160,7 @@ class Training:
     def _average(self, averaged: Weights) -> None:
         """Average <- d average + (1 - d) weights; d grows at first, so that the start is soon forgotten."""
         count = self.epoch * self.steps + self.step
-        rest = 1 - min(self.recipe.average, (1 + count) / (10 + count))
+        rest = 1 - min(self.recipe.average or 0.0, (1 + count) / (10 + count))
         for name, value in self._live().items():
             if value.is_floating_point():
                 averaged[name].lerp_(value, rest)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from ....passes.errors import UsageError
 from ....passes.toml import read_toml
@@ -23,8 +24,14 @@ def read_recipe(path: Path) -> dict[str, Any]:
 def recipe_values(path: Path, entries: Mapping[str, Any]) -> dict[str, Any]:
     """Checked values of a recipe that stand in that file. Raises UsageError."""
     hints = get_type_hints(Recipe)
-    kinds = {field.name: hints[field.name] for field in fields(Recipe)}
+    kinds = {field.name: _said(hints[field.name]) for field in fields(Recipe)}
     return {(name := key.replace("-", "_")): _value(path, name, value, kinds) for key, value in entries.items()}
+
+
+def _said(kind: Any) -> Any:  # noqa: ANN401 - a type
+    """The type without what stands for nothing said."""
+    parts = [part for part in get_args(kind) if part is not NoneType]
+    return parts[0] if NoneType in get_args(kind) and len(parts) == 1 else kind
 
 
 def _value(path: Path, name: str, value: object, kinds: dict[str, Any]) -> object:

@@ -99,3 +99,19 @@ def test_what_is_no_file_is_refused(tmp_path, content):
         (tmp_path / "r.toml").write_bytes(content)
     with pytest.raises(ReadError, match="cannot be read as TOML"):
         read_recipe(tmp_path / "r.toml")
+
+
+def test_who_says_no_rate_starts_gently_and_who_says_one_has_sgd():
+    gentle = Recipe(epochs=3).settled()
+    assert (gentle.optimiser, gentle.rate, gentle.average, gentle.frozen_statistics) == ("adam", 3e-4, 0.998, True)
+    assert gentle.settled() == gentle
+    said = [Recipe(rate=0.1), Recipe(optimiser="sgd"), Recipe(scratch=True)]
+    said += [Recipe(schedule_rate="steps", milestones=(2,))]
+    for recipe in said:
+        found = recipe.settled()
+        assert (found.optimiser, found.average, found.frozen_statistics) == ("sgd", 0, False)
+        assert found.rate == (0.1 if recipe.rate else 0.004)
+    assert Recipe(frozen_statistics=False, average=0.0).settled().rate == 3e-4
+    assert not Recipe(frozen_statistics=False).settled().frozen_statistics
+    assert Recipe(optimiser="adam").settled().rate == 3e-4
+    assert Recipe().settled(gentle=False).optimiser == "sgd"
