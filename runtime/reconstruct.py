@@ -109,7 +109,7 @@ class _Layer:
         paired = self.pair is not None or any(one.pair is not None and one.pair.first is fit for one in left)
         activation = paths[0].activation if len(paths) == 1 and not paired else None  # a pair sees to it
         rounds = ROUNDS if self.effort is None else self.effort.rounds
-        refit, why = LayerFit(fit.start, activation, fit.consumer.may_have_bias, rounds)(rows, samples)
+        refit, why = LayerFit(fit.start, activation, fit.consumer.may_have_bias, rounds, fit.stored)(rows, samples)
         if why is not None:
             found.left[fit.consumer.name] = why
             return

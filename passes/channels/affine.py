@@ -47,6 +47,20 @@ class AffineConsumer:
         return grouped[0].astype(np.float64)
 
     @property
+    def grid(self) -> tuple[Array, Array, Array] | None:
+        """Of an integer weight the least and largest value that can be stored, and the step, (n, C, k) each."""
+        node = dequantising(self.weight)
+        parts = None if node is None else _parts(node)
+        if parts is None:
+            return None
+        whole, scale, zero = parts
+        limits = np.iinfo(whole.dtype)
+        ends = ((limits.min - zero) * scale, (limits.max - zero) * scale, scale)
+        grouped = [weight_matrices(np.broadcast_to(end, whole.shape), self.layout) for end in ends]
+        low, high, step = (part[0].astype(np.float64) for part in grouped if part is not None)
+        return low, high, step
+
+    @property
     def data(self) -> str:
         """The tensor that it reads."""
         return self.consumer.data

@@ -72,6 +72,26 @@ def _prelu(node: gs.Node, per_channel: PerChannel) -> ActivationFunction | None:
     return None if slope is None else leaky(slope)
 
 
+def quantised_range(node: gs.Node) -> tuple[float, float] | None:
+    """The least and the largest number that a QuantizeLinear can say, one scale for all; None where not known."""
+    scale = constant_values(node.inputs[1])
+    named = len(node.inputs) > 2 and node.inputs[2].name
+    zero = constant_values(node.inputs[2]) if named else np.zeros((), np.uint8)
+    if scale is None or zero is None or scale.size > 1 or zero.size > 1 or zero.dtype.kind not in "iu":
+        return None
+    if not named and node.attrs.get("output_dtype"):
+        return None
+    limits, at = np.iinfo(zero.dtype), int(zero.reshape(-1)[0])
+    step = float(scale.reshape(-1)[0])
+    return (limits.min - at) * step, (limits.max - at) * step
+
+
+def _quantise(node: gs.Node, _: PerChannel) -> ActivationFunction | None:
+    """Clipped by the range; what it rounds is small."""
+    bounds = quantised_range(node)
+    return None if bounds is None or not bounds[0] < bounds[1] else Clipped(*bounds)
+
+
 def _number(node: gs.Node, name: str, default: float) -> float:
     return float(node.attrs.get(name, default))
 
@@ -89,6 +109,7 @@ _MAKE: Mapping[str, Callable[[gs.Node, PerChannel], ActivationFunction | None]] 
     "Relu": lambda node, _: Clipped(),
     "Clip": _clip,
     "HardSigmoid": _hard_sigmoid,
+    "QuantizeLinear": _quantise,
     "LeakyRelu": lambda node, _: leaky(_number(node, "alpha", 0.01)),
     "PRelu": _prelu,
     "Elu": lambda node, _: elu(_number(node, "alpha", 1.0)),

@@ -18,7 +18,7 @@ from ..algebra.layer.activation_functions import ActivationFunction
 from ..graph.bodies import captured_names
 from ..graph.model import Graph, constant_values
 from ..graph.values import FLOATS, LIMIT, fold
-from .activation_functions import activation_behind
+from .activation_functions import activation_behind, quantised_range
 
 Array = np.ndarray
 Step = Callable[["_Walk", gs.Node], bool]
@@ -212,9 +212,12 @@ def _sum(walk: _Walk, node: gs.Node) -> bool:
 
 
 def _quantised(walk: _Walk, node: gs.Node) -> bool:
-    """QuantizeLinear and the DequantizeLinear that undoes it: z but for its rounding."""
-    readers = node.outputs[0].outputs
-    if len(readers) != 1 or readers[0].op != "DequantizeLinear":
+    """QuantizeLinear and the DequantizeLinear that undoes it: z but for its rounding.
+
+    Not where it takes one sign alone, as quantisers leave a ReLU: there it is the activation.
+    """
+    readers, bounds = node.outputs[0].outputs, quantised_range(node)
+    if len(readers) != 1 or readers[0].op != "DequantizeLinear" or (bounds is not None and 0 in bounds):
         return False
     steps = [[t.name for t in n.inputs[1:]] for n in (node, readers[0])]
     return steps[0] == steps[1] and walk.through(readers[0])

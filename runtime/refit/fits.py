@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +45,21 @@ class Fit:
         scale, shift = self.paths[0].scale, self.paths[0].shift
         W, b = self._cut
         return Refit(W * scale[:, None, None], b * scale + shift)
+
+    @property
+    def stored(self) -> Callable[[Array], Array] | None:
+        """What becomes of weights at the end of the path when they are written; None for floats, which stay."""
+        grid = self.consumer.grid
+        if grid is None:
+            return None
+        low, high, step = (part[self.outputs][:, self.inputs] for part in grid)
+
+        def nearest(weight: Array) -> Array:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                own = np.nan_to_num(np.rint(self._own(Refit(weight, np.zeros(len(weight)))).weight / step) * step)
+            return np.clip(own, low, high) * self.paths[0].scale[:, None, None]
+
+        return nearest
 
     def write(self, graph: Graph, refit: Refit) -> None:
         """Put what was fitted at the end of the path into the weight; channels that the path takes to zero stay."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -56,7 +56,8 @@ class LayerFit:
     """min E|a(W x + b + offset) - a(z)|^2 near the weights of the cut layer, a the activation behind it.
 
     start: the layer as it was cut, weight (n, K, k); biased: whether the bias is fitted too; rounds: of the fit in
-    front of an activation, at most.
+    front of an activation, at most; stored: (n, K, k) -> the weights nearest to these that can be stored, None for
+    any: of integers with given scales, which round and clip.
     Source: He et al. 2017, section 3.3; `activations` has the targets of the rounds.
     """
 
@@ -64,6 +65,7 @@ class LayerFit:
     activation: ActivationFunction | None = None
     biased: bool = True
     rounds: int = ROUNDS
+    stored: Callable[[Array], Array] | None = None
 
     def __call__(self, rows: Rows, samples: Array) -> Fitted:
         """Fit to all rows, of which some first decide; samples: (R,) whose rows are held out or not together.
@@ -90,7 +92,9 @@ class LayerFit:
         """The fit of rows that are brought near 1, in front of no activation."""
         start = Refit(self.start.weight * (z / x), self.start.bias * z)
         units = Rows(rows.X * np.float32(x), rows.Z * np.float32(z), rows.offset * np.float32(z))
-        refit, left = LayerFit(start, None, self.biased, self.rounds)(units, samples)
+        own = self.stored
+        stored = None if own is None else lambda W: own(W * (x / z)) * (z / x)
+        refit, left = LayerFit(start, None, self.biased, self.rounds, stored)(units, samples)
         return Fitted(Refit(refit.weight * (x / z), refit.bias / z), left) if left is None else Fitted(self.start, left)
 
     def _fit(self, rows: Rows, held_out: Array) -> Fitted:
@@ -145,7 +149,8 @@ class LayerFit:
     def _solved(self, moments: NormalEquations, ridge: float) -> Refit:
         bias = None if self.biased else self.start.bias
         W = self.start.weight
-        return moments.centred(W, bias=bias) if math.isinf(ridge) else moments.solve(W, ridge, bias=bias)
+        found = moments.centred(W, bias=bias) if math.isinf(ridge) else moments.solve(W, ridge, bias=bias)
+        return found if self.stored is None else moments.centred(self.stored(found.weight), bias=bias)
 
     def _counted(self, rows: Rows) -> NormalEquations:
         moments = NormalEquations(rows.X.shape[1], rows.Z.shape[1])

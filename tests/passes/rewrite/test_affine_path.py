@@ -98,6 +98,15 @@ def test_a_path_ends_in_front_of_what_is_no_scale_a_channel(body, constants):
     np.testing.assert_array_equal(path.scale, np.ones(N))
 
 
+@pytest.mark.parametrize(
+    ("zero", "bounds"), [(np.uint8(0), (0, 255 / 64)), (np.int8(-128), (0, 255 / 64)), (np.int8(127), (-255 / 64, 0))]
+)
+def test_integers_of_one_sign_are_the_activation_that_a_quantiser_has_left(zero, bounds):
+    body = "q = QuantizeLinear (c, fine, zero) y = DequantizeLinear (q, fine, zero)"
+    path = path_of(network(body, fine=1 / 64, zero=zero))
+    assert (path.tensor, path.activation) == ("c", Clipped(*bounds))
+
+
 def test_a_path_ends_at_a_tensor_that_the_graph_gives_out():
     model = network("n = BatchNormalization (c, g, b, m, v) y = Relu (n)", **NORM)
     model.graph.output.append(onnx.helper.make_empty_tensor_value_info("c"))
