@@ -260,7 +260,7 @@ def test_quantised_weights_are_refitted_and_stay_integers_of_the_same_scales():
 
 def test_in_front_of_integers_that_are_never_negative_a_refit_is_one_in_front_of_a_relu():
     model, feeds = quantised(below_zero=False), {"x": mixed(64)}
-    _, bare, refitted, found = pruned(model, feeds, 10)
+    _, bare, refitted, _ = pruned(model, feeds, 10)
     before, after = (np.square(run(m, feeds) - run(model, feeds)).mean() for m in (bare, refitted))
     assert after < 0.31 * before  # 0.34 where the integers themselves are the target
 
