@@ -30,6 +30,7 @@ from ..runtime.latency.batched import of_batch
 from ..runtime.latency.model import Place
 from ..runtime.measure.sensitivity import LEVELS, Sensitivities, scaled_by_network
 from ..runtime.processes.together import together
+from ..runtime.progress import Count, counted, silent
 from .latency.quickest import quickest
 from .latency.within import timing_layers, within_latency
 from .measure import evidence_of, priced, selected, sensitivities_of, trained_run
@@ -118,6 +119,7 @@ class _Choice:
     scaled: rankings -> those with the harms that the allocation goes by, which may have to be measured
     measured: the sensitivities that were, so far
     trained: the networks that plans are to be cut from, by the plan's digest, where the criterion has trained one
+    progress: is told how many groups are ranked
     """
 
     evidence: Evidence
@@ -126,6 +128,7 @@ class _Choice:
     scaled: Callable[[Mapping[str, Ranking]], Mapping[str, Ranking]]
     measured: list[Sensitivities] = field(default_factory=list)
     trained: dict[str, onnx.ModelProto] = field(default_factory=dict)
+    progress: Count = silent
     _harms: dict[str, Ranking] = field(default_factory=dict)
 
     def harms(self, stays: frozenset[str]) -> Mapping[str, Ranking]:
@@ -133,7 +136,7 @@ class _Choice:
         missing = [name for name in self.rankings if name not in stays | self._harms.keys()]
         if missing:
             with threadpool_limits(1):  # numpy's idle threads spin: on busy cores two are up to 100 times slower
-                self._harms.update(self.scaled(self.rankings.of(missing)))
+                self._harms.update(self.scaled(self.rankings.of(missing, self.progress)))
         return self._harms
 
 
@@ -151,7 +154,8 @@ def _choice(run: Run, moments: MomentsSet | None) -> _Choice:
         return scaled_by_network(some, measured[-1])
 
     by_network = "sensitivity" in needs_of(run.strategy.allocation)
-    return _Choice(evidence, rankings, exclude, scaled if by_network else dict, measured)
+    progress = counted(run.progress, "choosing channels", "groups")
+    return _Choice(evidence, rankings, exclude, scaled if by_network else dict, measured, progress=progress)
 
 
 def _planned(run: Run, choice: _Choice, kept: np.ndarray, budget: Budget | None) -> Plan:

@@ -183,9 +183,9 @@ def open_session(
     """
     name = str(model) if isinstance(model, str | Path) else model.graph.name or "the model"
     chosen = providers(device, exact=not optimise)
-    with scratch_folder() as scratch:
+    with contextlib.ExitStack() as stack:
         try:
-            source, data_dir = _source(model, base_dir, additions, scratch)
+            source, data_dir = _source(model, base_dir, additions, stack)
             options = _session_options(optimise, threads, data_dir)
             if record is not None:
                 options.enable_profiling = True
@@ -205,9 +205,9 @@ def open_session(
 
 
 def _source(
-    model: Runnable, base_dir: str | Path | None, additions: onnx.ModelProto | None, scratch: Path
+    model: Runnable, base_dir: str | Path | None, additions: onnx.ModelProto | None, stack: contextlib.ExitStack
 ) -> tuple[str | bytes, str | Path | None]:
-    """What ONNX Runtime is to read, a path or bytes, and the folder of its external data.
+    """What ONNX Runtime is to read, a path or bytes, and the folder of its external data, which may go with the stack.
 
     Two serialised messages after one another are their merge (protobuf's encoding): so additions join without a copy
     of the model. Their nodes come first: of nodes that could run, ONNX Runtime takes the first, so that what was added
@@ -219,6 +219,7 @@ def _source(
             return str(model), None
         return first + Path(model).read_bytes() + last, Path(model).resolve().parent
     if weight_bytes(model) > SPILL_BYTES:
+        scratch = stack.enter_context(scratch_folder())
         model, base_dir = spill(model, scratch, base_dir), scratch
     elif any(is_mapped(tensor) for tensor in model.graph.initializer):
         model, base_dir = beside_folder(model)

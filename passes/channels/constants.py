@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from ..graph.model import Edited, Graph, constant_values, edited, is_large, make_constant, set_constant
+from ..graph.names import Names
 from .labels import ConstantAxes, LabelledGraph
 
 Array = np.ndarray
@@ -37,15 +38,19 @@ def cut_names(labelled: LabelledGraph, removed: Array) -> dict[tuple[str, str], 
         masks = [gone(axis, removed) for axis in constant.labels]
         cut = np.concatenate(masks).tobytes() if any(lost.any() for lost in masks) else b""
         cuts.setdefault(constant.name, {})[constant.use] = cut
-    tensors = labelled.graph.gs.tensors()
-    taken = labelled.graph.names()
+    taken: Names | None = None
+    tensors: Mapping[str, gs.Tensor] | None = None
     names: dict[tuple[str, str], str] = {}
     for name, uses in cuts.items():
+        if not any(uses.values()):
+            continue
+        tensors = labelled.graph.gs.tensors() if tensors is None else tensors
         whole = not all(uses.values()) or ("" not in uses and not readers(tensors[name]) <= set(uses))
         chosen = {b"": name} if whole else {}
         for use, cut in uses.items():
             if cut and cut not in chosen:
-                chosen[cut] = taken.numbered(name) if chosen else name
+                taken = labelled.graph.names() if chosen and taken is None else taken
+                chosen[cut] = taken.numbered(name) if chosen and taken is not None else name
             if cut:
                 names[name, use] = chosen[cut]
     return names

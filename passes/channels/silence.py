@@ -12,6 +12,7 @@ import onnx_graphsurgeon as gs
 from onnx import helper
 
 from ..graph.model import Graph
+from ..graph.names import Names
 from .constants import edit_constants, gone, kept
 from .labels import ConstantAxes, LabelledGraph, Mask
 from .node_view import NodeView
@@ -59,7 +60,14 @@ class _Twin(NodeView):
         super().__init__(labelled)
         self.graph, self.removed = graph, removed
         self._nodes = list(graph.gs.nodes)
-        self._names = graph.names()
+        self._taken: Names | None = None
+
+    @property
+    def _names(self) -> Names:
+        """Those that are taken; asked for seldom, and long to gather."""
+        if self._taken is None:
+            self._taken = self.graph.names()
+        return self._taken
 
     def mask(self, mask: Mask) -> None:
         """Zeros along one axis of an input."""

@@ -224,11 +224,19 @@ class Rankings(Mapping[str, Ranking]):
         self._names = [group.name for group in evidence.groups.free]
         self._made: dict[str, Ranking] = {}
 
-    def of(self, names: Iterable[str]) -> dict[str, Ranking]:
-        """Those of some groups, made side by side, one a core: the work is numpy's, which lets other threads go on."""
+    def of(self, names: Iterable[str], told: Callable[[int, int], object] | None = None) -> dict[str, Ranking]:
+        """Those of some groups, made side by side, one a core: the work is numpy's, which lets other threads go on.
+
+        told: how many are made, of how many, whenever there is one more.
+        """
         chosen = list(names)
+        made: dict[str, Ranking] = {}
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return dict(zip(chosen, pool.map(self.__getitem__, chosen), strict=True))
+            for name, ranking in zip(chosen, pool.map(self.__getitem__, chosen), strict=True):
+                made[name] = ranking
+                if told is not None:
+                    told(len(made), len(chosen))
+        return made
 
     @property
     def made(self) -> dict[str, Ranking]:

@@ -37,7 +37,6 @@ _OF_SPREAD = 1e-3  # largest difference, relative to how far the channel's numbe
 # Quantised numbers: one step may be rounding.
 _STEP = frozenset({TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32})
 _ROUNDING = 10  # times what rounding alone does to the channel is rounding; a wrong index is far above
-_DRAWS = 3  # of rounding errors
 _STEPS = 4  # rounding steps, at most, that an input is moved by
 _ELEMENTS = 1 << 16  # of a tensor that are compared; of larger ones every so manieth position is
 _BYTES = 1 << 30  # of tensors that are held at once; each part takes a session and a run of its own
@@ -154,21 +153,17 @@ def differences(
 
 
 def rounding(
-    twin: onnx.ModelProto, tensors: Sequence[Watched], runs: Sequence[Feeds], device: Device, turn: int = 0
+    twin: onnx.ModelProto, tensors: Sequence[Watched], runs: Sequence[Feeds], device: Device, seed: int = 0
 ) -> dict[str, Array]:
-    """What rounding errors in inputs, weights and activations do to each kept channel: the largest of a few draws.
-
-    turn: which draws; those of another turn are others.
-    """
+    """What one draw of rounding errors in inputs, weights and activations does to each kept channel at most."""
     found: dict[str, Difference] = {}
     for part in _parts(tensors, len(runs)):
         references = list(_shown(twin, part, runs, device))
-        for seed in range(turn * _DRAWS, (turn + 1) * _DRAWS):
-            rng = np.random.default_rng(seed)
-            beside = [{name: moved(array, rng, _STEPS) for name, array in feeds.items()} for feeds in runs]
-            for values, reference in zip(_shown(rounded(twin, rng), part, beside, device), references, strict=True):
-                for t in (t for t in part if reference[t.shown].ndim == t.rank):
-                    _add(found, t, _kept(t, values[t.shown]), _kept(t, reference[t.shown]))
+        rng = np.random.default_rng(seed)
+        beside = [{name: moved(array, rng, _STEPS) for name, array in feeds.items()} for feeds in runs]
+        for values, reference in zip(_shown(rounded(twin, rng), part, beside, device), references, strict=True):
+            for t in (t for t in part if reference[t.shown].ndim == t.rank):
+                _add(found, t, _kept(t, values[t.shown]), _kept(t, reference[t.shown]))
     return {name: np.where(np.isfinite(d.error), d.error, 0.0) for name, d in found.items()}
 
 

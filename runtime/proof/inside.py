@@ -17,7 +17,7 @@ from .inner import Feeds, Watched, differences, rounding, wrong
 from .other_inputs import further, positive
 from .reach import Reach
 
-_TURNS = 6  # of drawing rounding errors, while a difference is above them
+_DRAWS = 18  # of rounding errors at most, while a difference is above the largest of them
 _FOR_BLANK = 1  # further inputs that are tried for single channels: what is zero on all of them may be dead
 _LIKE = (0.5, 8.0)  # how far a channel may move on another input that explains its difference, relative to the first
 _ENOUGH = 2  # further inputs of that kind on which it differs as well: that is no rounding
@@ -118,16 +118,14 @@ class Inside:
     ) -> bool:
         """Count these inputs in; False where no other input can decide: a tensor has another shape."""
         found = differences(model, twin, wanted, inputs, self.device)
-        large = wrong(wanted, found, {})
-        suspects = [t for t in wanted if t.name in large]
-        noise = rounding(twin, suspects, inputs, self.device)
-        now = wrong(suspects, found, noise)
-        for turn in range(1, _TURNS):  # of many channels, a few draws miss one now and then
-            left = [t for t in suspects if t.name in now]
+        now = wrong(wanted, found, {})
+        noise: dict[str, np.ndarray] = {}
+        for seed in range(_DRAWS):  # of many channels, a few draws miss one now and then
+            left = [t for t in wanted if t.name in now]
             if not left:
                 break
-            again = rounding(twin, left, inputs, self.device, turn)
-            noise |= {name: np.maximum(noise[name], again[name]) for name in again.keys() & noise.keys()}
+            drawn = rounding(twin, left, inputs, self.device, seed)
+            noise |= {name: np.maximum(noise.get(name, 0.0), far) for name, far in drawn.items()}
             now = wrong(left, found, noise)
         for name in [name for name in self.bad if name in found]:
             self.bad[name] = self.bad[name].again(now.get(name, np.array(False)), found[name])

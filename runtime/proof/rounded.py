@@ -69,5 +69,9 @@ def moved(array: Array, rng: np.random.Generator, steps: int) -> Array:
         return array
     eps = {2: 2**-11, 4: 2**-24, 8: 2**-53}[array.dtype.itemsize]
     eps = 2**-8 if array.dtype.kind == "V" else eps
-    wide = array.astype(np.float64)
-    return (wide * (1 + 2 * eps * rng.integers(-steps, steps + 1, array.shape))).astype(array.dtype)
+    kind = np.float32 if array.dtype.itemsize < 8 else np.float64
+    far = rng.integers(-steps, steps + 1, array.shape, np.int16).astype(kind)
+    far *= kind(2 * eps)
+    far += 1  # exact in single precision too: a few steps from 1
+    far *= array.astype(kind, copy=False)
+    return far.astype(array.dtype, copy=False)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from ...errors import ReadError
@@ -15,31 +14,26 @@ def check_text(model: Message, where: str) -> None:
     """Raise ReadError for a name, a domain, a note or metadata anywhere in the model that are not UTF-8."""
     pending = [model]
     while pending:
-        message = pending.pop()
-        texts, parts = _fields(message.DESCRIPTOR)
-        for field in texts:
-            if not all(isinstance(text, str) for text in _values(message, field)):
+        for field, value in pending.pop().ListFields():
+            text, repeated = _kind(field)
+            if text is None:
+                continue
+            values = value if repeated else (value,)
+            if not text:
+                pending += values
+            elif not all(isinstance(each, str) for each in values):
                 raise ReadError(
                     "a name in the model is not text (UTF-8)",
-                    where=f"{where}: {field.full_name}, {list(_values(message, field))}"[:200],
+                    where=f"{where}: {field.full_name}, {list(values)}"[:200],
                     fix="export the model again; onnx.checker.check_model says what else is wrong with the file",
                 )
-        for field in parts:
-            pending += _values(message, field)
 
 
 @cache
-def _fields(kind: Descriptor) -> tuple[tuple[FieldDescriptor, ...], tuple[FieldDescriptor, ...]]:
-    """Those that hold text, and those that hold messages."""
-    texts = tuple(f for f in kind.fields if f.type == FieldDescriptor.TYPE_STRING)
-    return texts, tuple(f for f in kind.fields if f.type == FieldDescriptor.TYPE_MESSAGE)
-
-
-def _values(message: Message, field: FieldDescriptor) -> Iterator:
-    if _repeated(field):
-        yield from getattr(message, field.name)
-    elif message.HasField(field.name):
-        yield getattr(message, field.name)
+def _kind(field: FieldDescriptor) -> tuple[bool | None, bool]:
+    """Whether a field holds text, False for messages, None for numbers and bytes; and whether it holds several."""
+    kinds = {FieldDescriptor.TYPE_STRING: True, FieldDescriptor.TYPE_MESSAGE: False}
+    return kinds.get(field.type), _repeated(field)
 
 
 def _repeated(field: FieldDescriptor) -> bool:
