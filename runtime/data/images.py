@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -84,8 +83,9 @@ def _classes(files: Sequence[str], path: Path, shards: TarShards | None) -> tupl
     numbers = None if shards is None else shards.numbers(files)
     if numbers is not None:
         return numbers, ()
-    clean = {parent: str(PurePosixPath(parent)) for parent in {posixpath.dirname(name) for name in files}}
-    parents = [clean[posixpath.dirname(name)] for name in files]  # a PurePosixPath of each of 50,000 files: 2 s
+    written = [name.rpartition("/")[0] for name in files]
+    clean = {parent: str(PurePosixPath(parent)) for parent in set(written)}
+    parents = [clean[parent] for parent in written]  # a PurePosixPath of each of 50,000 files: 2 s
     folders = sorted(set(parents))
     if len(folders) == 1:
         return None, ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 import tokenize
 import zipfile
 import zlib
@@ -26,6 +25,7 @@ ZIP_FAILURES = (zipfile.BadZipFile, zipfile.LargeZipFile, RuntimeError, NotImple
 ZIP_FAILURES += (UnicodeDecodeError,)  # names in front of the members
 _NPY_FAILURES = (OSError, EOFError, ValueError, TypeError, OverflowError, MemoryError, SyntaxError, tokenize.TokenError)
 LABELS = ("label", "labels")  # keys of an .npz that hold the classes
+_HIDDEN = (".", "__MACOSX")  # how parts of names begin that operating systems hide
 _IMAGES = frozenset([".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"])
 LAYOUT = "put images in one folder a class, or all in one folder where classes are not needed"
 
@@ -117,12 +117,17 @@ def _open_regular(path: Path, name: str) -> IO[bytes]:
 
 def pictures(names: Iterable[str]) -> list[str]:
     """Image files in alphabetical order, without what operating systems hide (.DS_Store, __MACOSX)."""
-    return sorted(
-        name
-        for name in names
-        if posixpath.splitext(name)[1].lower() in _IMAGES
-        and not any(part.startswith((".", "__MACOSX")) and part != "." for part in name.split("/"))
-    )
+    hidden: dict[str, bool] = {}  # by folder: of 50,000 names, all parts of each took half a second
+    found: list[str] = []
+    for name in names:
+        folder, _, last = name.rpartition("/")
+        _, dot, ending = last.rpartition(".")
+        if dot and f".{ending.lower()}" in _IMAGES and not last.startswith(_HIDDEN):
+            if folder not in hidden:
+                hidden[folder] = any(part.startswith(_HIDDEN) and part != "." for part in folder.split("/"))
+            if not hidden[folder]:
+                found.append(name)
+    return sorted(found)
 
 
 def stacked_images(images: list[np.ndarray], path: Path) -> np.ndarray:
