@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -218,5 +219,6 @@ class Sweep(NodeView):
             self.pin(labels[fixed == label], self._reasons[int(label)])
 
 
+@lru_cache(maxsize=1 << 12)
 def _filled(label: int, size: int) -> Array:
     return np.broadcast_to(np.int64(label), size)

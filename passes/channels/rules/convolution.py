@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,7 +34,7 @@ def convolve(s: Sweep, at: int = 1, bias: int | None = 2) -> None:
         _grouped(s, data[1], at, layout)
     if bias is not None and s.has(bias):
         s.tie(s.axes(bias)[0], weight[0])
-    _finish(s, data, weight[0], float(np.prod(s.out_shape()[2:])), weight)
+    _finish(s, data, weight[0], float(math.prod(s.out_shape()[2:])), weight)
 
 
 def _conv_transpose(s: Sweep) -> None:
@@ -62,7 +63,7 @@ def _conv_transpose(s: Sweep) -> None:
         s.note(groups)
     if s.has(2):
         s.tie(s.axes(2)[0], outputs)
-    _finish(s, data, outputs, float(np.prod(s.shape(0)[2:])), weight)
+    _finish(s, data, outputs, float(math.prod(s.shape(0)[2:])), weight)
 
 
 def _space(s: Sweep, data: tuple[Array, ...], weight: tuple[Array, ...]) -> None:
@@ -93,7 +94,7 @@ def _grouped(s: Sweep, data: Array, at: int, layout: Layout) -> None:
 
 def _finish(s: Sweep, data: tuple[Array, ...], outputs: Array, positions: float, weight: tuple[Array, ...]) -> None:
     s.set(0, (data[0], outputs, *(s.fixed(n) for n in s.out_shape()[2:])))
-    kernel = np.prod([len(a) for a in weight[2:]])
+    kernel = math.prod(len(a) for a in weight[2:])
     s.macs(positions * kernel, (weight[0], weight[1]))
 
 

@@ -129,6 +129,7 @@ def alike(unit: Array, feature: Array, number: int) -> Array:
 
 def runs(values: Array) -> list[tuple[int, int]]:
     """Start and end of each run of equal values."""
-    bounds = np.flatnonzero(np.diff(values, prepend=values[0] - 1, append=values[-1] - 1 if len(values) else 0))
-    bounds = np.append(bounds[bounds < len(values)], len(values))
-    return list(itertools.pairwise(bounds.tolist()))
+    if not len(values):
+        return []
+    inner = (np.flatnonzero(values[1:] != values[:-1]) + 1).tolist()
+    return list(itertools.pairwise([0, *inner, len(values)]))
