@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -34,6 +35,9 @@ from .settings import SYNTHETIC, SYNTHETIC_IF_IMAGES, Settings, held_out, make_s
 
 _SYNTHETIC_MACS = 64 << 30  # of one pass over the images: 512 for ResNet-56; by default for networks up to 1 G MACs
 _SYNTHETIC_IMAGES = (64, 512)
+_SYNTHETIC_PIXELS = (
+    1 << 23
+)  # of all images: 512 of 240x320 took 10 s to draw and 500 MB; they have rows enough in fewer
 JUDGED = 64  # samples
 _WITH: dict[Extra, Callable[[ChannelGroups], onnx.ModelProto]] = {"samplers": with_samplers, "placers": with_placers}
 
@@ -130,11 +134,16 @@ def _example(graph: Graph, settings: Settings) -> Feeds | None:
     return example_input(settings.given, model_inputs(graph.source))
 
 
+def _pixels(images: np.ndarray) -> int:
+    """Of one of these images, whichever axis its channels are."""
+    return math.prod(images.shape[1:]) // min(images.shape[1], images.shape[3])
+
+
 def _synthetic_data(analysis: Analysis, settings: Settings) -> Data | None:
     """Synthetic images, where they are asked for, or nothing is and a run over the fewest is cheap.
 
-    As many as cost about as much to run as 512 small ones. Raises UsageError where they are asked for and the model
-    does not read images.
+    As many as cost about as much to run, and to draw, as 512 small ones. Raises UsageError where they are asked for and
+    the model does not read images.
     """
     if not settings.synthetic:
         return None
@@ -143,7 +152,8 @@ def _synthetic_data(analysis: Analysis, settings: Settings) -> Data | None:
         return None  # minutes, where a command that says nothing of data is expected to take seconds
     inputs = model_inputs(analysis.graph.source)
     if reads_images(inputs, analysis.feeds):
-        samples = min(settings.samples, int(np.clip(_SYNTHETIC_MACS // max(macs, 1), *_SYNTHETIC_IMAGES)))
+        affords = min(_SYNTHETIC_MACS // max(macs, 1), _SYNTHETIC_PIXELS // _pixels(analysis.feeds[inputs[0].name]))
+        samples = min(settings.samples, int(np.clip(affords, *_SYNTHETIC_IMAGES)))
         return synthetic_data(
             inputs, analysis.feeds, settings.preprocessing, samples, settings.seed, held_out(settings, JUDGED)
         )
