@@ -43,6 +43,10 @@ def _named_arrays(value: object) -> bool:
     return isinstance(value, Mapping) and all(hasattr(array, "shape") for array in value.values())
 
 
+def _is_alignment(value: object) -> bool:
+    return type(value) is int or (isinstance(value, str) and value == "auto")
+
+
 def _several(value: object) -> bool:
     many = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
     return many and getattr(value, "ndim", 1) == 1
@@ -80,9 +84,7 @@ _KINDS: Mapping[str, _Kind] = {
     "budgets": _Kind("a list of budgets", _several, "some such as (0.8, 0.6) or [Budget(latency='5ms')]"),
     "levels": _Kind("a list of shares", _numbers, "numbers between 0 and 1, such as [0.25, 0.5]"),
     "seed": _whole(0),
-    "align": _Kind(
-        "an alignment", lambda value: value == "auto" or type(value) is int, "a whole number from 1 on, or 'auto'"
-    ),
+    "align": _Kind("an alignment", _is_alignment, "a whole number from 1 on, or 'auto'"),
     "plan": _Kind("a plan", _of(Plan, str, os.PathLike), "a Plan, or the path of a plan.json"),
     "budget": _Kind("a budget", _of(Budget, int, float, str), "a Budget, a number, or a text such as '50%'"),
     "criterion": _Kind(

@@ -10,7 +10,9 @@ import numpy as np
 import onnx
 from threadpoolctl import threadpool_limits
 
-from ..passes.algebra.moments import MomentsSet, load_moments
+from ..passes.algebra.moments import MomentsSet
+from ..passes.algebra.moments_file import load_moments
+from ..passes.channels.measured import check_moments
 from ..passes.needs import OF_MOMENTS, needs_of
 from ..passes.selection.allocate import select
 from ..passes.selection.budget import Budget
@@ -43,7 +45,9 @@ def moments_of(run: Run) -> MomentsSet | None:
     """Moments of all consumers, from a file or measured on the data; None where nothing looks at them."""
     settings, data = run.settings, run.data
     if settings.moments is not None:
-        return load_moments(settings.moments, run.analysis.graph.sha256())
+        moments = load_moments(settings.moments, run.analysis.graph.sha256())
+        check_moments(run.analysis.groups.labelled, moments, str(settings.moments))
+        return moments
     if data is None or not (run.strategy.may_use(OF_MOMENTS) or settings.save_moments is not None):
         return None
     data = data.first(make_effort(settings.effort).moments)

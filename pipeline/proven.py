@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 import onnx
 
+from ..passes.algebra.moments_file import spoilt_moments
 from ..passes.errors import UnseenError
 from ..runtime.analysis import with_pins
 from ..runtime.proof.compare import Proof
@@ -50,9 +51,16 @@ def _more(run: Run) -> Iterator[Mapping[str, np.ndarray]]:
 
 
 def keeping_unseen(run: Run, attempt: Callable[[Run], Attempt]) -> Attempt:
-    """What the attempt makes; groups of which its proof sees nothing are pinned, and it starts anew."""
+    """What the attempt makes; groups of which its proof sees nothing are pinned, and it starts anew.
+
+    Raises ReadError where moments from a file are those of no data, which only shows when they are solved for.
+    """
     try:
         return attempt(run)
+    except np.linalg.LinAlgError as error:
+        if run.settings.moments is None:
+            raise
+        raise spoilt_moments(run.settings.moments, error) from error
     except UnseenError as error:
         nodes: Mapping[str, str] = error.values["nodes"]  # type: ignore[assignment]
     pinned = replace(run, analysis=with_pins(run.analysis, nodes))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ReadError
 from ..graph.files import publish
 from .gram import covariance
 
 Array = np.ndarray
-_FORMAT, _VERSION = "onnx-prune moments", 1
-_AGAIN = "calibrate again with this model"
+FORMAT, VERSION = "onnx-prune moments", 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,35 +158,11 @@ class MomentsSet:
         for index, statistics in enumerate(self.activations.values()):
             put(f"activations.{index}", statistics)
         header = {
-            "format": _FORMAT,
-            "version": _VERSION,
+            "format": FORMAT,
+            "version": VERSION,
             "graph_sha256": self.graph_sha256,
             "consumers": {name: [keys[id(p)] for p in parts] for name, parts in self.consumers.items()},
             "moments": entries,
             "activations": list(self.activations),
         }
         return arrays, header
-
-
-def load_moments(path: str | os.PathLike[str], graph_sha256: str) -> MomentsSet:
-    """Read what `MomentsSet.save` wrote. Raises ReadError where it is something else, or of another graph."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        header = json.loads(str(arrays.pop("header")))
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ReadError("the moments cannot be read", where=f"{path}: {error}", fix=_AGAIN) from error
-    if (header.get("format"), header.get("version")) != (_FORMAT, _VERSION):
-        raise ReadError("these are not moments that this version can read", where=str(path), fix=_AGAIN)
-    if header["graph_sha256"] != graph_sha256:
-        raise ReadError("the moments belong to another graph", where=str(path), fix=_AGAIN)
-
-    def get(prefix: str) -> dict[str, Array]:
-        return {key[len(prefix) :]: array for key, array in arrays.items() if key.startswith(prefix)}
-
-    parts = [Moments(**{"second": None, **entry, **get(f"moments.{i}.")}) for i, entry in enumerate(header["moments"])]
-    consumers = {name: tuple(parts[i] for i in indices) for name, indices in header["consumers"].items()}
-    activations = {
-        name: ActivationStatistics(**get(f"activations.{i}.")) for i, name in enumerate(header["activations"])
-    }
-    return MomentsSet(graph_sha256, consumers, activations)

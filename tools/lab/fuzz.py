@@ -1,6 +1,6 @@
-"""Fuzzing: broken models, plans and data must end as said, never as a bug, a crash, or a run without end.
+"""Fuzzing: broken models, plans, data and moments must end as said, never as a bug, a crash, or a run without end.
 
-    python -m onnx_prune.tools.lab.fuzz models|plans|data --seconds 600 --found FOLDER
+    python -m onnx_prune.tools.lab.fuzz models|plans|data|moments --seconds 600 --found FOLDER
 
 Each case is drawn from a seed, so that it comes again, and runs in a process of its own with a limit of memory and
 time. What ends otherwise than with a result or an error that says what, where and what to do is kept in FOLDER.
@@ -25,7 +25,7 @@ import click
 import numpy as np
 import onnx
 
-from ...models import digits_model
+from ...models import digits_data, digits_model
 from ...passes.errors import OnnxPruneError
 from ...passes.selection.plans.plan import Plan
 from ...pipeline.prune import apply, prune
@@ -129,6 +129,41 @@ def data_case(rng: Rng) -> tuple[bytes, Callable[[], object]]:
     return data, work
 
 
+def moments_case(rng: Rng) -> tuple[bytes, Callable[[], object]]:
+    """The arrays of measured moments changed, and what the header says of them."""
+    model = digits_model()
+    prune(model, calibration=str(digits_data()[1]), samples=32, measure=False, save_moments="whole.npz")
+    arrays = dict(np.load("whole.npz"))
+    header = json.loads(str(arrays.pop("header")))
+    for _ in range(int(rng.integers(3))):
+        _graft(header, rng)
+    for name in rng.choice(sorted(arrays), int(rng.integers(4))).tolist():
+        arrays[name] = _CHANGES[int(rng.integers(len(_CHANGES)))](arrays[name])
+    data = _saved(np.savez, header=np.array(json.dumps(header)), **arrays)
+
+    def work() -> None:
+        Path("moments.npz").write_bytes(data)
+        prune(model, moments="moments.npz", measure=False)
+
+    return data, work
+
+
+_CHANGES: tuple[Callable[[np.ndarray], np.ndarray], ...] = (
+    lambda a: a * np.nan,
+    lambda a: a * 0,
+    lambda a: -a,
+    lambda a: a * 1e300,
+    lambda a: a[:-1],
+    lambda a: a[None],
+    lambda a: a + 1,
+    np.sort,
+    lambda a: a.astype(np.float16),
+    lambda a: a.astype(str),
+    lambda a: a.astype(complex),
+    lambda a: np.zeros(0),
+)
+
+
 def _saved(save: Callable[..., object], *arrays: object, **named: object) -> bytes:
     sink = io.BytesIO()
     save(sink, *arrays, **named)
@@ -147,7 +182,7 @@ def _image_archive(images: np.ndarray, kind: str) -> bytes:
     return sink.getvalue()
 
 
-CASES = {"models": model_case, "plans": plan_case, "data": data_case}
+CASES = {"models": model_case, "plans": plan_case, "data": data_case, "moments": moments_case}
 
 
 def ending(case: Callable[[Rng], tuple[bytes, Callable[[], object]]], seed: int, found: Path) -> str:

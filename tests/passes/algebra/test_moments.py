@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
-from onnx_prune.passes.algebra.moments import ActivationStatistics, Moments, MomentsSet, load_moments
+from onnx_prune.passes.algebra.moments import ActivationStatistics, Moments, MomentsSet
+from onnx_prune.passes.algebra.moments_file import load_moments
 from onnx_prune.passes.errors import ReadError, UsageError
 
 
@@ -51,6 +54,44 @@ def test_what_is_no_moments_is_refused(tmp_path):
     for name in ("a.npz", "b.npz", "c.npz", "none.npz"):
         with pytest.raises(ReadError):
             load_moments(tmp_path / name, "abc")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda header, arrays: header["consumers"].update(a=[]),
+        lambda header, arrays: header["consumers"].update(a=[7]),
+        lambda header, arrays: header["consumers"].update(a=[-1]),
+        lambda header, arrays: header["moments"][0].update(channels=2),
+        lambda header, arrays: header["moments"][0].update(rows=True),
+        lambda header, arrays: header["moments"][0].update(nobody=1),
+        lambda header, arrays: header.update(moments={}),
+        lambda header, arrays: header.pop("activations"),
+        lambda header, arrays: arrays.pop("moments.0.mean"),
+        lambda header, arrays: arrays.pop("moments.1.samples"),
+        lambda header, arrays: arrays["moments.0.second"].fill(np.nan),
+        lambda header, arrays: np.fill_diagonal(arrays["moments.0.second"], -1),
+        lambda header, arrays: arrays["moments.0.second"].__setitem__((0, 1), 1e3),
+        lambda header, arrays: arrays["moments.0.mean"].fill(1e3),
+        lambda header, arrays: arrays["activations.0.zeros"].fill(2),
+        lambda header, arrays: arrays.update({"activations.0.mean": np.zeros(4)}),
+        lambda header, arrays: arrays.update({"moments.0.mean": np.array(["a"] * 6)}),
+    ],
+)
+def test_moments_that_are_those_of_no_data_are_refused(measured, tmp_path, spoil):
+    arrays = dict(np.load(measured.save(tmp_path / "m.npz")))
+    header = json.loads(str(arrays.pop("header")))
+    spoil(header, arrays)
+    np.savez(tmp_path / "m.npz", header=np.array(json.dumps(header)), **arrays)
+    with pytest.raises(ReadError, match="the moments are spoilt"):
+        load_moments(tmp_path / "m.npz", "abc")
+
+
+@pytest.mark.parametrize("header", ["[" * 100_000, "[]", "9" * 5000, "null", "\x00"])
+def test_a_header_that_is_none_is_refused(tmp_path, header):
+    np.savez(tmp_path / "m.npz", header=np.array(header))
+    with pytest.raises(ReadError):
+        load_moments(tmp_path / "m.npz", "abc")
 
 
 def test_a_folder_that_is_not_there_is_an_error(measured, tmp_path):
