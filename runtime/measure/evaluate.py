@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import onnx
+from onnx import TensorProto
 
 from ...passes.errors import UsageError
 from ..data.batches import Data
@@ -15,9 +17,12 @@ from ..data.sources import Batch
 from ..device import Device
 from ..processes.together import Alone, Together
 from ..progress import Count, silent
+from ..proof.saturation import observed, tap, taps
 from ..session import Runnable, Session, open_session
 from .ahead import side_by_side, threads_each, workers
 
+_INDICES = frozenset([TensorProto.INT64, TensorProto.INT32])
+_LONG = 4  # bytes
 _IMPOSSIBLE = 1e-12  # a probability of less than that is rounding
 
 
@@ -92,9 +97,21 @@ def _own(data: Data, group: Together) -> Iterator[Batch]:
 def outputs(
     model: Runnable, data: Iterable[Batch], *, device: Device = "auto", threads: int | None = None
 ) -> Iterator[Feeds]:
-    """The model's floating-point outputs on each batch; as a list, a reference for several `divergence`s."""
-    session = open_session(model, device=device, threads=threads)
-    return (_floats(session, batch) for batch in data)
+    """The model's floating-point outputs on each batch; as a list, a reference for several `divergence`s.
+
+    Where there are none, what an index is taken of, by the output's name, or else the integers.
+    """
+    chosen = behind_indices(model) if isinstance(model, onnx.ModelProto) else {}
+    session = open_session(model, device=device, threads=threads, additions=taps(chosen) if chosen else None)
+    return (_shown(session, batch, chosen) for batch in data)
+
+
+def behind_indices(model: onnx.ModelProto) -> dict[str, str]:
+    """Output -> the tensor of numbers that it is the index of; empty where an output has numbers itself."""
+    kinds = [value.type.tensor_type.elem_type for value in model.graph.output]
+    if not all(kind in _INDICES for kind in kinds):
+        return {}
+    return {output: tensor for output, tensor in observed(model.graph).items() if output != tensor}
 
 
 def divergence(
@@ -132,8 +149,16 @@ def compare_outputs(
     classifies, done = True, 0
     for wanted, got, count in zip(reference, compared, counts, strict=True):
         names = [n for n in wanted if n in got and wanted[n].shape == got[n].shape]
+        for name in (wanted.keys() & got.keys()) - set(names):  # of another size: as far as can be
+            sums[name] = sums.get(name, np.zeros(3)) + np.array([0, 1, 1])
         classifies = classifies and all(wanted[n].ndim == 2 and wanted[n].shape[1] > 1 for n in names)
         for name in names:
+            if is_index(wanted[name]):
+                sums[name] = sums.get(name, np.zeros(3)) + np.array(
+                    [0, (wanted[name] != got[name]).sum(), got[name].size]
+                )
+                classifies = False
+                continue
             one, other = wanted[name].astype(np.float64), got[name].astype(np.float64)
             if logits and classifies:
                 one, other = _centred(one), _centred(other)
@@ -192,12 +217,22 @@ def _log_probabilities(rows: np.ndarray) -> np.ndarray:
     return rows - np.log(np.exp(rows).sum(1, keepdims=True))
 
 
-def _floats(session: Session, batch: Batch) -> Feeds:
-    return {
-        name: value
-        for name, value in session.run(batch.feeds).items()
-        if isinstance(value, np.ndarray) and value.dtype.kind not in "biuOUS"
-    }
+def _shown(session: Session, batch: Batch, chosen: Mapping[str, str]) -> Feeds:
+    found = session.run(batch.feeds, [tap(output) for output in chosen] or None)
+    names = {tap(output): output for output in chosen}
+    return comparable({names.get(name, name): value for name, value in found.items()})
+
+
+def is_index(values: np.ndarray) -> bool:
+    """Whether they are the same or not, and no nearer or farther: truth values, and integers too long for pixels."""
+    return values.dtype.kind == "b" or (values.dtype.kind in "iu" and values.itemsize >= _LONG)
+
+
+def comparable(found: Mapping[str, object]) -> Feeds:
+    """The outputs of floating-point numbers, or, where there are none, those of integers and truth values."""
+    arrays = {name: value for name, value in found.items() if isinstance(value, np.ndarray)}
+    floats = {name: value for name, value in arrays.items() if value.dtype.kind not in "biuOUS"}
+    return floats or {name: value for name, value in arrays.items() if value.dtype.kind in "biu"}
 
 
 def _logits(values: dict[str, object], samples: int) -> np.ndarray:

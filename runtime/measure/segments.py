@@ -138,8 +138,8 @@ class Frontier:
         return sum(self._shelf.get(self._kept[0][name]).nbytes for name in tensors) / max(self.counts[0], 1)
 
     def number(self, tensor: str) -> int:
-        """Of the node whose first output it is; the number changes where a refit puts a node in front of it."""
-        return next(i for i, node in enumerate(self.graph.gs.nodes) if node.outputs and node.outputs[0].name == tensor)
+        """Of the node that makes it; the number changes where a refit puts a node in front of it."""
+        return next(i for i, n in enumerate(self.graph.gs.nodes) if any(t.name == tensor for t in n.outputs))
 
     def _run(self, made: list[str], graph: Graph | None = None) -> Iterator[Feeds]:
         session = open_session(self._piece(graph or self.graph, made), **self._where)

@@ -20,7 +20,7 @@ from ...passes.selection.ranking import Ranking
 from ..data.sources import Batch
 from ..device import Device
 from ..progress import Count, silent
-from .evaluate import compare_outputs, outputs, top1
+from .evaluate import behind_indices, comparable, compare_outputs, top1
 from .segments import Frontier
 
 Array = np.ndarray
@@ -67,8 +67,8 @@ def measure_sensitivity(
     With labels for a classifier the accuracy is measured as well (Li et al., ICLR 2017, section 3.2).
     """
     batches = list(data)
-    frontier = Frontier(groups.labelled.graph, batches, device=device)
-    reference = list(outputs(groups.labelled.graph.source, batches, device=device))
+    frontier = Frontier(_showing(groups.labelled.graph), batches, device=device)
+    reference = [comparable(found) for found in frontier.outputs()]
     working = groups.labelled.graph.copy()
     consumers, first = _consumers(groups), _first_readers(groups)
     labels = [batch.labels for batch in batches]
@@ -90,6 +90,17 @@ def measure_sensitivity(
                 right[name][count] = share
         progress(number, len(rankings))
     return Sensitivities(kind, values, right)
+
+
+def _showing(graph: Graph) -> Graph:
+    """The graph, with outputs that can be compared: in the place of indices what they are taken of."""
+    chosen = behind_indices(graph.source)
+    if not chosen:
+        return graph
+    shown = graph.copy()
+    tensors = shown.gs.tensors()
+    shown.gs.outputs = [tensors[chosen.get(tensor.name, tensor.name)] for tensor in shown.gs.outputs]
+    return shown
 
 
 def _consumers(groups: ChannelGroups) -> dict[str, list[AffineConsumer]]:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import onnx.parser
 import onnx_prune
 import pytest
 from onnx import numpy_helper
@@ -66,3 +67,25 @@ def test_batches_of_one_row_and_of_many_are_refitted_together():
 
     result = onnx_prune.prune(models.digits_model(), budget=0.5, calibration=batches, measure=False)
     assert result.report.macs[1] < result.report.macs[0]
+
+
+@pytest.mark.parametrize("reconstruct", ["sequential", "blocks:layers=2,epochs=1"])
+@pytest.mark.parametrize(
+    ("tail", "outputs"),
+    [
+        ("y = ArgMax <axis = 1> (e)", "int64[N, 1] y"),
+        ("top, y = TopK (e, k)", "int64[N, 2] y"),
+        ("o = Sub (e, e) y = Greater (e, o)", "bool[N, 5] y"),
+    ],
+)
+def test_a_model_that_says_indices_alone_is_pruned_on_data(tail, outputs, reconstruct):
+    text = f"g (float[N, 6] x) => ({outputs}) {{ a = MatMul (x, u) b = Relu (a) c = MatMul (b, v) d = Relu (c) "
+    text += f"e = MatMul (d, w) {tail} }}"
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> {text}')
+    for name, shape in {"u": (6, 32), "v": (32, 32), "w": (32, 5)}.items():
+        model.graph.initializer.append(numpy_helper.from_array(RNG.normal(size=shape).astype(np.float32), name))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([2]), "k"))
+    data = {"x": RNG.normal(size=(128, 6)).astype(np.float32)}
+    result = onnx_prune.prune(model, budget=0.6, calibration=data, measure=False, reconstruct=reconstruct)
+    assert result.report.refit.startswith("kept")
+    assert 0 <= result.report.distance < 0.5
