@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ..passes.algebra.moments import MomentsSet
+from ..passes.errors import UsageError
+from ..passes.graph.files import holds, target_file
 from ..passes.graph.model import ModelLike, load
 from ..passes.rewrite.replace_head import find_head
 from ..passes.selection.budget import Budget
@@ -35,6 +39,7 @@ class Job:
 def prepare(model: ModelLike, settings: Settings, goal: Goal, sizes: Mapping[str, int] | None, progress: Stage) -> Job:
     """Read and measure everything that no budget changes. What can fail is asked for first."""
     asked = make_settings(settings)
+    _check_kept(asked, [model, settings.calibration, settings.moments, goal.evaluation.source])
     metric = goal.opened(load(model).source, progress) if goal.wanted else None
     run = read(model, asked, progress, sizes)
     if run.settings.replace_head is not None:
@@ -47,6 +52,18 @@ def prepare(model: ModelLike, settings: Settings, goal: Goal, sizes: Mapping[str
         check_distillable(run.original)
     moments = moments_of(run)
     return Job(run, moments, None if metric is None else goal.limit(metric, run.original))
+
+
+def _check_kept(settings: Settings, read: Iterable[object]) -> None:
+    """Raise UsageError where the moments would be kept in the place of what is read."""
+    if settings.save_moments is None:
+        return
+    target = target_file(settings.save_moments)
+    paths = [Path(one) for one in read if isinstance(one, str | os.PathLike)]
+    if target.exists() and any(holds(path, target) for path in paths):
+        raise UsageError(
+            "the moments would replace what is read", where=f"save_moments={target}", fix="choose another name"
+        )
 
 
 def within_budget(job: Job, budget: Budget | None) -> Result:

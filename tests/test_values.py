@@ -43,6 +43,21 @@ def test_what_is_no_text_is_no_plan(text):
         Plan.from_json(text)
 
 
+@pytest.mark.parametrize("name", ["m.onnx", "c.npz", "data/c.npz", "link"])
+def test_moments_are_not_kept_in_the_place_of_what_is_read(tmp_path, name):
+    (tmp_path / "data").mkdir()
+    for kept, file in zip(
+        ["m.onnx", "c.npz", "data/c.npz"], [models.digits_model(), *models.digits_data()], strict=True
+    ):
+        (tmp_path / kept).write_bytes(file.read_bytes())
+    (tmp_path / "link").symlink_to("m.onnx")
+    before = (tmp_path / name).read_bytes()
+    data = tmp_path / ("data" if name.startswith("data") else "c.npz")
+    with pytest.raises(UsageError, match="the moments would replace what is read"):
+        onnx_prune.prune(tmp_path / "m.onnx", calibration=data, samples=8, save_moments=tmp_path / name)
+    assert (tmp_path / name).read_bytes() == before
+
+
 def test_models_that_are_given_stay_as_they_are():
     model = onnx.load(models.digits_model())
     before = model.SerializeToString(deterministic=True)

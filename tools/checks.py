@@ -57,10 +57,10 @@ def check_outputs(inputs: Sequence[Path | str | None], *outputs: Path | None) ->
     inputs: models, whose external weights count as well, data, folders of data; one that is not there, or is not a
     file, is for its reader to report. What else the command names is known here: its recipe, its settings, its log.
     """
-    from ..passes.graph.files import check_writable, target_file
+    from ..passes.graph.files import check_writable, holds, target_file, there
 
     read = [Path(path) for path in inputs if path is not None]
-    if read and not (_there(read[0]) and read[0].is_file()):
+    if read and not (there(read[0]) and read[0].is_file()):
         return
     context = click.get_current_context(silent=True)
     held = [*_files(inputs), *([] if context is None else _read_by(context))]
@@ -68,7 +68,7 @@ def check_outputs(inputs: Sequence[Path | str | None], *outputs: Path | None) ->
     before = len(taken)
     for path in filter(None, outputs):
         target = target_file(path)
-        if target in taken or (target.exists() and any(_holds(one, target) for one in held)):
+        if target in taken or (target.exists() and any(holds(one, target) for one in held)):
             raise _is_taken(path)
         taken.append(target)
     for number, target in enumerate(taken[before:]):
@@ -82,11 +82,12 @@ def check_folder(inputs: Iterable[Path | str | None], folder: Path, made: re.Pat
     folder: the run's own; made: how the files in it are called that it may replace, all by default.
     """
     from ..passes.errors import UsageError
+    from ..passes.graph.files import there, weights_beside
 
     folder = _real(folder)
     context = click.get_current_context(silent=True)
     for one in [*_files(inputs), *([] if context is None else _read_by(context))]:
-        files = [_real(file) for file in (one, *_weights(one))] if _there(one) else []
+        files = [_real(file) for file in (one, *weights_beside(one))] if there(one) else []
         inside = any(f.is_relative_to(folder) and made.match(f.relative_to(folder).as_posix()) for f in files)
         if inside or (files and one.is_dir() and folder.is_relative_to(files[0])):
             raise UsageError(
@@ -104,13 +105,17 @@ def refuse_others_files(context: click.Context) -> None:
     from ..passes.errors import UsageError
 
     beside = _kept_beside(context)
+    if not beside:
+        return
+    from ..passes.graph.files import holds, there
+
     results = {_real(path) for path in [*_values(context, _WRITTEN), *_results_of(context)]}
     for number, path in enumerate(beside):
-        if _there(path) and path.is_fifo():
+        if there(path) and path.is_fifo():
             raise UsageError("the log is a pipe", where=str(path), fix="name a file")
         target = _real(path)
         others = results | {_real(other) for other in beside[:number]}
-        if target in others or (_there(target) and any(_holds(one, target) for one in _read_by(context))):
+        if target in others or (there(target) and any(holds(one, target) for one in _read_by(context))):
             raise _is_taken(path)
 
 
@@ -175,38 +180,15 @@ def check_report(path: Path | None) -> None:
 
 def _largest(read: Sequence[Path]) -> int:
     """Bytes that the result may take at most: the model with its weights."""
-    model = [file for file in read[:1] if _there(file) and file.is_file()]
-    return sum(file.stat().st_size for one in model for file in (one, *_weights(one)) if _there(file))
+    from ..passes.graph.files import there, weights_beside
+
+    model = [file for file in read[:1] if there(file) and file.is_file()]
+    return sum(file.stat().st_size for one in model for file in (one, *weights_beside(one)) if there(file))
 
 
 def _check_name_of_weights(read: Sequence[Path], targets: Sequence[Path]) -> None:
     """Raise ReadError where weights would lie beside the result in a file whose name is too long."""
-    from ..passes.graph.files import check_room_for_digest
+    from ..passes.graph.files import check_room_for_digest, weights_beside
 
-    if targets and read and _weights(read[0]):
+    if targets and read and weights_beside(read[0]):
         check_room_for_digest(targets[0])
-
-
-def _holds(read: Path, target: Path) -> bool:
-    """Whether what is read is that file, lies in it, or keeps its weights there; hard links are the same file."""
-    if not _there(read):
-        return False
-    if read.is_dir():
-        return target.is_relative_to(read.resolve())
-    return any(_there(file) and file.samefile(target) for file in (read, *_weights(read)))
-
-
-def _there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # a name that is too long, or none at all
-        return False
-
-
-def _weights(model: Path) -> list[Path]:
-    """The files with the weights of a model, if it is one."""
-    if model.suffix.lower() != ".onnx" or not model.is_file():
-        return []
-    from ..passes.graph.reading import external_files
-
-    return external_files(model)

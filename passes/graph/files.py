@@ -16,10 +16,12 @@ from typing import BinaryIO
 import onnx
 
 from ..errors import ProofError, ReadError, UsageError, a_kind
-from .mapped import entries, is_external
+from .mapped import entries, is_external, set_location
+from .reading import external_files
 from .scratch import scratch_folder, sweep
 from .spill import WEIGHTS, file_bytes, spill, without_weights
 
+_LIGHT = 64 << 20  # bytes of a model without its weights, at most
 PROTOBUF_LIMIT = 2**31 - 2**20  # bytes; protobuf refuses 2 GiB, a margin for the graph itself
 
 
@@ -61,7 +63,8 @@ def save_model(
 
     publish(path, write)
     for name in before - _weights_of(path):
-        path.with_name(name).unlink(missing_ok=True)
+        if not _keeps_weights(path.with_name(name), but=path):
+            path.with_name(name).unlink(missing_ok=True)
     return path
 
 
@@ -76,9 +79,7 @@ def _spilled(model: onnx.ModelProto, file: Path) -> onnx.ModelProto:
         name = f"{file.name}.{_digest(content)[:16]}.data"
     weights.rename(file.with_name(name))
     for tensor in filter(is_external, light.graph.initializer):
-        for entry in tensor.external_data:
-            if entry.key == "location":
-                entry.value = name
+        set_location(tensor, name)
     return light
 
 
@@ -100,6 +101,50 @@ def _weights_of(path: Path) -> set[str]:
     ours = re.compile(rf"{re.escape(path.name)}\.[0-9a-f]{{16}}\.data")
     names = {entries(tensor).get("location", "") for tensor in model.graph.initializer if is_external(tensor)}
     return {name for name in names if ours.fullmatch(name)}
+
+
+def holds(read: Path, target: Path) -> bool:
+    """Whether what is read is that file, lies in it, or keeps its weights there; hard links are the same file."""
+    if not there(read):
+        return False
+    if read.is_dir():
+        return target.is_relative_to(read.resolve())
+    return any(there(file) and file.samefile(target) for file in (read, *weights_beside(read)))
+
+
+def there(path: Path) -> bool:
+    """Whether something has that name, which may be one that nothing can have."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that is too long, or none at all
+        return False
+
+
+def weights_beside(model: Path) -> list[Path]:
+    """The files with the weights of a model, if it is one."""
+    return external_files(model) if model.suffix.lower() == ".onnx" and model.is_file() else []
+
+
+def _keeps_weights(file: Path, but: Path | None = None) -> bool:
+    """Whether a model in the folder, but for that one, has its weights in the file: a copy of the model, say."""
+    others = (model for model in file.parent.glob("*.onnx") if model != but and _is_light(model))
+    return any(other.samefile(file) for model in others for other in weights_beside(model) if there(other))
+
+
+def _check_foreign(path: Path) -> None:
+    """Raise UsageError where a model, which need not be one that is read, would lose its weights."""
+    if path.suffix.lower() != ".onnx" and path.exists() and _keeps_weights(path):
+        raise UsageError(
+            "a model beside the output keeps its weights there", where=str(path), fix="choose another name"
+        )
+
+
+def _is_light(model: Path) -> bool:
+    """Whether it may be a model whose weights lie elsewhere: such a file is small."""
+    try:
+        return model.stat().st_size < _LIGHT
+    except OSError:
+        return False
 
 
 def _check(file: Path, path: Path, original: onnx.ModelProto | None) -> None:
@@ -139,6 +184,7 @@ def publish(path: str | os.PathLike[str], write: Callable[[Path], object]) -> Pa
     runs left in the folder goes.
     """
     path = target_file(path)
+    _check_foreign(path)
     sweep(path.parent)
     try:
         with scratch_folder(path.parent) as folder:
@@ -212,6 +258,7 @@ def check_room_for_digest(path: Path) -> None:
 def check_writable(path: Path, size: int) -> None:
     """Raise UsageError where nothing can be written there, or not so many bytes."""
     path = target_file(path)
+    _check_foreign(path)
     try:
         with scratch_folder(path.parent):  # permissions, quotas and read-only mounts are asked by doing it
             free = shutil.disk_usage(path.parent).free

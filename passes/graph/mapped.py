@@ -49,6 +49,13 @@ def set_entries(tensor: TensorProto, location: str, offset: int, length: int) ->
         tensor.external_data.add(key=key, value=value)
 
 
+def set_location(tensor: TensorProto, location: str) -> None:
+    """Say in which file the values lie; where in it stays as it is."""
+    for entry in tensor.external_data:
+        if entry.key == "location":
+            entry.value = location
+
+
 def locate(tensor: TensorProto, folder: Path, beside: Path | None = None) -> None:
     """Make the location of a tensor of a model in that folder absolute.
 

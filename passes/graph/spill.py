@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, external_data_helper, numpy_helper
 
-from .mapped import is_external, is_mapped, set_entries, stored_bytes, tensor_array
+from .mapped import is_external, is_mapped, set_entries, set_location, stored_bytes, tensor_array
 
 WEIGHTS = "weights.bin"
 # Weights above this go through a temporary file that ONNX Runtime maps: with 640 MiB of them, opening took 20 MiB
@@ -41,9 +41,7 @@ def spill(
     with (folder / name).open("wb") as sink:
         light = without_weights(model, sink, base_dir)
     for tensor in light.graph.initializer:
-        for entry in tensor.external_data:
-            if entry.key == "location":
-                entry.value = name
+        set_location(tensor, name)
     return light
 
 

@@ -98,6 +98,31 @@ def test_weights_of_other_models_stay(tmp_path):
     assert (tmp_path / "m.onnx.data").read_bytes() == b"another model's"
 
 
+def test_weights_that_a_copy_of_the_model_reads_stay(tmp_path):
+    save_model(scaled(1), tmp_path / "a.onnx", external=True)
+    (weights,) = tmp_path.glob("*.data")
+    (tmp_path / "copy.onnx").write_bytes((tmp_path / "a.onnx").read_bytes())
+    save_model(scaled(2), tmp_path / "a.onnx", external=True)
+    assert (factor_of(tmp_path / "a.onnx"), factor_of(tmp_path / "copy.onnx")) == (2, 1)
+    assert weights.exists()
+    (tmp_path / "copy.onnx").unlink()
+    (tmp_path / "broken.onnx").write_bytes(b"\xff")
+    save_model(scaled(1), tmp_path / "a.onnx", external=True)
+    save_model(scaled(3), tmp_path / "a.onnx", external=True)
+    assert not weights.exists()
+
+
+def test_what_a_model_keeps_its_weights_in_is_not_replaced(tmp_path):
+    onnx.save_model(scaled(1), tmp_path / "a.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    (tmp_path / "link.json").symlink_to("w.bin")
+    (tmp_path / "hard.json").hardlink_to(tmp_path / "w.bin")
+    for name in ("w.bin", "link.json", "hard.json"):
+        with pytest.raises(UsageError, match="a model beside the output keeps its weights there"):
+            write_text(tmp_path / name, "a plan")
+    (tmp_path / "hard.json").unlink()  # ONNX's own reader refuses weights that have two names
+    assert factor_of(tmp_path / "a.onnx") == 1
+
+
 def test_a_run_that_is_killed_between_the_two_files_leaves_the_old_pair(tmp_path, monkeypatch):
     path = tmp_path / "m.onnx"
     save_model(scaled(1), path, external=True)
