@@ -10,7 +10,7 @@ import numpy as np
 from ...passes.algebra.least_squares import Refit
 from ...passes.channels.affine import AffineConsumer, affine_consumers, write_refit
 from ...passes.channels.constants import kept
-from ...passes.channels.labels import LabelledGraph
+from ...passes.channels.labels import Consumer, LabelledGraph
 from ...passes.graph.bodies import captured_names
 from ...passes.graph.model import Graph
 from ...passes.rewrite.affine_path import AffinePath, AffinePaths, own_output
@@ -112,7 +112,30 @@ def find_fits(labelled: LabelledGraph, removed: Array, cut: Graph, taps: Taps) -
         )
         fits.append(Fit(consumer, _together(consumer.uses, found), kept(consumer.inputs, removed), outputs))
         done |= 1 << at
-    return fits, {c.name: "it is used again on what it made itself" for c in circular}
+    left = {c.name: "it is used again on what it made itself" for c in circular}
+    seen = {use for c in (*consumers, *circular) for use in c.uses}
+    return fits, left | _unfit(labelled, removed, cut, seen)
+
+
+def _unfit(labelled: LabelledGraph, removed: Array, cut: Graph, seen: set[str]) -> dict[str, str]:
+    """The other weights that lost inputs, by the first output of what reads them, and why they cannot be refitted."""
+    there = {tensor.name for node in cut.gs.nodes for tensor in node.outputs}
+    found: dict[str, str] = {}
+    for consumer in labelled.consumers:
+        name = labelled.graph.gs.nodes[consumer.node].outputs[0].name
+        if name in there and name not in seen and not kept(consumer.labels, removed).all():
+            found[name] = _why_unfit(labelled, consumer)
+    return found
+
+
+def _why_unfit(labelled: LabelledGraph, consumer: Consumer) -> str:
+    if consumer.weight in labelled.quantised:
+        return "its weight is of integers"
+    if consumer.layout is None:
+        return "its weight is no matrix"
+    if consumer.layout.groups > 1:
+        return "its weight is in groups"
+    return "other nodes make or read its weight" if consumer.layout.exact else "it computes more than W u + b"
 
 
 def _together(uses: Sequence[str], paths: tuple[AffinePath, ...]) -> tuple[AffinePath, ...]:

@@ -270,3 +270,14 @@ def test_whether_integers_can_say_the_refit_is_seen_to():
     _, bare, refitted, _ = pruned(model, feeds, 10)
     before, after = (np.square(run(m, feeds) - run(model, feeds)).mean() for m in (bare, refitted))
     assert after < 0.7 * before  # 0.83 where floats are fitted and then rounded
+
+
+def test_a_layer_that_cannot_be_refitted_is_named_with_the_reason():
+    text = "g (float[N, 6] x) => (float[N, 3] y) { a = MatMul (x, w0) r = Relu (a) b = Gemm <alpha = 0.5> (r, w1) "
+    text += "s = Relu (b) c = MatMul (s, w2) t = Relu (c) y = MatMul (t, w3) }"
+    rng = np.random.default_rng(0)
+    shapes = {"w0": (6, 12), "w1": (12, 8), "w2": (8, 12), "w3": (12, 3)}
+    model = build(text, {name: rng.standard_normal(shape) for name, shape in shapes.items()})
+    found = pruned(model, {"x": rng.standard_normal((64, 6)).astype(np.float32)}, 12)[3]
+    assert found.left == {"b": "it computes more than W u + b"}
+    assert found.layers == 2  # y, and c, whose inputs come from b
