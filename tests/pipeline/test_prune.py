@@ -412,11 +412,13 @@ def test_a_run_with_data_says_how_near_the_result_is_to_the_original():
 
 
 def test_a_refit_that_makes_it_worse_is_left_out(monkeypatch):
-    def spoilt(graph, consumer, refit):
-        write(graph, consumer, refit._replace(weight=-3 * refit.weight))
+    from onnx_prune.runtime.refit import fits
 
-    write = onnx_prune.runtime.refit.fits.write_refit
-    monkeypatch.setattr(onnx_prune.runtime.refit.fits, "write_refit", spoilt)
+    def spoilt(graph, consumer, refit, given=None):
+        write(graph, consumer, refit._replace(weight=-3 * refit.weight), given)
+
+    write = fits.write_refit
+    monkeypatch.setattr(fits, "write_refit", spoilt)
     result, bare = calibrated(), calibrated(reconstruct="none")
     assert result.report.refit.startswith("left out")
     assert result.plan.reconstruct == "none"
