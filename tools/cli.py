@@ -116,6 +116,8 @@ def main() -> None:
     """Run the command line and exit with the code that the error carries; 1 is a bug of ours."""
     try:
         _with_streams()
+        if callable(signal.getsignal(signal.SIGINT)):  # that of the first moments; ignored, it stays so
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, _terminated)
         sys.unraisablehook = _told_again
         warnings.formatwarning = lambda message, *_, **__: printable(f"onnx-prune: {message}\n")

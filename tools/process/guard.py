@@ -27,7 +27,7 @@ _KILLED = """onnx-prune: the run was killed from outside ({name}), most likely f
   where: this machine, or what is allowed to the process; nothing more was written
   fix:   take fewer samples (--samples), smaller inputs (--size-of), or a machine with more memory"""
 
-_STOPPED = "onnx-prune: interrupted while a native library computed; nothing more was written"
+_STOPPED = "onnx-prune: interrupted while a native library was at work; nothing more was written"
 
 
 def in_a_child() -> None:
@@ -86,11 +86,14 @@ def _signal_before(until: float) -> signal.struct_siginfo | None:
 
 
 def _end(status: int, told: int) -> NoReturn:
-    """End as the child did; told: the first signal that was to end it, 0 where there was none."""
+    """End as the child did; told: the first signal that was to end it, 0 where there was none.
+
+    A library whose import it interrupts may crash, which is no fault of the model.
+    """
     if os.WIFEXITED(status):
         os._exit(os.WEXITSTATUS(status))
     number = os.WTERMSIG(status)
-    if told and number == signal.SIGKILL:
+    if told and number not in _SIGNALS:
         _say(_STOPPED)
         number = told
     if number in _SIGNALS:

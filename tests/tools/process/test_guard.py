@@ -40,6 +40,18 @@ def test_a_crash_ends_in_words(number, words):
     assert "fix:" in errors
 
 
+@pytest.mark.parametrize("crash", [signal.SIGSEGV, signal.SIGABRT])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_library_that_crashes_as_it_is_interrupted_is_no_fault_of_the_model(number, code, crash):
+    with started(f"signal.signal({int(number)}, lambda *_: os.kill(os.getpid(), {int(crash)})); {READY}") as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "interrupted while a native library was at work" in errors
+    assert "crashed" not in errors
+
+
 @pytest.mark.parametrize("code", [0, 4, 130])
 def test_the_code_and_the_output_are_those_of_the_child(code):
     with started(f"print(os.getpid() != parent); sys.exit({code})") as process:
@@ -81,4 +93,19 @@ def test_a_child_that_hears_no_signal_is_ended_after_a_while():
         process.terminate()
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert "interrupted while a native library computed" in errors
+    assert "interrupted while a native library was at work" in errors
+
+
+def test_ctrl_c_before_the_command_line_is_read_is_one_line():
+    """The import of the command line sends the signal: no moment is earlier that is ours."""
+    begin = (
+        "import os, signal, sys, types\n"
+        "class Early:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'onnx_prune.tools.cli': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Early())\n"
+        "from onnx_prune.__main__ import main\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", begin], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "onnx-prune: interrupted; nothing more was written\n")
