@@ -116,9 +116,7 @@ def main() -> None:
     """Run the command line and exit with the code that the error carries; 1 is a bug of ours."""
     try:
         _with_streams()
-        if callable(signal.getsignal(signal.SIGINT)):  # that of the first moments; ignored, it stays so
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, _terminated)
+        _with_signals()
         sys.unraisablehook = _told_again
         warnings.formatwarning = lambda message, *_, **__: printable(f"onnx-prune: {message}\n")
         from ..passes.errors import OnnxPruneError, printable
@@ -160,6 +158,12 @@ def _with_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - until the process ends
+
+
+def _with_signals() -> None:
+    if callable(signal.getsignal(signal.SIGINT)):  # that of the first moments; where it is ignored, it stays so
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _terminated)
 
 
 def _end(text: str, code: int) -> NoReturn:

@@ -6,8 +6,10 @@ pointer), and Linux kills one that takes all memory. The parent waits, passes si
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import math
+import mmap
 import os
 import signal
 import sys
@@ -27,6 +29,10 @@ _KILLED = """onnx-prune: the run was killed from outside ({name}), most likely f
   where: this machine, or what is allowed to the process; nothing more was written
   fix:   take fewer samples (--samples), smaller inputs (--size-of), or a machine with more memory"""
 
+_LEFT = """onnx-prune: something in the run ended its process with code {code}, by os._exit or exit
+  where: most likely a function of yours that yields data or measures; whether anything was written is not known
+  fix:   let it return, or raise an exception"""
+
 _STOPPED = "onnx-prune: interrupted while a native library was at work; nothing more was written"
 
 
@@ -38,16 +44,23 @@ def in_a_child() -> None:
     if not hasattr(signal, "sigwaitinfo") or sys.platform != "linux" or os.environ.get("ONNX_PRUNE_DEBUG"):
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {*_SIGNALS, signal.SIGCHLD})
-    parent = os.getpid()
+    parent, ended = os.getpid(), mmap.mmap(-1, 1)  # the child and its parent share it
     try:
         child = os.fork()
     except OSError:  # no more processes are allowed: then without
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return
     if child:
-        _wait(child)
+        _wait(child, ended)
+    atexit.register(_ended_by_itself, ended, os.getpid())
     _die_with(parent)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _ended_by_itself(ended: mmap.mmap, child: int) -> None:
+    """Python comes to its end: what os._exit of the user's own code, or a library, does not let it."""
+    if os.getpid() == child:
+        ended[0] = 1
 
 
 def _die_with(parent: int) -> None:
@@ -60,7 +73,7 @@ def _die_with(parent: int) -> None:
         os._exit(128 + signal.SIGTERM)
 
 
-def _wait(child: int) -> NoReturn:
+def _wait(child: int, by_itself: mmap.mmap) -> NoReturn:
     told, until = 0, math.inf
     while True:
         got = _signal_before(until)
@@ -74,6 +87,9 @@ def _wait(child: int) -> NoReturn:
                 told, until = got.si_signo, time.monotonic() + _GRACE
         else:
             ended, status = os.waitpid(child, os.WNOHANG)
+            if ended and os.WIFEXITED(status) and not (told or by_itself[0]):
+                _say(_LEFT.format(code=os.WEXITSTATUS(status)))
+                os._exit(_UNREADABLE)
             if ended:
                 _end(status, told)
 

@@ -59,6 +59,23 @@ def test_the_code_and_the_output_are_those_of_the_child(code):
     assert (process.returncode, output) == (code, "True\n")
 
 
+@pytest.mark.parametrize("code", [0, 7])
+@pytest.mark.parametrize("ends", ["os._exit", "__import__('ctypes').CDLL(None).exit"])
+def test_a_run_that_is_left_by_os_exit_is_no_success(code, ends):
+    with started(f"{ends}({code})") as process:
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert f"ended its process with code {code}" in errors
+    assert "fix:" in errors
+
+
+def test_processes_of_the_run_may_end_as_they_like():
+    """Workers end by os._exit, and by themselves before the run does."""
+    for ends in ("os._exit(0)", "sys.exit(0)"):
+        with started(f"pid = os.fork()\nif not pid: {ends}\nos.waitpid(pid, 0)\nos._exit(0)") as process:
+            assert process.wait(timeout=60) == 3
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_parent_reaches_the_child(number):
     with started(f"signal.signal({int(number)}, lambda *_: sys.exit(77)); {READY}") as process:
