@@ -9,6 +9,7 @@ from ..passes.errors import UsageError
 
 NORMAL = "normal"
 _LEAST_PAIRED = 32  # samples
+_ALIKE, _OF_SMALL = 16, 8  # positions of a map of which one is taken; as many of a small map at least
 _ENOUGH = 12  # samples for several levels to be worth more than twice as many for one
 
 
@@ -66,6 +67,15 @@ class Effort:
     def _probes(self, samples: int, groups: int) -> float:
         """Samples for all levels of a group."""
         return self.sensitivity * samples * 2 / max(groups, 1)
+
+    def fitted_on(self, samples: int, inputs: int, grid: int) -> int:
+        """Of how many of so many samples the rows of a layer are: large maps have positions enough in few of them.
+
+        Of a map of side s, s^2 / 16 positions tell something of their own, at least eight.
+        """
+        times, least = self.rows
+        rows = max(times * inputs, least)
+        return min(samples, -(-rows // max(grid // _ALIKE, _OF_SMALL)))
 
     def positions_of(self, samples: int, inputs: int) -> int:
         """Patches a sample for the refit of a layer with so many inputs (channels times kernel positions)."""

@@ -9,7 +9,7 @@ Source: He et al. 2017, sections 3.2 and 3.3 (asymmetric, multi-branch).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 
@@ -23,7 +23,7 @@ from ..passes.rewrite.taps import Tap, Taps, find_taps
 from .data.sources import Batch
 from .effort import Effort
 from .measure.calibrate import Calibration
-from .measure.segments import Frontier
+from .measure.waves import Waves
 from .progress import Count, silent
 from .refit.fits import Fit, find_fits
 from .refit.pairs import Pair, find_pairs
@@ -65,12 +65,12 @@ def refit_sequentially(
     batches = list(data) if fits else []
     found = Refitted(left=left)
     with (
-        Frontier(labelled.graph, batches, device=settings.device, threads=settings.threads) as original,
-        Frontier(cut, batches, device=settings.device, threads=settings.threads) as now,
+        Waves(labelled.graph, batches, device=settings.device, threads=settings.threads) as original,
+        Waves(cut, batches, device=settings.device, threads=settings.threads) as now,
     ):
         del batches
         pairs = {} if effort is None else find_pairs(labelled, removed, cut, fits, effort, now.samples)
-        layers = [_Layer(f, taps, labelled.facts.dtypes, settings, effort, pairs.get(f.consumer.name)) for f in fits]
+        layers = [_layer(f, (taps, labelled.facts.dtypes), now, (settings, effort), pairs) for f in fits]
         wanted = _wanted(layers, original)
         progress(0, len(fits))
         for number, layer in enumerate(layers):
@@ -81,25 +81,27 @@ def refit_sequentially(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Layer:
-    """One weight on its way: its rows, what is fitted to them, and the layer in front that is fitted with it."""
+    """One weight on its way: its rows, what is fitted to them, and the layer in front that is fitted with it.
+
+    samples: on how many of the first ones, whole waves
+    """
 
     fit: Fit
     taps: Taps
     dtypes: dict[str, int]
     settings: Calibration
     effort: Effort | None
+    samples: int
     pair: Pair | None = None
 
-    def targets(self, samples: int) -> list[Tap]:
+    def targets(self) -> list[Tap]:
         """Of the original's outputs that it is fitted to, alone and as a pair."""
         uses = zip(self.fit.consumer.uses, self.fit.paths, strict=True)
         taps = [self.taps.at_output(use, [path.tensor], self.dtypes).taps[0] for use, path in uses]
-        alone = [replace(tap, most=self._positions(samples)) for tap in taps]
-        return alone if self.pair is None else [*alone, self.pair.whole(taps[0], samples)]
+        alone = [replace(tap, most=self._positions()) for tap in taps]
+        return alone if self.pair is None else [*alone, self.pair.whole(taps[0])]
 
-    def refit(
-        self, left: Sequence[_Layer], wanted: Sequence[tuple[Array, ...]], now: Frontier, found: Refitted
-    ) -> None:
+    def refit(self, left: Sequence[_Layer], wanted: Sequence[tuple[Array, ...]], now: Waves, found: Refitted) -> None:
         """Fit it and write it into the graph of `now`.
 
         left: it and what comes after it; wanted: batch by batch the rows of `targets`.
@@ -124,21 +126,21 @@ class _Layer:
         return self.fit.consumer.uses if self.pair is None else (self.pair.first.consumer.name,)
 
     def _rows(
-        self, left: Sequence[_Layer], wanted: Sequence[tuple[Array, ...]], now: Frontier
+        self, left: Sequence[_Layer], wanted: Sequence[tuple[Array, ...]], now: Waves
     ) -> tuple[Rows, Array, list[list[Array]]]:
         """Inputs in the cut network, wanted outputs of the original, of what sample each row is, and maps of a pair."""
         inputs = self._inputs()
         ordinary = len(inputs)
         if self.pair is not None:
-            inputs += self.pair.inputs(inputs[1:], now.samples)
-        settings = replace(self.settings, positions=self._positions(now.samples))
+            inputs += self.pair.inputs(inputs[1:])
+        settings = replace(self.settings, positions=self._positions())
         end = min(now.number(name) for one in left for name in one.stops)
-        given = now.rows(end, Taps(tuple(inputs), self.taps.sizes), settings)
+        given = now.rows(end, Taps(tuple(inputs), self.taps.sizes), settings, self.samples)
         parts: list[Rows] = []
         samples: list[Array] = []
         maps: list[list[Array]] = []
         first = 0
-        for Z, X, count in zip(wanted, given, now.counts, strict=True):
+        for Z, X, count in zip(wanted, given, now.counts(self.samples), strict=True):
             for rows in self._of_uses(Z, X[:ordinary]):
                 parts.append(rows)
                 samples.append(first + np.arange(len(rows)) * count // max(len(rows), 1))
@@ -173,15 +175,15 @@ class _Layer:
             found.append(Rows(given, Z[number][:, self.fit.outputs], offset))
         return found
 
-    def _positions(self, samples: int) -> int | None:
+    def _positions(self) -> int | None:
         """As many a sample as were asked for, while the rows are not too many for memory."""
         inputs = int(self.fit.inputs.sum()) * self.taps[self.fit.consumer.name].table.shape[1]
-        wanted = self.settings.positions if self.effort is None else self.effort.positions_of(samples, inputs)
+        wanted = self.settings.positions if self.effort is None else self.effort.positions_of(self.samples, inputs)
         rows = _BYTES // (4 * (inputs + 2 * len(self.fit.outputs)))
-        return None if wanted is None else max(min(wanted, rows // max(samples * len(self.fit.paths), 1)), 1)
+        return None if wanted is None else max(min(wanted, rows // max(self.samples * len(self.fit.paths), 1)), 1)
 
 
-def _wanted(layers: Sequence[_Layer], original: Frontier) -> Iterator[list[tuple[Array, ...]]]:
+def _wanted(layers: Sequence[_Layer], original: Waves) -> Iterator[list[tuple[Array, ...]]]:
     """Layer by layer, batch by batch the rows of its targets.
 
     They are taken of as many layers at once as may lie in memory: what runs in one piece need not be stored and read
@@ -193,25 +195,51 @@ def _wanted(layers: Sequence[_Layer], original: Frontier) -> Iterator[list[tuple
         taps: list[list[Tap]] = []
         size = 0
         for layer in layers[first:]:
-            mine = layer.targets(original.samples)
-            size += sum(_size(tap, layer, original.samples) for tap in mine)
+            mine = layer.targets()
+            size += sum(_size(tap, layer) for tap in mine)
             if taps and size > _BYTES_AHEAD:
                 break
             taps.append(mine)
         last = first + len(taps)
         # Behind the last of these targets, unless that of a later layer is made before it.
         end = min([max(chain(*numbers[first:last])) + 1, *(n for later in numbers[last:] for n in later)])
-        settings, sizes = layers[first].settings, layers[first].taps.sizes
-        found = [[] for _ in taps]
-        for rows in original.rows(end, Taps(tuple(chain(*taps)), sizes), settings):
-            remaining = iter(rows)
-            for batches, mine in zip(found, taps, strict=True):
-                batches.append(tuple(islice(remaining, len(mine))))
-        yield from found
+        yield from _targets(layers[first:last], taps, original, end)
         first = last
 
 
-def _size(tap: Tap, layer: _Layer, samples: int) -> int:
-    """Bytes of the rows of so many samples."""
-    samples = samples if tap.first is None else min(tap.first, samples)
+def _targets(
+    layers: Sequence[_Layer], taps: Sequence[list[Tap]], original: Waves, end: int
+) -> list[list[tuple[Array, ...]]]:
+    """Layer by layer, batch by batch the rows of these taps; each wave runs for the layers that ask for it."""
+    settings, sizes = layers[0].settings, layers[0].taps.sizes
+    found: list[list[tuple[Array, ...]]] = [[] for _ in taps]
+    for wave in range(max(original.waves(layer.samples) for layer in layers)):
+        asking = [n for n, layer in enumerate(layers) if wave < original.waves(layer.samples)]
+        tapped = Taps(tuple(chain(*(taps[n] for n in asking))), sizes)
+        for rows in original.wave(wave).rows(end, tapped, settings):
+            remaining = iter(rows)
+            for n in asking:
+                found[n].append(tuple(islice(remaining, len(taps[n]))))
+    return found
+
+
+def _layer(
+    fit: Fit,
+    known: tuple[Taps, dict[str, int]],
+    now: Waves,
+    how: tuple[Calibration, Effort | None],
+    pairs: Mapping[str, Pair],
+) -> _Layer:
+    """The layer, with as many samples as its rows and its pair are of."""
+    (taps, dtypes), (settings, effort) = known, how
+    tap, pair, samples = taps[fit.consumer.name], pairs.get(fit.consumer.name), now.samples
+    if effort is not None:
+        samples = effort.fitted_on(samples, int(fit.inputs.sum()) * tap.table.shape[1], tap.grid)
+        samples = samples if pair is None else max(samples, pair.on)
+    return _Layer(fit, taps, dtypes, settings, effort, now.whole(samples), pair)
+
+
+def _size(tap: Tap, layer: _Layer) -> int:
+    """Bytes of the rows of its samples."""
+    samples = layer.samples if tap.first is None else min(tap.first, layer.samples)
     return 4 * positions_of(tap.grid, tap.most) * len(layer.fit.outputs) * samples

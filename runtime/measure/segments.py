@@ -22,7 +22,7 @@ from .calibrate import Calibration, to_rows
 from .shelf import Held, Shelf
 
 Array = np.ndarray
-_LIMIT = 96 << 20  # bytes of activations that are kept in memory; more go into files
+LIMIT = 96 << 20  # bytes of activations that are kept in memory; more go into files
 _PLACE_LIMIT = 16 << 30  # bytes of activations at a place; one with more is not stopped at
 
 
@@ -35,12 +35,21 @@ class Frontier:
     """
 
     def __init__(
-        self, graph: Graph, data: Iterable[Batch], *, device: Device = "auto", threads: int | None = None
+        self,
+        graph: Graph,
+        data: Iterable[Batch],
+        *,
+        device: Device = "auto",
+        threads: int | None = None,
+        shelf: Shelf | None = None,
+        done: int = 0,
     ) -> None:
+        """shelf: one that it shares with others, who close it; done: how many samples came before."""
         self.graph = graph
         self._where = {"device": device, "threads": threads_each(device) if threads is None else threads}
         self._workers = workers(device)
-        self._shelf = Shelf(_LIMIT)
+        self._shelf = Shelf(LIMIT) if shelf is None else shelf
+        self._done = done
         self._kept: list[dict[str, Held]] = []
         self.counts: list[int] = []
         for batch in data:
@@ -73,7 +82,7 @@ class Frontier:
         added = instrument(taps, self.graph.opset)
         model = self._piece(self.graph, made, [tap.tensor for tap in taps])
         session = open_session(model, additions=added.additions, **self._where)
-        positions = Positions(settings.seed, settings.positions)
+        positions = Positions(settings.seed + self._done, settings.positions)
         outputs = [value.name for value in added.additions.graph.output]
         moves = True
 
@@ -81,7 +90,7 @@ class Frontier:
             number, drawn = item
             return *item, session.run({**self._feeds(session, number), **drawn.feeds}, [*outputs, *made])
 
-        before = np.cumsum([0, *self.counts]).tolist()
+        before = np.cumsum([self._done, *self.counts]).tolist()
         draws = ((number, added.draw(count, positions, before[number])) for number, count in enumerate(self.counts))
         for number, drawn, found in side_by_side(run, draws, self._workers):
             count = self.counts[number]

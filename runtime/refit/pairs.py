@@ -36,6 +36,7 @@ class Pair:
 
     rows: of the first's output and of the second's, each with the rows of its input under the kernel, -1 for padding
     reads: the tap of what the first reads
+    samples: of the data
     """
 
     first: Fit
@@ -43,21 +44,23 @@ class Pair:
     rows: tuple[Array, Array]
     effort: Effort
     reads: Tap
+    samples: int
 
-    def whole(self, tap: Tap, samples: int) -> Tap:
+    def whole(self, tap: Tap) -> Tap:
         """The same tensor, all positions of so many of the first samples as the pair is fitted on."""
         return replace(
-            tap, grid=tap.inner, table=np.arange(tap.inner)[:, None], most=tap.inner, groups=1, first=self.on(samples)
+            tap, grid=tap.inner, table=np.arange(tap.inner)[:, None], most=tap.inner, groups=1, first=self.on
         )
 
-    def inputs(self, summands: Sequence[Tap], samples: int) -> list[Tap]:
+    def inputs(self, summands: Sequence[Tap]) -> list[Tap]:
         """What the pair reads of the cut network; summands: taps of what is added to the second's output."""
-        return [self.whole(tap, samples) for tap in (self.reads, *summands)]
+        return [self.whole(tap) for tap in (self.reads, *summands)]
 
-    def on(self, samples: int) -> int:
-        """On how many of so many samples it is fitted, within what time and memory there is."""
+    @property
+    def on(self) -> int:
+        """On how many of the samples it is fitted, within what time and memory there is."""
         grid, channels = len(self.rows[1]), len(self.first.inputs) + 3 * len(self.second.outputs)
-        return min(self.effort.paired(samples, grid), _BYTES // (4 * max(grid, len(self.rows[0])) * channels))
+        return min(self.effort.paired(self.samples, grid), _BYTES // (4 * max(grid, len(self.rows[0])) * channels))
 
     def fit(self, graph: Graph, parts: Sequence[Sequence[Array]], seed: int) -> bool:
         """Write better weights of both into the graph; whether there are any.
@@ -108,8 +111,8 @@ def find_pairs(
             continue
         rows = (taps[first.consumer.name].table, taps[second.consumer.name].table)
         if len(rows[0]) == taps[second.consumer.name].inner and taps[second.consumer.name].batched:
-            pair = Pair(first, second, rows, effort, taps[first.consumer.name])
-            if pair.on(samples) >= _LEAST:
+            pair = Pair(first, second, rows, effort, taps[first.consumer.name], samples)
+            if pair.on >= _LEAST:
                 found[second.consumer.name] = pair
     return found
 

@@ -27,6 +27,14 @@ def test_a_layer_gets_rows_for_its_inputs_and_no_more_positions_than_asked_for()
     assert normal.positions_of(64, 4608) == 256  # few samples: rows all the same
 
 
+def test_large_maps_have_rows_enough_in_few_samples():
+    normal = EFFORTS["normal"]
+    assert [normal.fitted_on(2048, 144, side**2) for side in (32, 16, 8)] == [256, 1024, 2048]
+    assert normal.fitted_on(256, 64, 56**2) == 84
+    assert normal.fitted_on(64, 4608, 49) == 64, "never more than there are"
+    assert EFFORTS["thorough"].fitted_on(2048, 144, 32**2) == 2048
+
+
 def test_less_effort_measures_less_and_an_unknown_one_is_refused():
     quick, normal = (onnx_prune.prune(*arguments(), effort=word) for word in ("quick", "normal"))
     assert quick.report.macs[1] <= 0.5 * quick.report.macs[0]
