@@ -154,6 +154,32 @@ def test_both_exports_of_a_network_have_the_same_targets(shared, depth):
     assert counts[0][1] == (depth - 2) // 2  # every block's second layer is fitted to the sum
 
 
+GROUPED = """
+g (float[N, 3, 6, 6] x) => (float[N, 5] y) {{
+  c = Conv (x, w1{b1}) {n1} r = Relu ({c}) d = Conv <group = 4> (r, w2) s = Relu (d)
+  p = ReduceMean <axes = [2, 3], keepdims = 0> (s) y = MatMul (p, w3)
+}}
+"""
+
+
+def test_in_front_of_groups_the_same_units_go_in_both_forms():
+    rng = np.random.default_rng(0)
+    w = {"w1": (48, 3, 3, 3), "w2": (48, 12, 1, 1), "w3": (48, 5)}
+    w = {k: rng.standard_normal(s) for k, s in w.items()}
+    scale, shift = rng.uniform(0.05, 4, 48), rng.standard_normal(48)
+    norms = {"g1": scale, "h1": shift, "m1": np.zeros(48), "v1": np.ones(48) - 1e-5}
+    whole = build(GROUPED.format(b1="", n1=NORM.format("cn", "c", n=1), c="cn"), w | norms)
+    folded = w | {"w1": w["w1"] * scale[:, None, None, None], "b1": shift}
+    found = []
+    for model in (whole, build(GROUPED.format(b1=", b1", n1="", c="c"), folded)):
+        groups = groups_of(model)
+        moments = calibrate(groups.labelled, [Batch({"x": mixed(64)}, None)], settings=HOW)
+        rankings = rank_groups(make_criterion("obs"), Evidence(groups, moments=moments))
+        found.append([rankings[g.name].order.tolist() for g in groups.free if g.name.startswith("c")])
+    assert found[0] == found[1]
+    assert found[0]
+
+
 # ---- shared weights
 
 BRANCH = """

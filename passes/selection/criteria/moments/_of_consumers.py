@@ -12,6 +12,7 @@ from ....algebra.removal import Objective, Removal
 from ....channels.groups import ChannelGroup
 from ....needs import Need
 from ...ranking import Evidence, Ranking
+from ..weights._magnitude import making
 from ..weights.l2 import L2
 from ._consumers import group_objectives
 
@@ -28,7 +29,7 @@ class OfConsumers(ABC):
         """Rank all units of a free group."""
         objectives = group_objectives(group, evidence, centred=self._centred())
         if not objectives:
-            return L2().rank(group, evidence)
+            return Ranking.by_score(_norms(group, evidence))
         removal = self._remove(objectives, group.units)
         return Ranking(removal.order, np.maximum.accumulate(np.maximum(removal.harm, 0)))
 
@@ -37,6 +38,20 @@ class OfConsumers(ABC):
 
     @abstractmethod
     def _remove(self, objectives: list[Objective], units: int) -> Removal: ...
+
+
+def _norms(group: ChannelGroup, evidence: Evidence) -> Array:
+    """(units,) the sum of the norms of the filters that make each unit, as they count behind BatchNormalization."""
+    layers = {consumer.weight.name: consumer for consumer in evidence.consumers}
+    found = np.zeros(group.units)
+    for key in making(group):
+        layer = layers.get(key.constant)
+        if layer is None or layer.layout.out != key.axis:
+            found = found + L2().norms(group, key, evidence)
+        else:
+            squares = np.square(evidence.matrix(layer)).sum((1, 2))
+            found = found + np.sqrt(squares[group.slices[key]].sum(1))
+    return found
 
 
 def unit_gram(objectives: list[Objective], units: int) -> Array:

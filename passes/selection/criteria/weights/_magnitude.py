@@ -44,9 +44,9 @@ class Magnitude:
             keys = projections(group, evidence.groups.labelled) or keys
         if self.of == "readers":
             keys = group.consumed or keys
-        return Ranking.by_score(np.sum([self._norms(group, key, evidence) for key in keys], axis=0))
+        return Ranking.by_score(np.sum([self.norms(group, key, evidence) for key in keys], axis=0))
 
-    def _norms(self, group: ChannelGroup, key: Key, evidence: Evidence) -> Array:
+    def norms(self, group: ChannelGroup, key: Key, evidence: Evidence) -> Array:
         """(units,) float64: (sum |w|^power)^(1 / power) over the slices of each unit on one axis of a constant."""
         values = evidence.present(key) if self.greedy else evidence.weight(key)
         values = values.astype(np.promote_types(values.dtype, np.float32), copy=False)  # half and int8 overflow
