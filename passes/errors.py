@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 
@@ -19,6 +20,11 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def no_memory(error: Exception) -> bool:
+    """Whether a library cannot be loaded, or a thread be started, for want of memory, as Linux says it."""
+    return bool(re.search("failed to map segment|allocate memory|can't start new thread", str(error)))
 
 
 class OnnxPruneError(Exception):

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from onnx import TensorProto, helper
 
-from ..passes.errors import UsageError
+from ..passes.errors import UsageError, no_memory
 
 # Before it is imported: else ONNX Runtime writes a device id and a database of its use into the user's cache.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -31,6 +31,8 @@ def require_onnxruntime() -> None:
     try:
         import onnxruntime
     except ImportError as error:
+        if no_memory(error):
+            raise MemoryError(str(error)) from error
         missing = isinstance(error, ModuleNotFoundError)
         raise UsageError(
             "ONNX Runtime is not installed" if missing else f"ONNX Runtime cannot be imported: {error}",

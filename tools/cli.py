@@ -195,7 +195,9 @@ def _of_the_system(error: OSError) -> str:
 
 def _bug(error: Exception) -> NoReturn:
     _traceback()
-    if "can't start new thread" in str(error):
+    from ..passes.errors import no_memory
+
+    if no_memory(error):
         _end(_NO_MEMORY, 3)
     _end(
         f"onnx-prune: a bug of ours: {type(error).__name__}: {error}\n"

@@ -266,7 +266,7 @@ def check_writable(path: Path, size: int) -> None:
         raise _unwritable(error, path) from error
     if free < size:
         raise UsageError(
-            f"there is no room for the result: {free >> 20} MiB are free, {size >> 20} MiB may be needed",
+            f"there is no room for the result: {free / 1e6:.3g} MB are free, {size / 1e6:.3g} MB may be needed",
             where=str(path.parent),
             fix="make room, or choose another folder with --output",
         )

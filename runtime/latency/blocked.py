@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from ...passes.graph.scratch import scratch_folder
 from ..device import Device
 from ..session import RECORDED, open_session
-from .profile import profile
+from .profile import profile, recorded
 
 _CHANNELS = 4  # fewer than any block: they are padded to one
 _SIZE = 64
@@ -25,7 +25,7 @@ def block_size(device: Device = "auto") -> int:
     """
     with scratch_folder() as folder:
         open_session(_convolution(1), device=device, threads=1, record=folder).end_record()
-        seen = onnx.load(folder / RECORDED).graph
+        seen = recorded(folder / RECORDED, lambda file: onnx.load(file).graph)
     return next((tensor.dims[0] for tensor in seen.initializer if tensor.dims[0] > _CHANNELS), 1)
 
 

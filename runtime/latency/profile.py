@@ -10,11 +10,13 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from ...passes.errors import ReadError
 from ...passes.graph.scratch import scratch_folder
 from ..device import Device
 from ..measure.latency import compare
@@ -29,6 +31,8 @@ _LEAST_RUNS, _ENOUGH_RUNS, _MOST_RUNS = 6, 40, 300
 LONGER = 3  # times the seconds that are given, for slow or busy machines, until there are enough runs
 _CHAIN, _TRIES = 200, 3  # nodes that do next to nothing
 _LEFT = 0.1  # of what was recorded stays, however little it is
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +105,24 @@ def _recorded(
         session = open_session(model, device=device, threads=threads, record=folder)
         session.run(feeds)
         _repeat(lambda: session.run(feeds), seconds)
-        times = _times(session.end_record())
-        graph = onnx.load(folder / RECORDED, load_external_data=False).graph
+        trace = session.end_record()
+        times = recorded(trace, _times)
+        graph = recorded(folder / RECORDED, lambda file: onnx.load(file, load_external_data=False).graph)
     weights = {tensor.name for tensor in graph.initializer if len(tensor.dims) > 1}
     net = {name: max(ms - recording, _LEFT * ms) for name, ms in times.items()}
     return tuple(_node_time(node, net.get(node.name, 0.0), weights) for node in graph.node)
+
+
+def recorded(file: Path, read: Callable[[Path], Found]) -> Found:
+    """What ONNX Runtime has written into the file. Raises ReadError where that is not whole: it tells no full disk."""
+    try:
+        return read(file)
+    except Exception as error:  # protobuf's DecodeError has no public base
+        raise ReadError(
+            "what ONNX Runtime records of its runs cannot be read back",
+            where=f"{file.parent}: {type(error).__name__}",
+            fix="make room where temporary files go (TMPDIR)",
+        ) from error
 
 
 def _repeat(run: Callable[[], object], seconds: float) -> None:

@@ -202,9 +202,16 @@ def test_what_the_system_refuses_is_3_and_said(run, monkeypatch):
     assert "fix:" in err
 
 
-def test_a_thread_that_cannot_be_started_is_a_want_of_memory(run, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("can't start new thread"),
+        ImportError("libscipy_openblas.so: failed to map segment from shared object"),
+    ],
+)
+def test_a_thread_or_a_library_that_cannot_be_started_is_a_want_of_memory(run, monkeypatch, error):
     def refused(*_, **__):
-        raise RuntimeError("can't start new thread")
+        raise error
 
     monkeypatch.setattr("onnx_prune.pipeline.prune.prune", refused)
     code, _, err = run("digits.onnx")

@@ -30,8 +30,8 @@ _KILLED = """onnx-prune: the run was killed from outside ({name}), most likely f
   fix:   take fewer samples (--samples), smaller inputs (--size-of), or a machine with more memory"""
 
 _LEFT = """onnx-prune: something in the run ended its process with code {code}, by os._exit or exit
-  where: most likely a function of yours that yields data or measures; whether anything was written is not known
-  fix:   let it return, or raise an exception"""
+  where: most likely a function of yours that yields data or measures, or a library that says above what it lacks
+  fix:   let it return, or raise an exception; look whether anything was written"""
 
 _STOPPED = "onnx-prune: interrupted while a native library was at work; nothing more was written"
 

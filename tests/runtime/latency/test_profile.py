@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from onnx import parser
+from onnx_prune.passes.errors import ReadError
 from onnx_prune.runtime.latency import profile as subject
 from onnx_prune.runtime.latency.profile import named, profile, recording_ms
 from onnx_prune.runtime.measure.latency import compare
@@ -41,3 +42,13 @@ def _recording_is_taken_off(model, feeds):
     told = sum(node.ms for node in nodes)
     with_recording = told + CHAIN * recording_ms("cpu")
     return with_recording > 1.3 * whole.wall and abs(told - whole.wall) < 0.7 * abs(with_recording - whole.wall)
+
+
+@pytest.mark.parametrize("left", [b"", b'[{"cat": "No', b"\xff", b'[{"cat": "Node"}]'])
+def test_a_record_for_which_there_was_no_room_is_said(left, tmp_path):
+    """ONNX Runtime does not tell that its file is cut off."""
+    file = tmp_path / "profile.json"
+    file.write_bytes(left)
+    with pytest.raises(ReadError, match="cannot be read back") as raised:
+        subject.recorded(file, subject._times)
+    assert "TMPDIR" in raised.value.fix
