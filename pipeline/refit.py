@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from ..passes.algebra.moments import MomentsSet
 from ..passes.channels.apply_removal import apply_removal
-from ..passes.errors import AccuracyError, ProofError
+from ..passes.errors import AccuracyError, ProofError, UsageError
 from ..passes.graph.export import to_model
 from ..passes.graph.model import Graph
 from ..passes.rewrite.constant_maps import add_maps
@@ -171,7 +171,7 @@ def distilled(run: Run, written: Written, word: str) -> Written:
     held_out, device = run.judged_on, run.settings.device
     try:
         found = distill(written.model, run.original, run.data, held_out, recipe, device=device, progress=run.progress)
-    except AccuracyError as error:
+    except (AccuracyError, UsageError) as error:
         return replace(written, refit=f"{written.refit}; not distilled: {error.what}")
     if not found.best:
         return replace(written, refit=f"{written.refit}; not distilled: no epoch was nearer to the original's outputs")

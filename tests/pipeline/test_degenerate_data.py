@@ -69,7 +69,7 @@ def test_batches_of_one_row_and_of_many_are_refitted_together():
     assert result.report.macs[1] < result.report.macs[0]
 
 
-@pytest.mark.parametrize("reconstruct", ["sequential", "blocks:layers=2,epochs=1"])
+@pytest.mark.parametrize("reconstruct", ["sequential", "blocks:layers=2,epochs=1", "distill:epochs=1"])
 @pytest.mark.parametrize(
     ("tail", "outputs"),
     [
@@ -88,4 +88,5 @@ def test_a_model_that_says_indices_alone_is_pruned_on_data(tail, outputs, recons
     data = {"x": RNG.normal(size=(128, 6)).astype(np.float32)}
     result = onnx_prune.prune(model, budget=0.6, calibration=data, measure=False, reconstruct=reconstruct)
     assert result.report.refit.startswith("kept")
+    assert ("not distilled: all outputs are indices" in result.report.refit) == reconstruct.startswith("distill")
     assert 0 <= result.report.distance < 0.5

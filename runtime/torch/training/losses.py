@@ -92,9 +92,15 @@ def make_step_loss(
 ) -> StepLoss:
     """Look at the outputs for a batch of `samples`; classes: the largest label + 1, None where there are no labels.
 
-    Raises UsageError where there is nothing to learn from, or labels that no output has a class for.
+    Raises UsageError where there is nothing to learn from, no output has a gradient, or labels have no class in any.
     """
-    classifies = tuple(o.dim() == 2 and len(o) == samples and o.shape[1] > 1 for o in example)
+    if not any(output.is_floating_point() for output in example):
+        raise UsageError(
+            "all outputs are indices or truth values, from which no gradient comes",
+            where="the model's outputs",
+            fix="give a model that ends in front of them, with the scores that they are taken of",
+        )
+    classifies = tuple(_classifies(output, samples) for output in example)
     probabilities = tuple(bool(c and _is_distribution(o.float())) for c, o in zip(classifies, example, strict=True))
     labelled = classes is not None and any(classifies)
     if not taught and not labelled:
@@ -121,6 +127,11 @@ def relative_error(student: Tensor, teacher: Tensor) -> Tensor:
     )
     scale = teacher.square().sum(1)
     return ((student - teacher).square().sum(1) / scale.clamp_min(1e-12)).sum()
+
+
+def _classifies(output: Tensor, samples: int) -> bool:
+    """Whether it is of the form (samples, classes)."""
+    return output.is_floating_point() and output.dim() == 2 and len(output) == samples and output.shape[1] > 1
 
 
 def _is_distribution(rows: Tensor) -> bool:
