@@ -117,7 +117,7 @@ class ImageReader:
         try:
             with Image.open(file) as image:
                 _check_pixels(image.width, image.height)
-                pixels = np.asarray(self._sized(image.convert(self.mode)))
+                pixels = np.asarray(self._sized(_in_eight_bits(image).convert(self.mode)))
         except (
             UnidentifiedImageError,
             Image.DecompressionBombError,
@@ -206,6 +206,18 @@ def _middle(height: int, width: int, part_height: float, part_width: float) -> t
     """The box (left, top, right, bottom) of the part in the middle."""
     left, top = (width - part_width) / 2, (height - part_height) / 2
     return left, top, left + part_width, top + part_height
+
+
+def _in_eight_bits(image):  # noqa: ANN001, ANN202 - pillow is imported where it is used
+    """Grey images of 16 bits as those of 8: pillow would cut off what is above 255, so that nearly all is white.
+
+    Pillow before 11.3 opens such PNG files as 32 bits.
+    """
+    from PIL import Image
+
+    if not (image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")):
+        return image
+    return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
 
 
 def _check_pixels(width: int, height: int) -> None:

@@ -321,3 +321,15 @@ def test_processes_pick_their_batches_and_know_how_large_the_others_are():
                     assert np.array_equal(item.feeds["x"], batch.feeds["x"])
                 else:
                     assert item == batch.size
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grey_images_of_16_bits_are_no_white_ones(kind, channels):
+    levels = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    file = io.BytesIO()
+    Image.fromarray(levels).save(file, kind)
+    wanted = ModelInput("x", np.dtype(np.float32), (None, channels, 8, 8))
+    read = image_reader(wanted, Preprocessing())(io.BytesIO(file.getvalue()))
+    assert read.shape == (channels, 8, 8)
+    assert np.abs(read - levels / 65535).max() < 1 / 255
