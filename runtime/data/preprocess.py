@@ -211,11 +211,11 @@ def _middle(height: int, width: int, part_height: float, part_width: float) -> t
 def _in_eight_bits(image):  # noqa: ANN001, ANN202 - pillow is imported where it is used
     """Grey images of 16 bits as those of 8: pillow would cut off what is above 255, so that nearly all is white.
 
-    Pillow before 11.3 opens such PNG files as 32 bits.
+    Pillow opens such PPM files, and PNG files before 11.3, as 32 bits.
     """
     from PIL import Image
 
-    if not (image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")):
+    if not (image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))):
         return image
     return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
 
