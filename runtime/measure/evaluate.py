@@ -159,7 +159,7 @@ def compare_outputs(
                 )
                 classifies = False
                 continue
-            one, other = wanted[name].astype(np.float64), got[name].astype(np.float64)
+            one, other = _known(wanted[name].astype(np.float64), got[name].astype(np.float64))
             if logits and classifies:
                 one, other = _centred(one), _centred(other)
             sums[name] = sums.get(name, np.zeros(3)) + _distances(one, other, classifies and not logits)
@@ -174,6 +174,12 @@ def compare_outputs(
     kind = "kl" if classifies else "relative mse"
     values = {n: float(s[0] / done if classifies else s[1] / (s[2] or 1.0)) for n, s in sums.items()}
     return Divergence(float(np.mean(list(values.values()))), values, kind, done)
+
+
+def _known(wanted: np.ndarray, got: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both with zeros where the reference is not finite, which says nothing; what else is not finite counts as zero."""
+    finite = np.isfinite(wanted)
+    return np.where(finite, wanted, 0.0), np.where(finite & np.isfinite(got), got, 0.0)
 
 
 def top1(found: Iterable[Feeds], labels: Sequence[np.ndarray | None]) -> float | None:

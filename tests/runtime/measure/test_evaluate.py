@@ -119,3 +119,15 @@ def test_resnet20_on_2000_cifar_images_is_as_published(shared):
     how = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     data = open_data(shared / "data/cifar10-test.zip", model_inputs(onnx.load(net)), how, samples=2000)
     assert accuracy(net, data).top1 == pytest.approx(0.9173, abs=0.015)
+
+
+def test_what_is_no_number_in_the_reference_says_nothing():
+    wanted, other = np.array([[1.0, np.nan, -2.0, np.inf]]), np.array([[1.5, 3.0, -2.0, np.nan]])
+    found = compare_outputs([{"y": wanted}], [{"y": other}], [1], logits=True)
+    plain = compare_outputs(
+        [{"y": np.nan_to_num(wanted, posinf=0)}], [{"y": np.array([[1.5, 0, -2, 0]])}], [1], logits=True
+    )
+    assert found.value == plain.value
+    assert 0 < found.value < 1
+    lost = compare_outputs([{"y": wanted}], [{"y": wanted * np.nan}], [1], logits=True)
+    assert lost.value == 1
