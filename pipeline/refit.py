@@ -130,6 +130,8 @@ def added_elements(before: onnx.ModelProto, after: onnx.ModelProto) -> int:
 
 def judged(run: Run, bare: Written, fitted: Written | None) -> Written:
     """The refitted model where it is no farther from the original than the bare one, else that; with its closeness."""
+    if run.judged_on is None and fitted is not None and run.settings.moments is not None:
+        return replace(fitted, refit=f"{fitted.refit}, not compared: moments hold no samples")
     if run.judged_on is None or (fitted is None and not run.settings.measure):
         return fitted or bare
     run.progress("comparing with the original")

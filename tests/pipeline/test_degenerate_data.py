@@ -90,3 +90,12 @@ def test_a_model_that_says_indices_alone_is_pruned_on_data(tail, outputs, recons
     assert result.report.refit.startswith("kept")
     assert ("not distilled: all outputs are indices" in result.report.refit) == reconstruct.startswith("distill")
     assert 0 <= result.report.distance < 0.5
+
+
+def test_a_refit_on_moments_alone_says_that_nothing_was_compared(tmp_path):
+    settings = {"budget": 0.5, "measure": False}
+    data = {"input": BASE}
+    onnx_prune.prune(models.digits_model(), calibration=data, save_moments=str(tmp_path / "m.npz"), **settings)
+    result = onnx_prune.prune(models.digits_model(), moments=str(tmp_path / "m.npz"), **settings)
+    assert result.report.refit == "kept, not compared: moments hold no samples"
+    assert result.report.distance is None
