@@ -96,6 +96,7 @@ class _Net:
         self.moving = [_by_position(W1), b1.astype(np.float32), _by_position(W2), b2.astype(np.float32)]
         # h of a function whose steepest slope is counted as 1
         self._steep = np.float32(fit.inner.steepest if isinstance(fit.inner, Smooth) else 1.0)
+        self._readers = [_readers(column, len(fit.first)) for column in fit.second.T]
 
     def forward(self, maps: Maps) -> tuple[Array, Array, Array, Array]:
         """Patches of the inputs, what stands in front of the activation, patches behind it, and the output y."""
@@ -135,12 +136,13 @@ class _Net:
 
     def _back(self, patches: Array, samples: int) -> Array:
         """The transposed of taking patches: (samples * grid, k * C) to (samples, rows, C)."""
-        table = self.fit.second
-        parts = patches.reshape(samples, *table.shape, -1)
-        made = np.zeros((samples, len(self.fit.first) + 1, parts.shape[3]), np.float32)
-        for position in range(table.shape[1]):  # at one of them each row is read once, but for padding, the last
-            made[:, table[:, position]] += parts[:, :, position]
-        return made[:, :-1]
+        parts = patches.reshape(samples, *self.fit.second.shape, -1)
+        made = np.zeros((samples, len(self.fit.first), parts.shape[3]), np.float32)
+        for position, (at, unread) in enumerate(self._readers):
+            read = parts[:, :, position].take(at, 1)
+            read[:, unread] = 0
+            made += read
+        return made
 
     def _difference(self, y: Array, wanted: Array) -> Array:
         wanted = wanted.reshape(y.shape)
@@ -186,7 +188,20 @@ def _by_channel(values: Array, like: Array) -> Array:
 def _patches(maps: Array, table: Array) -> Array:
     """(N, rows, C) to (N * grid, k * C), zeros for padding."""
     padded = np.concatenate([maps, np.zeros((len(maps), 1, maps.shape[2]), maps.dtype)], 1)
-    return padded[:, table].reshape(len(maps) * len(table), -1)
+    return padded.take(table.ravel(), 1).reshape(len(maps) * len(table), -1)  # an index would leave it transposed
+
+
+def _readers(column: Array, rows: int) -> tuple[Array, Array]:
+    """Of one kernel position: where each row is read, any place for those that are not, and which those are.
+
+    column: (grid,), the row that is read at each place, -1 for padding; no row is read twice.
+    """
+    at = np.zeros(rows, np.int64)
+    inside = column >= 0
+    at[column[inside]] = np.flatnonzero(inside)
+    unread = np.ones(rows, bool)
+    unread[column[inside]] = False
+    return at, np.flatnonzero(unread)
 
 
 def _slope(activation: ActivationFunction, z: Array) -> Array:
