@@ -47,20 +47,6 @@ class AffineConsumer:
         return grouped[0].astype(np.float64)
 
     @property
-    def grid(self) -> tuple[Array, Array, Array] | None:
-        """Of an integer weight the least and largest value that can be stored, and the step, (n, C, k) each."""
-        node = dequantising(self.weight)
-        parts = None if node is None else _parts(node)
-        if parts is None:
-            return None
-        whole, scale, zero = parts
-        limits = np.iinfo(whole.dtype)
-        ends = ((limits.min - zero) * scale, (limits.max - zero) * scale, scale)
-        grouped = [weight_matrices(np.broadcast_to(end, whole.shape), self.layout) for end in ends]
-        low, high, step = (part[0].astype(np.float64) for part in grouped if part is not None)
-        return low, high, step
-
-    @property
     def data(self) -> str:
         """The tensor that it reads."""
         return self.consumer.data
@@ -266,7 +252,7 @@ def float_values(tensor: gs.Tensor) -> Array | None:
     if values is not None:
         return values if values.dtype.kind == "f" else None
     node = dequantising(tensor)
-    parts = None if node is None else _parts(node)
+    parts = None if node is None else integer_parts(node)
     return None if parts is None else (parts[0].astype(np.float32) - parts[2]) * parts[1]
 
 
@@ -276,7 +262,7 @@ def set_float_values(tensor: gs.Tensor, values: Array) -> None:
     if node is None:
         set_constant(tensor, values)
         return
-    parts = _parts(node)
+    parts = integer_parts(node)
     assert parts is not None, f"{tensor.name} is not made of constants"
     whole, scale, zero = parts
     limits = np.iinfo(whole.dtype)
@@ -297,7 +283,7 @@ def dequantising(tensor: gs.Tensor) -> gs.Node | None:
     return makers[0] if len(makers) == 1 and makers[0].op == "DequantizeLinear" else None
 
 
-def _parts(node: gs.Node) -> tuple[Array, Array, Array] | None:
+def integer_parts(node: gs.Node) -> tuple[Array, Array, Array] | None:
     """(integers, scales, zeros), the last two so that they broadcast; None where not all are known."""
     whole, scale = constant_values(node.inputs[0]), constant_values(node.inputs[1])
     has_zero = len(node.inputs) > 2 and node.inputs[2].name

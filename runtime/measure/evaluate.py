@@ -148,21 +148,11 @@ def compare_outputs(
     sums: dict[str, np.ndarray] = {}
     classifies, done = True, 0
     for wanted, got, count in zip(reference, compared, counts, strict=True):
-        names = [n for n in wanted if n in got and wanted[n].shape == got[n].shape]
-        for name in (wanted.keys() & got.keys()) - set(names):  # of another size: as far as can be
-            sums[name] = sums.get(name, np.zeros(3)) + np.array([0, 1, 1])
-        classifies = classifies and all(wanted[n].ndim == 2 and wanted[n].shape[1] > 1 for n in names)
+        names = [name for name in wanted if name in got]
+        classifies = classifies and all(_has_classes(wanted[n]) for n in names if wanted[n].shape == got[n].shape)
         for name in names:
-            if is_index(wanted[name]):
-                sums[name] = sums.get(name, np.zeros(3)) + np.array(
-                    [0, (wanted[name] != got[name]).sum(), got[name].size]
-                )
-                classifies = False
-                continue
-            one, other = _known(wanted[name].astype(np.float64), got[name].astype(np.float64))
-            if logits and classifies:
-                one, other = _centred(one), _centred(other)
-            sums[name] = sums.get(name, np.zeros(3)) + _distances(one, other, classifies and not logits)
+            parts = _parts(wanted[name], got[name], classifies=classifies, logits=logits)
+            sums[name] = sums.get(name, np.zeros(3)) + parts
         done += count
     classifies = classifies and not logits
     if not sums:
@@ -174,6 +164,22 @@ def compare_outputs(
     kind = "kl" if classifies else "relative mse"
     values = {n: float(s[0] / done if classifies else s[1] / (s[2] or 1.0)) for n, s in sums.items()}
     return Divergence(float(np.mean(list(values.values()))), values, kind, done)
+
+
+def _has_classes(values: np.ndarray) -> bool:
+    return values.ndim == 2 and values.shape[1] > 1 and not is_index(values)
+
+
+def _parts(wanted: np.ndarray, got: np.ndarray, *, classifies: bool, logits: bool) -> np.ndarray:
+    """What one output of one batch adds, as `_distances`; of another size it is as far as can be."""
+    if wanted.shape != got.shape:
+        return np.array([0.0, 1.0, 1.0])
+    if is_index(wanted):
+        return np.array([0.0, (wanted != got).sum(), wanted.size])
+    one, other = _known(wanted.astype(np.float64), got.astype(np.float64))
+    if logits and classifies:
+        one, other = _centred(one), _centred(other)
+    return _distances(one, other, classifies and not logits)
 
 
 def _known(wanted: np.ndarray, got: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...passes.algebra.least_squares import Refit
-from ...passes.channels.affine import AffineConsumer, affine_consumers, write_refit
+from ...passes.channels.affine import (
+    AffineConsumer,
+    affine_consumers,
+    dequantising,
+    integer_parts,
+    weight_matrices,
+    write_refit,
+)
 from ...passes.channels.constants import kept
 from ...passes.channels.labels import Consumer, LabelledGraph
 from ...passes.graph.bodies import captured_names
@@ -49,7 +56,7 @@ class Fit:
     @property
     def stored(self) -> Callable[[Array], Array] | None:
         """What becomes of weights at the end of the path when they are written; None for floats, which stay."""
-        grid = self.consumer.grid
+        grid = _grid(self.consumer)
         if grid is None:
             return None
         low, high, step = (part[self.outputs][:, self.inputs] for part in grid)
@@ -79,6 +86,20 @@ class Fit:
     @property
     def _cut(self) -> tuple[Array, Array]:
         return self.consumer.W[self.outputs][:, self.inputs], self.consumer.b[self.outputs]
+
+
+def _grid(consumer: AffineConsumer) -> tuple[Array, Array, Array] | None:
+    """Of an integer weight the least and largest value that can be stored, and the step, (n, C, k) each."""
+    node = dequantising(consumer.weight)
+    parts = None if node is None else integer_parts(node)
+    if parts is None:
+        return None
+    whole, scale, zero = parts
+    limits = np.iinfo(whole.dtype)
+    ends = ((limits.min - zero) * scale, (limits.max - zero) * scale, scale)
+    grouped = [weight_matrices(np.broadcast_to(end, whole.shape), consumer.layout) for end in ends]
+    low, high, step = (part[0].astype(np.float64) for part in grouped if part is not None)
+    return low, high, step
 
 
 def find_fits(labelled: LabelledGraph, removed: Array, cut: Graph, taps: Taps) -> tuple[list[Fit], dict[str, str]]:
