@@ -154,6 +154,7 @@ class LabelledGraph:
     frozen: (node, input) -> the axes whose sizes are read there as data: that input keeps its values
     kinds: tensor -> uint8, as its values: bits of values.TAINTED and DYNAMIC
     depends: tensor -> the axes whose sizes its values are computed from
+    marks: tensor -> for each of these, uint8 as its values: which of them
     misfits: nodes that their rules could not take, and why, in words
     """
 
@@ -178,6 +179,7 @@ class LabelledGraph:
     frozen: dict[tuple[int, int], Axes] = field(default_factory=dict)
     kinds: dict[str, Array] = field(default_factory=dict)
     depends: dict[str, Axes] = field(default_factory=dict)
+    marks: dict[str, Axes] = field(default_factory=dict)
     misfits: list[str] = field(default_factory=list)
 
     def __repr__(self) -> str:

@@ -8,6 +8,8 @@ import onnx_graphsurgeon as gs
 from ..graph.values import DYNAMIC, FOLDABLE, TAINTED, fold_kinds
 from .sweep import Sweep
 
+Array = np.ndarray
+
 
 def follow_sizes(s: Sweep) -> None:
     """Carry on what the numbers of the node at hand depend on; where they are read as data, freeze or pin.
@@ -35,27 +37,45 @@ def follow_sizes(s: Sweep) -> None:
 
 
 def _folded(s: Sweep, numbers: list[gs.Tensor]) -> None:
-    """Numbers that are computed from sizes."""
+    """Numbers that are computed from sizes; each axis whose size reaches none of them is forgotten."""
     node, labelled = s.node, s.labelled
-    depends = {id(a): a for t in node.inputs for a in labelled.depends.get(t.name, ())}
     args = [s.value(i) for i in range(len(node.inputs))]
-    kinds = [s.kind(i) for i in range(len(node.inputs)) if s.has(i)]
     values = [s.facts.values[t.name] for t in numbers]
-    for tensor, kind in zip(numbers, fold_kinds(node.op, node.attrs, args, kinds, values), strict=False):
+
+    def carried(kinds: list[Array]) -> list[Array]:
+        return fold_kinds(node.op, node.attrs, args, kinds, values)
+
+    read = [i for i in range(len(node.inputs)) if s.has(i)]
+    axes = {id(a): a for i in read for a in labelled.depends.get(node.inputs[i].name, ())}
+    marks = {key: carried([_marks(s, i, axis) for i in read]) for key, axis in axes.items()}
+    for number, (tensor, kind) in enumerate(zip(numbers, carried([s.kind(i) for i in read]), strict=False)):
         if kind.any():
+            reached = {key: marks[key][number] for key in axes if marks[key][number].any()}
             labelled.kinds[tensor.name] = kind
-            labelled.depends[tensor.name] = tuple(depends.values())
+            labelled.depends[tensor.name] = tuple(axes[key] for key in reached)
+            labelled.marks[tensor.name] = tuple(reached.values())
+
+
+def _marks(s: Sweep, position: int, axis: Array) -> Array:
+    """Which numbers of an input the size of this axis is in: uint8, as `kind`."""
+    name, labelled = s.node.inputs[position].name, s.labelled
+    pairs = zip(labelled.depends.get(name, ()), labelled.marks.get(name, ()), strict=True)
+    return next((mark for known, mark in pairs if known is axis), np.zeros_like(s.kind(position)))
 
 
 def _shape(s: Sweep) -> None:
-    """The sizes themselves."""
-    node, axes = s.node, s.axes(0)
-    read = node.inputs[0].name
+    """The sizes themselves; Size is the product of all of them."""
+    node, axes, labelled = s.node, s.axes(0), s.labelled
+    read, name = node.inputs[0].name, node.outputs[0].name
+    asked = slice(node.attrs.get("start", 0), node.attrs.get("end", len(axes)))
+
+    def shown(numbers: list[int]) -> Array:
+        array = np.array(numbers, np.uint8)
+        return np.bitwise_or.reduce(array, axis=None, keepdims=False) if node.op == "Size" else array[asked]
+
+    own = [bool((a >= 0).any()) for a in axes]
     free = [DYNAMIC if s.facts.varies(read, i) else 0 for i in range(len(axes))]
-    kind = np.array([TAINTED if (a >= 0).any() else f for a, f in zip(axes, free, strict=True)], np.uint8)
-    if node.op == "Size":
-        kind = np.asarray(np.bitwise_or.reduce(kind, axis=None) if kind.size else 0, np.uint8)
-    else:
-        kind = kind[node.attrs.get("start", 0) : node.attrs.get("end", len(kind))]
-    name = node.outputs[0].name
-    s.labelled.kinds[name], s.labelled.depends[name] = kind, tuple(a for a in axes if (a >= 0).any())
+    labelled.kinds[name] = np.asarray(shown([TAINTED if o else f for o, f in zip(own, free, strict=True)]))
+    marks = {id(a): (a, np.asarray(shown([b is a for b in axes]))) for a, o in zip(axes, own, strict=True) if o}
+    reached = [(axis, mark) for axis, mark in marks.values() if mark.any()]
+    labelled.depends[name], labelled.marks[name] = tuple(a for a, _ in reached), tuple(m for _, m in reached)

@@ -43,8 +43,8 @@ class _Bad:
         The input has to move the channel about as far: on small numbers a dead channel shows no fault, on very large
         ones a bias does not.
         """
-        if now.shape and now.shape != self.channels.shape:
-            return _Bad(now, found.spread)
+        if found.spread.shape != self.channels.shape:  # of another size: only what differs there is known
+            return _Bad(now, found.spread) if now.shape else self
         alike = (found.spread > _LIKE[0] * self.spread) & (found.spread < _LIKE[1] * self.spread)
         still = self.channels & now & alike
         return _Bad(self.channels & (now | ~(found.varied & alike)), self.spread, self.times + bool(still.any()))
@@ -136,11 +136,8 @@ class Inside:
             difference.widen(self.ranges.get(name, (difference.low, difference.high)))
             self.ranges[name] = (difference.low, difference.high)
         self.worst = max([self.worst, *(float(d.relative().max()) for n, d in found.items() if n not in noise)])
-        self.blank |= {
-            t.name: self.blank.get(t.name, np.array(True)) & ~found[t.name].varied
-            for t in wanted
-            if t.few and t.name in found
-        }
+        few = [t.name for t in wanted if t.few and t.name in found]
+        self.blank |= {name: _still_blank(self.blank.get(name), found[name].varied) for name in few}
         self.seen.update(name for name, difference in found.items() if difference.varied.any())
         self.reach.add(wanted, found)
         return not any(d.error.shape == () and np.isinf(d.error) for d in found.values())
@@ -153,6 +150,11 @@ class Inside:
                 where=f"the first is '{name}', in {int(np.sum(self.bad[name].channels))} of its channels",
                 fix=REPORT,
             )
+
+
+def _still_blank(known: np.ndarray | None, varied: np.ndarray) -> np.ndarray:
+    """The channels of which nothing was seen so far; of another size, where they are others, those of this one."""
+    return ~varied if known is None or known.shape != varied.shape else known & ~varied
 
 
 def _by_size(runs: Sequence[Feeds]) -> tuple[list[Feeds], list[Feeds]]:

@@ -133,3 +133,49 @@ def test_which_sizes_are_free_is_told_axis_by_axis(graphs):
     facts = graphs.groups_of(graphs.parse(EXPANDED), {"x": (1, 3, 4, 6)}).labelled.facts
     assert [facts.varies("a", axis) for axis in range(4)] == [True, False, True, True]
     assert not facts.varies("to", 0)
+
+
+# What torch writes for a variance over groups (n, 2, 4, h, w) with free h and w: it divides by their number less one.
+VARIANCE = """
+    <ir_version: 8, opset_import: ["": 17]>
+    g (float[1, 3, H, W] x) => (float[1, 2, H, W] y)
+    <float[8, 3, 1, 1] w1, float[2, 8, 1, 1] w2, int64[3] over = {2, 3, 4}, float one = {1},
+     int64[5] grouped = {0, 2, 4, -1, 4}> {
+      a = Conv (x, w1)
+      r = Reshape (a, grouped)
+      m = ReduceMean <axes = [2, 3, 4]> (r)
+      s = Shape (r)
+      of = Gather (s, over)
+      n = ReduceProd <keepdims = 0> (of)
+      c = Sub (r, m)
+      q = Mul (c, c)
+      v = ReduceMean <axes = [2, 3, 4]> (q)
+      f = Cast <to = 1> (n)
+      t = Mul (v, f)
+      l = Sub (f, one)
+      z = Div (t, l)
+      d = Div (c, z)
+      whole = Shape (a)
+      b = Reshape (d, whole)
+      y = Conv (b, w2)
+    }
+    """
+
+
+def test_a_number_of_positions_in_a_group_leaves_whole_groups_free(graphs):
+    """The size of a group is read, mixed with the free height; how many groups there are is not read."""
+    groups = graphs.groups_of(graphs.parse(VARIANCE), {"x": (1, 3, 2, 4)})
+    (group,) = (g for g in groups.free if g.units == 2)
+    removed = groups.removed_labels({group.name: [0]})
+    cut, twin = to_model(apply_removal(groups.labelled, removed)), to_model(silence(groups.labelled, removed))
+    for height in (2, 3):
+        feeds = {"x": np.random.default_rng(0).standard_normal((1, 3, height, 4)).astype(np.float32)}
+        assert graphs.difference(graphs.ort(cut, feeds), graphs.ort(twin, feeds)) < 2e-6
+
+
+def test_a_size_is_known_by_the_numbers_that_it_is_in(graphs):
+    labelled = graphs.groups_of(graphs.parse(VARIANCE), {"x": (1, 3, 2, 4)}).labelled
+    assert len(labelled.depends["s"]) == 2
+    (axis,) = labelled.depends["of"]
+    assert axis is labelled.axes["r"][2]
+    assert [mark.tolist() for mark in labelled.marks["of"]] == [[1, 0, 0]]

@@ -91,3 +91,26 @@ def test_all_that_a_plain_network_cuts_is_seen():
     assert seen == cut
     assert not [group for group in result.report.groups if group.pinned and "shows" in group.pinned]
     assert {group.name for group in inspect(network("b = Relu (a)")).groups.free} >= {"a", "d"}
+
+
+def test_positions_that_are_others_at_another_size_are_seen_all_the_same():
+    """GroupNormalization of free height and width, as torch writes it: channels and positions in one axis."""
+    model = parser.parse_model("""
+    <ir_version: 8, opset_import: ["" : 17]>
+    g (float[n, 3, h, w] x) => (float[n, 5, h, w] y)
+    <int64[3] grouped = {0, 4, -1}, float[4] ones = {1, 1, 1, 1}, float[4] noughts = {0, 0, 0, 0}>
+    {
+      a = Conv <pads = [1, 1, 1, 1]> (x, w0)
+      r = Reshape (a, grouped)
+      m = InstanceNormalization (r, ones, noughts)
+      s = Shape (a)
+      b = Reshape (m, s)
+      y = Conv (b, w1)
+    }""")
+    rng = np.random.default_rng(0)
+    for name, shape in {"w0": (16, 3, 3, 3), "w1": (5, 16, 1, 1)}.items():
+        weight = (rng.standard_normal(shape) * 0.4).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(weight, name))
+    result = prune(model, calibration="none", measure=False, align=1)
+    assert result.report.compared[0] == result.report.compared[1] > 3
+    assert result.report.macs[1] <= 0.5 * result.report.macs[0]
