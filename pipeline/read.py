@@ -20,7 +20,7 @@ from ..passes.rewrite.sample import with_samplers
 from ..passes.selection.presets import Extra, make_preset
 from ..runtime.analysis import Analysis, analyse, least_leading
 from ..runtime.data.expected import doubt
-from ..runtime.data.inputs import model_inputs
+from ..runtime.data.inputs import model_inputs, numeric_inputs
 from ..runtime.data.open import Data, example_input, open_data
 from ..runtime.data.random_feeds import Feeds
 from ..runtime.data.synthetic import reads_images, synthetic_data
@@ -28,7 +28,7 @@ from ..runtime.latency.batched import timed_feeds
 from ..runtime.progress import Stage
 from ..runtime.proof.source import check_read
 from ..runtime.reduced import lighter
-from ..runtime.soundness import check_opens, check_weights
+from ..runtime.soundness import check_opens, check_provable, check_weights
 from .decide import untouched
 from .run import Run
 from .settings import SYNTHETIC, SYNTHETIC_IF_IMAGES, Settings, held_out, make_strategy
@@ -97,6 +97,7 @@ def _analysed(
         analysis = analysed(_WITH[extra](analysis.groups))
     check_weights(analysis.groups)
     if example is None:
+        check_provable(analysis.groups)
         macs, facts = analysis.cost.macs(analysis.cost.units), analysis.groups.labelled.facts
         trial = lighter(analysis.graph.source, facts, macs, analysis.feeds, settings.device)
         analysis = replace(analysis, trial=trial)
@@ -150,7 +151,7 @@ def _synthetic_data(analysis: Analysis, settings: Settings) -> Data | None:
     macs = analysis.cost.macs(analysis.cost.units)
     if settings.calibration == SYNTHETIC_IF_IMAGES and macs * _SYNTHETIC_IMAGES[0] > _SYNTHETIC_MACS:
         return None  # minutes, where a command that says nothing of data is expected to take seconds
-    inputs = model_inputs(analysis.graph.source)
+    inputs = numeric_inputs(analysis.graph.source)
     if reads_images(inputs, analysis.feeds):
         affords = min(_SYNTHETIC_MACS // max(macs, 1), _SYNTHETIC_PIXELS // _pixels(analysis.feeds[inputs[0].name]))
         samples = min(settings.samples, int(np.clip(affords, *_SYNTHETIC_IMAGES)))

@@ -16,7 +16,7 @@ from ..passes.errors import BoundError, ReadError, UsageError
 from ..passes.graph.bodies import check_loops
 from ..passes.graph.model import Graph, ModelLike, constant_values, load
 from ..passes.graph.shapes import Facts, input_shapes, sizes_fit, tensor_facts
-from .data.random_feeds import Feeds, runnable_feeds, sample_feeds
+from .data.random_feeds import Feeds, is_drawable, runnable_feeds, sample_feeds
 from .device import Device
 from .figures import count, shortened, shortened_inside
 from .folding import fold_weights, with_known_branches
@@ -169,6 +169,8 @@ def _feeds(
     A model whose first axis alone is free is not run to find out where it reads images, or where sizes say it.
     """
     shapes = input_shapes(graph)
+    if not is_drawable(graph.source.graph):  # channels are shown without a run
+        return sample_feeds(graph.source, seed=seed, batch=1, sizes=sizes, some=True), None
     if any(not _fixed(dim) for dims in shapes.values() for dim in dims[1:]):
         return _found_by_runs(graph, device, seed, sizes), None
     one = sample_feeds(graph.source, seed=seed, batch=1, sizes=sizes)

@@ -16,6 +16,8 @@ from ..passes.graph.inference import with_all_domains
 from ..passes.graph.model import Graph, constant_values
 from ..passes.graph.shapes import check_bounds, static_shape
 from ..passes.graph.spill import without_weights
+from ..passes.graph.values import FLOATS
+from .data.random_feeds import check_drawable, is_drawable
 from .device import Device
 from .session import open_session
 
@@ -135,6 +137,19 @@ def check_weights(groups: ChannelGroups) -> None:
             )
 
 
+def check_provable(groups: ChannelGroups) -> None:
+    """Raise where no input can be made to prove a cut on: BudgetError where there are no weights to cut, else ReadError."""
+    graph = groups.labelled.graph.source.graph
+    if not is_drawable(graph):
+        if not _has_weights(graph):
+            check_anything_free(groups)
+        check_drawable(graph)
+
+
+def _has_weights(graph: onnx.GraphProto) -> bool:
+    return any(tensor.data_type in FLOATS and tensor.dims for tensor in graph.initializer)
+
+
 def check_anything_free(groups: ChannelGroups) -> None:
     """Raise BudgetError where no channel may be removed."""
     if any(group.units > 1 for group in groups.free):
@@ -156,10 +171,19 @@ def _is_coupled(groups: ChannelGroups) -> bool:
     )
 
 
+_NO_WEIGHTS = "it has no weights that make or read channels"
+_REASONS = 3  # in a message
+
+
 def why_nothing(groups: ChannelGroups) -> str:
-    """Why no channel may be removed, in a few words."""
+    """Why no channel may be removed: the reasons, each with the number of groups that it holds."""
     if not groups.groups:
-        return "it has no weights that make or read channels"
-    reasons = Counter(group.pinned or "it has one unit" for group in groups.groups)
-    (reason, count), *others = reasons.most_common()
-    return f"of {len(groups.groups)} groups {count} stay: {reason}" if others else f"all stay: {reason}"
+        graph = groups.labelled.graph.source.graph
+        sizes_are_known = is_drawable(graph) or not _has_weights(graph)
+        return _NO_WEIGHTS if sizes_are_known else "the sizes of what its weights read are not known without a run"
+    reasons = Counter(group.pinned or "it has one unit" for group in groups.groups).most_common()
+    if len(reasons) == 1:
+        return f"all stay: {reasons[0][0]}"
+    reasons.sort(key=lambda pair: pair[0].startswith("graph "))  # inputs and outputs stay in every graph
+    shown = ", ".join(f"{reason} ({count})" for reason, count in reasons[:_REASONS])
+    return f"all {len(groups.groups)} groups stay: {shown}{', ...' if len(reasons) > _REASONS else ''}"

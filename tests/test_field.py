@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import numpy as np
 import onnx
@@ -13,6 +14,7 @@ from onnx_prune.passes.errors import BudgetError, ReadError
 from onnx_prune.passes.graph.model import load
 from onnx_prune.passes.selection.budget import Budget
 from onnx_prune.pipeline.prune import inspect, prune, sensitivity
+from onnx_prune.runtime.soundness import why_nothing
 
 node, value = helper.make_node, helper.make_tensor_value_info
 
@@ -88,6 +90,58 @@ def test_a_graph_in_which_nothing_can_be_cut_is_no_bug(kind):
     assert all(group.pinned for group in inspect(NOTHING[kind]).groups.groups)
     with pytest.raises(BudgetError, match="nothing in this graph can be removed: "):
         pruned(NOTHING[kind], budget=Budget(params=0.9))
+
+
+# Inputs for which none can be made: what is said of their networks, and with which code pruning ends.
+UNFED = {
+    "a sequence": (
+        helper.make_tensor_sequence_value_info("s", 1, ["n", 8]),
+        [node("SequenceAt", ["s", "nought"], ["x"])],
+        "an input is no tensor",
+    ),
+    "an optional": (
+        helper.make_value_info("s", helper.make_optional_type_proto(helper.make_tensor_type_proto(1, ["n", 8]))),
+        [node("OptionalGetElement", ["s"], ["x"])],
+        "an input is no tensor",
+    ),
+    "no shape": (value("x", 1, None), [], "an input has no shape"),
+}
+
+
+@pytest.mark.parametrize("kind", UNFED)
+def test_inputs_that_cannot_be_made_are_looked_at_and_not_pruned(kind):
+    given, first, told = UNFED[kind]
+    nodes = [node("MatMul", ["x", "w"], ["a"]), node("Relu", ["a"], ["b"]), node("MatMul", ["b", "v"], ["y"])]
+    weights = {"w": random(8, 16), "v": random(16, 4), "nought": np.int64(0)}
+    model = model_of([*first, *nodes], [given], [value("y", 1, None)], weights, opset=18)
+    assert "sizes of what its weights read are not known" in why_nothing(inspect(model).groups)
+    with pytest.raises(ReadError, match=told):
+        pruned(model)
+    alone = model_of([*first, node("Neg", ["x"], ["y"])], [given], [value("y", 1, None)], weights, opset=18)
+    del alone.graph.initializer[:2]
+    assert not inspect(alone).groups.groups
+    with pytest.raises(BudgetError, match="no weights"):
+        pruned(alone)
+
+
+def test_an_input_of_no_entries_is_one_of_no_entries():
+    model = net(x=(0, 3, 8, 8))
+    assert inspect(model).sizes == {"x": (0, 3, 8, 8)}
+    with pytest.raises(BudgetError):
+        pruned(model)
+
+
+def test_all_reasons_are_said_those_of_the_ends_last():
+    model = model_of(
+        [node("MatMul", ["x", "w"], ["a"]), node("Softmax", ["a"], ["b"]), node("MatMul", ["b", "v"], ["y"])],
+        [value("x", 1, ["n", 8])],
+        [value("y", 1, ["n", 4])],
+        {"w": random(8, 16), "v": random(16, 4)},
+    )
+    told = r"all 3 groups stay: Softmax .* \(1\), graph input 'x' \(1\), graph output 'y' \(1\)$"
+    with pytest.raises(BudgetError) as caught:
+        pruned(model)
+    assert re.search(told, caught.value.what)
 
 
 # --- foreign operators ------------------------------------------------------------------------------------------------

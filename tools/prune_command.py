@@ -130,6 +130,8 @@ def _warning(result: Result) -> str | None:
         return _BY_WEIGHTS
     if "synthetic" in result.report.data:
         return _SYNTHETIC if refitted else f"{_SYNTHETIC}\nonnx-prune: {_NOT_REFITTED}"
+    if (result.report.refit or "").startswith("left out"):
+        return _REFIT_LEFT_OUT
     return None if refitted else _NOT_REFITTED
 
 
@@ -146,6 +148,10 @@ _SYNTHETIC = (
 _NOT_REFITTED = (
     "the weights that stay were not refitted: accuracy is not protected\n"
     "  fix:   give --reconstruct sequential, or fine-tune the result"
+)
+_REFIT_LEFT_OUT = (
+    "the weights that stay were not refitted, which would have made it worse: accuracy is not protected\n"
+    "  fix:   give more samples (--calibration, --samples), cut less, or fine-tune the result"
 )
 # Argument of `prune` -> its flag, where it is not for cuts before a training.
 _OF_ACCURACY = {

@@ -16,7 +16,7 @@ from .spill import copy_except
 from .values import FLOATS, MOVED
 
 _WEIGHTED = frozenset(["Conv", "ConvTranspose", "Gemm", "MatMul"])
-_RANDOM = frozenset(
+RANDOM = frozenset(
     ["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"]
 )
 _BODIES = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
@@ -114,7 +114,7 @@ def _constants(graph: onnx.GraphProto) -> dict[str, bool]:
 def _is_plain(node: onnx.NodeProto) -> bool:
     """Whether the node computes the same from the same inputs, and has no body."""
     bodies = any(a.type in _BODIES for a in node.attribute)
-    return node.domain in ("", "ai.onnx") and node.op_type not in _RANDOM and not bodies
+    return node.domain in ("", "ai.onnx") and node.op_type not in RANDOM and not bodies
 
 
 def _reads(node: onnx.NodeProto) -> Iterator[str]:

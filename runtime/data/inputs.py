@@ -48,6 +48,14 @@ def model_inputs(model: onnx.ModelProto) -> tuple[ModelInput, ...]:
     return tuple(_input(value) for value in required_inputs(model.graph))
 
 
+def numeric_inputs(model: onnx.ModelProto) -> tuple[ModelInput, ...]:
+    """The same, or none where one is not a numeric tensor: such a model is given no data, and draws no images."""
+    try:
+        return model_inputs(model)
+    except UsageError:
+        return ()
+
+
 def _input(value: onnx.ValueInfoProto) -> ModelInput:
     if value.type.WhichOneof("value") != "tensor_type" or value.type.tensor_type.elem_type == onnx.TensorProto.STRING:
         raise UsageError(

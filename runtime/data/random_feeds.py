@@ -28,6 +28,7 @@ _BATCHES = (1, 2)
 _HELD = 1 << 27  # elements of an input that are drawn; of a larger one the size alone is said
 _LENGTHS, _LONGEST = (4, 8, 16, 32, 64, 128, 256), 1024  # of a first axis that is not a batch
 _WRITTEN = 12  # sizes written into Reshapes that are tried for other axes too: an export may have fixed them
+_WORDS = 100  # of one list of strings
 _TARGET = 16  # axes of a tensor, at most
 _BATCH_NAME = re.compile(r"n|b|bs|batch.*", re.IGNORECASE)
 _CHANNEL_NAME = re.compile(r"c|ch|channels?|num_channels", re.IGNORECASE)
@@ -41,21 +42,27 @@ def sample_feeds(
     sizes: Mapping[str, int] | None = None,
     extent: int = 224,
     number: int = 0,
+    some: bool = False,
 ) -> Feeds:
     """Return random input for every input that a caller must give, of the declared type and size.
 
     Free sizes: what `sizes` says of their name; else what the weights that read them want (see needed_sizes.py); else
     `batch` (1 by default) for the leading one; else `extent`. One name has one size everywhere. A size that the model
-    fixes stays. number: which of the numbers that the graph knows, such as sample rates, a scalar is.
-    Floats are standard normal, uint8 covers its range, other integers are 0 or 1 (they may be indices), each input
-    drawn from (seed, its name). Raises ReadError where an input has no shape or no such type.
+    fixes stays. number: which of the numbers that the graph knows, such as sample rates, a scalar is. some: leave out
+    the inputs for which none can be made. Floats are standard normal, uint8 covers its range, other integers are 0 or 1
+    (they may be indices), strings what the graph knows, each input drawn from (seed, its name). Raises ReadError where an input has no
+    shape or no such type.
     """
     sizes = dict(sizes or {})
     graph = _load(model).graph
     needed, numbers = needed_sizes(graph), known_numbers(graph)
     feeds = {}
     for value in required_inputs(graph):
+        if some and _undrawable(value) is not None:
+            continue
         drawn = _random(value, _shape(value, needed.get(value.name, {}), batch or 1, extent, sizes), seed)
+        if drawn.dtype.kind == "O":
+            drawn = np.resize(np.array(known_words(graph), object), drawn.shape)
         known = numbers.get(value.name, ())
         feeds[value.name] = np.full_like(drawn, known[number % len(known)]) if known else drawn
     return feeds
@@ -182,17 +189,14 @@ def _shape(
     value: onnx.ValueInfoProto, needed: Mapping[int, int], batch: int, extent: int, sizes: dict[str, int]
 ) -> tuple[int, ...]:
     """Resolve the free sizes of one input; a name that is met for the first time enters `sizes`."""
-    if not value.type.tensor_type.HasField("shape"):
-        raise ReadError(
-            "an input has no shape, so no random input can be made",
-            where=f"input {value.name!r}",
-            fix="declare its shape (onnx.tools.update_model_dims does), or give calibration data",
-        )
+    problem = _undrawable(value)
+    if problem is not None:
+        raise problem
     dims = value.type.tensor_type.shape.dim
     shape = []
     for axis, dim in enumerate(dims):
         name = dim.dim_param
-        if dim.dim_value > 0:
+        if dim.HasField("dim_value") and dim.dim_value >= 0:
             size = dim.dim_value
         elif name in sizes:
             size = sizes[name]
@@ -210,14 +214,45 @@ def _shape(
     return tuple(shape)
 
 
+def check_drawable(graph: onnx.GraphProto) -> None:
+    """Raise ReadError where an input is such that no random input can be made: a sequence, or without a shape."""
+    problem = next((p for p in map(_undrawable, required_inputs(graph)) if p is not None), None)
+    if problem is not None:
+        raise problem
+
+
+def is_drawable(graph: onnx.GraphProto) -> bool:
+    """Whether `check_drawable` has nothing against it."""
+    return all(_undrawable(value) is None for value in required_inputs(graph))
+
+
+def _undrawable(value: onnx.ValueInfoProto) -> ReadError | None:
+    """Why no random input can be made for this one; None where it can."""
+    where = f"input {value.name!r}: {helper.printable_type(value.type) if value.type.ByteSize() else 'no type'}"
+    if value.type.WhichOneof("value") != "tensor_type" or value.type.tensor_type.elem_type == TensorProto.UNDEFINED:
+        return ReadError(
+            "an input is no tensor, so that no input can be made to prove a cut on",
+            where=where,
+            fix="export the model with tensors as inputs; onnx-prune inspect shows the channels without running it",
+        )
+    if not value.type.tensor_type.HasField("shape"):
+        return ReadError(
+            "an input has no shape, so no random input can be made",
+            where=where,
+            fix="declare its shape (onnx.tools.update_model_dims does), or give calibration data",
+        )
+    return None
+
+
+def known_words(graph: onnx.GraphProto) -> tuple[str, ...]:
+    """Strings that the nodes have in their lists (keys of an encoder, a vocabulary); digits where there are none."""
+    lists = [a.strings for node in graph.node for a in node.attribute]
+    words = dict.fromkeys(word.decode(errors="replace") for words in lists for word in words[:_WORDS])
+    return tuple(words) or tuple("0123456789")
+
+
 def _random(value: onnx.ValueInfoProto, shape: tuple[int, ...], seed: int) -> np.ndarray:
     kind = value.type.tensor_type.elem_type
-    if value.type.WhichOneof("value") != "tensor_type" or kind in (TensorProto.STRING, TensorProto.UNDEFINED):
-        raise ReadError(
-            "no random input can be made for an input of this type",
-            where=f"input {value.name!r}: {helper.printable_type(value.type)}",
-            fix="give calibration data",
-        )
     if math.prod(shape) > MOST_ELEMENTS:
         raise ReadError(
             f"the model asks for an input of {math.prod(shape):.3g} elements",
@@ -228,6 +263,8 @@ def _random(value: onnx.ValueInfoProto, shape: tuple[int, ...], seed: int) -> np
     if math.prod(shape) > _HELD:
         return np.broadcast_to(np.zeros((), dtype), shape)
     rng = np.random.default_rng([seed, zlib.crc32(value.name.encode())])
+    if dtype.kind == "O":
+        return np.full(shape, "", object)
     if dtype == np.uint8:
         return rng.integers(0, 256, shape, np.uint8)
     if dtype == np.bool_ or np.issubdtype(dtype, np.integer):

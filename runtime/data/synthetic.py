@@ -29,7 +29,12 @@ def reads_images(inputs: Sequence[ModelInput], feeds: Mapping[str, Array]) -> bo
     if len(inputs) != 1:
         return False
     shape, kind = feeds[inputs[0].name].shape, inputs[0].dtype
-    return len(shape) == 4 and (kind.kind == "f" or kind == np.uint8) and bool({shape[1], shape[3]} & {1, 3})
+    return (
+        len(shape) == 4
+        and all(shape)
+        and (kind.kind == "f" or kind == np.uint8)
+        and bool({shape[1], shape[3]} & {1, 3})
+    )
 
 
 def synthetic_data(

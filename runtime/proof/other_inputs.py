@@ -9,7 +9,8 @@ import onnx
 
 from ...passes.graph.model import Graph
 from ...passes.graph.shapes import input_shapes
-from ..data.inputs import model_inputs
+from ..data.inputs import numeric_inputs
+from ..data.random_feeds import known_words
 from ..data.synthetic import reads_images, synthetic_data
 from ..device import Device
 from ..trial import runs_on
@@ -29,9 +30,13 @@ def further(runs: Sequence[Feeds], model: onnx.ModelProto, more: Iterable[Feeds]
         if all(given[name].shape == array.shape for name, array in runs[0].items()):
             yield [given]
     runs = [*runs, runs[0]] if len(runs) == 1 else runs  # a number alone cannot vary
-    draws = iter([redrawn(f, 10 * seed + i, std) for i, f in enumerate(runs)] for seed, std in _DRAWS)
+    words = known_words(model.graph)
+    draws = iter(
+        [redrawn(f, 10 * seed + i, std) | _others(f, 10 * seed + i, words) for i, f in enumerate(runs)]
+        for seed, std in _DRAWS
+    )
     yield next(draws)
-    inputs = model_inputs(model)
+    inputs = numeric_inputs(model)
     if reads_images(inputs, runs[0]):
         yield [synthetic_data(inputs, runs[0], None, len(runs[0][inputs[0].name]), seed=1).example()]
     yield from draws
@@ -49,6 +54,23 @@ def redrawn(feeds: Feeds, seed: int, amplitude: float) -> dict[str, np.ndarray]:
         name: (amplitude * rng.standard_normal(array.shape)).astype(array.dtype) if array.dtype.kind == "f" else array
         for name, array in feeds.items()
     }
+
+
+def _others(feeds: Feeds, seed: int, words: Sequence[str]) -> dict[str, np.ndarray]:
+    """Other integers, truth values and strings of the same shapes: ids and masks show nothing where they never change.
+
+    Integers in another order, 0 and 1 drawn anew: each is one that was there, or that random input may be.
+    """
+    rng = np.random.default_rng(seed)
+    found = {}
+    for name, array in feeds.items():
+        if array.dtype.kind == "b" or (array.dtype.kind in "iu" and np.isin(array, (0, 1)).all()):
+            found[name] = rng.integers(0, 2, array.shape).astype(array.dtype)
+        elif array.dtype.kind in "iu":
+            found[name] = rng.permutation(array.ravel()).reshape(array.shape)
+        elif array.dtype.kind == "O":
+            found[name] = rng.choice(np.array(words, object), array.shape)
+    return found
 
 
 def second_batch(graph: Graph, feeds: Feeds) -> list[Feeds]:

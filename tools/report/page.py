@@ -19,7 +19,7 @@ from ...passes.graph.files import write_text
 from ...pipeline.report import Curves, Report
 from ...pipeline.sweep import Sweep, budget_words
 from ...pipeline.write import Result
-from ...runtime.data.inputs import model_inputs
+from ...runtime.data.inputs import model_inputs, numeric_inputs
 from ...runtime.figures import nearness, shortened, shortened_inside, took
 from ...runtime.latency.profile import named, profile
 from ...runtime.measure.metric import metric_words, title
@@ -213,7 +213,8 @@ def _pictures(result: Result) -> dict[str, str]:
         found[name] = scatter("tries", dots, ("MACs kept, %", axis), factor * report.score[0])
     if result.epochs:
         found |= _training(result.epochs)
-    if report.latency is not None and result.original is not None and report.size[0] < _PROFILED:
+    feeds_are_known = result.original is not None and bool(numeric_inputs(result.original))
+    if report.latency is not None and feeds_are_known and report.size[0] < _PROFILED:
         times = _times(result.original, result.model, report.inputs)
         found["Where the time goes: milliseconds of a run, by operator"] = bars("time", times, "ms")
     return found

@@ -83,7 +83,10 @@ NARY = [
     "PRelu",
 ]
 # The first input carries labels, the others are scalars; further outputs look like the first.
-FIRST = ["Clip", "Dropout", "CastLike", "Bernoulli"]
+FIRST = ["Clip", "CastLike"]
+# A random number for each entry of the first input: other ones, once some entries are gone.
+DRAWN = ["Bernoulli", "RandomNormalLike", "RandomUniformLike"]
+_DRAWS = "draws random numbers for its channels, other ones once some are gone"
 
 
 def broadcast(s: Sweep, operands: Sequence[Axes]) -> tuple[Array, ...]:
@@ -123,6 +126,22 @@ def _first(s: Sweep) -> None:
                 s.keep(axis, "takes it as a parameter")
     for position in range(len(s.node.outputs)):
         s.set(position, s.axes(0))
+
+
+def _drawn(s: Sweep) -> None:
+    """A random number for each entry: none can go, or the others are drawn anew."""
+    for axis in s.axes(0):
+        s.keep(axis, _DRAWS)
+    s.set(0, s.axes(0))
+
+
+def _dropout(s: Sweep) -> None:
+    """The first input's labels go on, the mask has them too; in training mode it draws random numbers."""
+    ratio, training = s.value(1), s.value(2)
+    is_idle = not s.has(2) or (training is not None and not training.any()) or (ratio is not None and not ratio.any())
+    for axis in () if is_idle else s.axes(0):
+        s.keep(axis, f"{_DRAWS} (it was exported in training mode)")
+    _first(s)
 
 
 def _nary(s: Sweep) -> None:
@@ -170,9 +189,17 @@ _FIRST_SAMPLES = {
         "two bounds": between_convolutions("z = Clip (a, lo, hi)", ", float lo = {-0.1}, float hi = {0.2}", makes=6)
     },
 }
+_DROPOUT_SAMPLES = {
+    "of an export for inference": between_convolutions("z = Dropout (a)", makes=6),
+    "training mode that is off": between_convolutions(
+        "z = Dropout (a, r, t)", ", float r = {0.5}, bool t = {0}", makes=6
+    ),
+}
 
 RULES = (
     *(Rule(op, _unary, samples=_UNARY_SAMPLES.get(op, {})) for op in UNARY),
     *(Rule(op, _nary, samples=_NARY_SAMPLES.get(op, {})) for op in NARY),
     *(Rule(op, _first, samples=_FIRST_SAMPLES.get(op, {})) for op in FIRST),
+    *(Rule(op, _drawn) for op in DRAWN),
+    Rule("Dropout", _dropout, samples=_DROPOUT_SAMPLES),
 )

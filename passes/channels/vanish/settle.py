@@ -14,13 +14,10 @@ from dataclasses import dataclass, field
 import onnx_graphsurgeon as gs
 
 from ...graph.bodies import captured_names
+from ...graph.folding import RANDOM
 from ...graph.model import constant_values
 from ..labels import Consumer, LabelledGraph
 from .folds import STAYS, KnownNode, Outcome, Varying, outcome
-
-_RANDOM = frozenset(
-    {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +60,7 @@ class Wiring:
             self.maker.update((t.name, number) for t in node.outputs if t.name)
             for name in self.reads[-1]:
                 self.readers.setdefault(name, []).append(number)
-            self._note_static(node, plain=not captured and node.op not in _RANDOM)
+            self._note_static(node, plain=not captured and node.op not in RANDOM)
 
     def _note_static(self, node: gs.Node, *, plain: bool) -> None:
         """Stored values that the node reads, and its results where it reads nothing else."""

@@ -1,0 +1,48 @@
+"""Models that draw random numbers, with a seed for each node: two models that draw alike can be compared.
+
+ONNX Runtime seeds a node that has no seed by its number among the nodes, or from one generator of the process, so that
+a cut model, or the same one run again, draws other numbers.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+import onnx
+from onnx import AttributeProto
+
+from ...graph.bodies import bodies
+from ...graph.folding import RANDOM
+
+_DRAWING = RANDOM | {"Dropout"}
+_SEEDS = 1 << 20  # float32, in which most of these operators give their seed, holds them all
+
+
+def draws_anew(graph: onnx.GraphProto) -> bool:
+    """Whether a node, in a branch or loop too, may draw random numbers and has no seed."""
+    return any(True for _ in _unseeded(graph))
+
+
+def seeded(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which each of these nodes has a seed, that of its output's name; the model itself where none lacks one."""
+    if not draws_anew(model.graph):
+        return model
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    for node in _unseeded(changed.graph):
+        seed = zlib.crc32(node.output[0].encode()) % _SEEDS
+        is_whole = node.op_type == "Dropout"
+        kind = AttributeProto.INT if is_whole else AttributeProto.FLOAT
+        node.attribute.append(AttributeProto(name="seed", type=kind, **({"i": seed} if is_whole else {"f": seed})))
+    return changed
+
+
+def _unseeded(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        for body in bodies(node):
+            yield from _unseeded(body)
+        if node.domain or node.op_type not in _DRAWING or any(a.name == "seed" for a in node.attribute):
+            continue
+        if node.op_type != "Dropout" or len(node.input) > 2:  # in training mode, which is an input since opset 12
+            yield node
