@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..passes.algebra.moments import MomentsSet
-from ..passes.errors import UsageError
+from ..passes.errors import ReadError, UsageError
 from ..passes.graph.files import holds, target_file
 from ..passes.graph.model import ModelLike, load
 from ..passes.rewrite.replace_head import find_head
@@ -22,7 +22,7 @@ from .measure import moments_of
 from .proven import keeping_unseen
 from .read import read
 from .run import Run
-from .settings import Settings, make_settings
+from .settings import NONE, SYNTHETIC_IF_IMAGES, Settings, make_settings, make_strategy
 from .within_drop import Search
 from .write import Result, cut_model, draft, timed
 
@@ -50,7 +50,13 @@ def prepare(model: ModelLike, settings: Settings, goal: Goal, sizes: Mapping[str
         from ..runtime.torch.training.distill import check_distillable
 
         check_distillable(run.original)
-    moments = moments_of(run)
+    try:
+        moments = moments_of(run)
+    except ReadError as error:
+        if not _works_without_data(asked, error):
+            raise
+        progress("the drawn images give no finite activations: the weights alone decide")
+        return prepare(model, replace(settings, calibration=NONE), goal, sizes, progress)
     return Job(run, moments, None if metric is None else goal.limit(metric, run.original))
 
 
@@ -64,6 +70,17 @@ def _check_kept(settings: Settings, read: Iterable[object]) -> None:
         raise UsageError(
             "the moments would replace what is read", where=f"save_moments={target}", fix="choose another name"
         )
+
+
+def _works_without_data(settings: Settings, error: ReadError) -> bool:
+    """Whether images that nobody asked for are what the error speaks of, and nothing that was asked for needs them."""
+    if settings.calibration != SYNTHETIC_IF_IMAGES or "tensor" not in error.values:
+        return False
+    try:
+        make_strategy(settings, data=False)
+    except UsageError:
+        return False
+    return True
 
 
 def within_budget(job: Job, budget: Budget | None) -> Result:

@@ -138,7 +138,7 @@ def check_weights(groups: ChannelGroups) -> None:
 
 
 def check_provable(groups: ChannelGroups) -> None:
-    """Raise where no input can be made to prove a cut on: BudgetError where there are no weights to cut, else ReadError."""
+    """Raise where no input can be made to prove a cut on: BudgetError where there are no weights, else ReadError."""
     graph = groups.labelled.graph.source.graph
     if not is_drawable(graph):
         if not _has_weights(graph):

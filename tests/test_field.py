@@ -144,6 +144,31 @@ def test_all_reasons_are_said_those_of_the_ends_last():
     assert re.search(told, caught.value.what)
 
 
+LOGARITHM = [node("Log", ["x"], ["l"]), node("Conv", ["l", "w0"], ["a"], pads=[1] * 4), node("Relu", ["a"], ["b"])]
+
+
+def _behind_a_logarithm():
+    model = net()
+    del model.graph.node[:2]
+    for number, each in enumerate(LOGARITHM):
+        model.graph.node.insert(number, each)
+    return model
+
+
+def test_drawn_images_that_the_model_cannot_take_are_given_up():
+    """Nobody asked for them: the bare command goes by the weights, and shows nothing of data."""
+    result = prune(_behind_a_logarithm(), measure=False)
+    assert result.report.data is None
+    assert result.report.macs[1] < result.report.macs[0]
+    assert result.report.proof < 1e-5
+
+
+@pytest.mark.parametrize("asked", [{"calibration": "synthetic"}, {"criterion": "obs"}])
+def test_where_they_were_asked_for_that_is_said(asked):
+    with pytest.raises(ReadError, match=r"not finite(.|\n)*--calibration none"):
+        prune(_behind_a_logarithm(), measure=False, **asked)
+
+
 # --- foreign operators ------------------------------------------------------------------------------------------------
 
 

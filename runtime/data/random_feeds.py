@@ -50,8 +50,8 @@ def sample_feeds(
     `batch` (1 by default) for the leading one; else `extent`. One name has one size everywhere. A size that the model
     fixes stays. number: which of the numbers that the graph knows, such as sample rates, a scalar is. some: leave out
     the inputs for which none can be made. Floats are standard normal, uint8 covers its range, other integers are 0 or 1
-    (they may be indices), strings what the graph knows, each input drawn from (seed, its name). Raises ReadError where an input has no
-    shape or no such type.
+    (they may be indices), strings what the graph knows, each input drawn from (seed, its name). Raises ReadError where
+    an input has no shape or no such type.
     """
     sizes = dict(sizes or {})
     graph = _load(model).graph

@@ -230,7 +230,8 @@ class _Sums:
                 raise ReadError(
                     "the model's activations are not finite on the calibration data",
                     where=f"tensor {tap.tensor!r}",
-                    fix="check the data and their preprocessing",
+                    fix="give data as the model was trained on, prepared as in training, or take --calibration none",
+                    tensor=tap.tensor,
                 )
             consumers.update(dict.fromkeys(tap.consumers, moments))
         return MomentsSet(graph_sha256, consumers, {t: self._statistics(t) for t in self._means})

@@ -25,7 +25,7 @@ def draws_anew(graph: onnx.GraphProto) -> bool:
 
 
 def seeded(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which each of these nodes has a seed, that of its output's name; the model itself where none lacks one."""
+    """A copy in which each of these nodes has a seed, by its output's name; the model itself where none lacks one."""
     if not draws_anew(model.graph):
         return model
     changed = onnx.ModelProto()

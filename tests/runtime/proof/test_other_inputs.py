@@ -1,4 +1,4 @@
-"""Ids, masks and strings are other ones too, where the first show nothing: a number that never changes proves nothing."""
+"""Ids, masks and strings are others too, where the first ones show nothing."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ READS = {
     ),
     "words": (
         "string[1] t",
-        'i = ai.onnx.ml.LabelEncoder <keys_strings = ["left", "right"], values_int64s = [0, 1], default_int64 = 2> (t)\n'
-        "b = Gather (table, i)",
+        """
+        i = ai.onnx.ml.LabelEncoder <keys_strings = ["left", "right"], values_int64s = [0, 1], default_int64 = 2> (t)
+        b = Gather (table, i)""",
     ),
     "an id between others": ("int32[1, 3] i", "p = Gather (table, i)\n b = ReduceMean <axes = [1], keepdims = 0> (p)"),
 }

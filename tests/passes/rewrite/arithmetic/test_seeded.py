@@ -16,29 +16,17 @@ NET = """
     }
     """
 # What a graph draws -> its nodes, and the group that its numbers are drawn for, if any.
+_REST = "c = Conv (b, w1)\n d = Relu (c)\n y = Conv (d, w2)"
+_FIRST = f"a = Conv (v, w0)\n b = Relu (a)\n {_REST}"
 DRAWING = {
-    "dropout in training mode": (
-        "a = Conv (x, w0)\n b = Dropout (a, half, on)\n c = Conv (b, w1)\n d = Relu (c)\n y = Conv (d, w2)",
-        "a",
-    ),
-    "noise of the channels": (
-        "a = Conv (x, w0)\n z = RandomNormalLike (a)\n b = Add (a, z)\n c = Conv (b, w1)\n d = Relu (c)\n y = Conv (d, w2)",
-        "a",
-    ),
+    "dropout in training mode": (f"a = Conv (x, w0)\n b = Dropout (a, half, on)\n {_REST}", "a"),
+    "noise of the channels": (f"a = Conv (x, w0)\n z = RandomNormalLike (a)\n b = Add (a, z)\n {_REST}", "a"),
     "a number for each channel": (
-        "a = Conv (x, w0)\n p = Sigmoid (a)\n q = Bernoulli (p)\n b = Mul (a, q)\n c = Conv (b, w1)\n d = Relu (c)\n"
-        "y = Conv (d, w2)",
+        f"a = Conv (x, w0)\n p = Sigmoid (a)\n q = Bernoulli (p)\n b = Mul (a, q)\n {_REST}",
         "a",
     ),
-    "noise of the input": (
-        "z = RandomUniformLike (x)\n v = Add (x, z)\n a = Conv (v, w0)\n b = Relu (a)\n c = Conv (b, w1)\n d = Relu (c)\n"
-        "y = Conv (d, w2)",
-        None,
-    ),
-    "dropout of the input": (
-        "v = Dropout (x, half, on)\n a = Conv (v, w0)\n b = Relu (a)\n c = Conv (b, w1)\n d = Relu (c)\n y = Conv (d, w2)",
-        None,
-    ),
+    "noise of the input": (f"z = RandomUniformLike (x)\n v = Add (x, z)\n {_FIRST}", None),
+    "dropout of the input": (f"v = Dropout (x, half, on)\n {_FIRST}", None),
 }
 
 
