@@ -55,7 +55,8 @@ def read(model: ModelLike, settings: Settings, progress: Stage, sizes: Mapping[s
     extra = None if settings.preset is None else make_preset(settings.preset).extra
     analysis = _analysed(model, graph, settings, sizes, example, extra=extra)
     untouched(analysis.groups, settings)  # what matches nothing is said before the work
-    unlike = None if data is None else doubt(analysis.graph, data, settings.device)
+    macs = analysis.cost.macs(analysis.cost.units)
+    unlike = None if data is None else doubt(analysis.graph, data, settings.device, macs)
     data = data or _synthetic_data(analysis, settings)
     strategy = make_strategy(settings, data=data is not None)
     return Run(analysis, settings, strategy, progress, start, data, graph.source if extra else None, extra, unlike)

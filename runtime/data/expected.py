@@ -1,8 +1,8 @@
 """Whether data look like what the network was trained on, as far as it tells.
 
 A BatchNormalization stores the mean and the variance that its channels had in training. Where the first ones meet data
-of quite others, the preprocessing is most likely not that of the training. Exporters often fold them away: then the
-network does not tell.
+of quite others, the preprocessing is most likely not that of the training. Exporters often fold them away: then other
+forms of the images are tried (forms.py).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from ...passes.graph.model import Graph, constant_values
 from ..device import Device
 from ..session import open_session
 from .batches import Data, part
+from .forms import better_form
 
 Array = np.ndarray
 
@@ -46,10 +47,15 @@ class _Off:
         return f"variance {self.ratio:.2g} times the stored one, mean {self.shift:.2g} standard deviations off"
 
 
-def doubt(graph: Graph, data: Data, device: Device = "auto") -> str | None:
-    """Why the data are most likely not prepared as in training, in words; None where nothing speaks for that."""
+def doubt(graph: Graph, data: Data, device: Device = "auto", macs: float = 0) -> str | None:
+    """Why the data are most likely not prepared as in training, in words; None where nothing speaks for that.
+
+    macs: of one sample.
+    """
     nodes = [node for node in graph.gs.nodes if _stores(node)][:_FIRST]
-    if not nodes or (data.samples is not None and data.samples < _FEWEST):
+    if not nodes:
+        return better_form(graph, data, device, macs)
+    if data.samples is not None and data.samples < _FEWEST:
         return None
     found = [_off(node, *moments) for node, moments in zip(nodes, _seen(graph, nodes, data, device), strict=True)]
     if not all(off.far for off in found):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
 import pytest
 from onnx_prune.models import digits_data, digits_model
 from onnx_prune.passes.graph.model import load
@@ -42,16 +41,9 @@ def test_images_in_another_form_are_doubted(digits, wrong):
     assert "not trained on: variance" in (of(graph, wrong(images)) or "")
 
 
-def test_too_few_images_and_networks_that_store_nothing_tell_nothing(digits):
+def test_too_few_images_tell_nothing(digits):
     graph, images = digits
     assert of(graph, images[:3] * 255) is None
-    folded = onnx.ModelProto()
-    folded.CopyFrom(graph.source)
-    for node in folded.graph.node:
-        if node.op_type == "BatchNormalization":
-            node.op_type = "Identity"
-            del node.input[1:], node.attribute[:]
-    assert of(load(folded), images * 255) is None
 
 
 def test_the_report_says_it(digits):
