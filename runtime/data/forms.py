@@ -66,7 +66,7 @@ def better_form(graph: Graph, data: Data, device: Device = "auto", macs: float =
     best = max(others, key=lambda words: others[words], default="")
     if not best or others[best] < max(given + _MORE, given * _TIMES, _LEAST * np.log(len(images))):
         return None
-    return f"it tells them apart better with {best}: {others[best]:.2g} against {given:.2g} nats"
+    return f"the network tells these images apart better with {best}: {others[best]:.2g} against {given:.2g} nats"
 
 
 def _first(data: Data, name: str, count: int, fixed: int | None) -> Array | None:

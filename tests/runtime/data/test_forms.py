@@ -71,7 +71,7 @@ WRONG = {
 def test_images_in_another_form_are_doubted_and_the_better_form_is_named(folded, kind):
     model, images = folded
     told = of(model, WRONG[kind](images)) or ""
-    assert "tells them apart better with pixels of 0 to 1" in told
+    assert "tells these images apart better with pixels of 0 to 1" in told
 
 
 @pytest.mark.parametrize("kind", ["pixels of 0 to 255", "pixels of -1 to 1"])
@@ -99,4 +99,4 @@ def test_noise_constants_and_a_handful_tell_nothing(folded):
 def test_the_report_says_it(folded):
     model, images = folded
     wrong = {"input": (images * 255).astype(np.float32)}
-    assert "tells them apart better" in (prune(model, calibration=wrong, measure=False).report.doubt or "")
+    assert "tells these images apart better" in (prune(model, calibration=wrong, measure=False).report.doubt or "")
