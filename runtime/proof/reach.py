@@ -140,9 +140,10 @@ def reach(groups: ChannelGroups, removed: Array, tensors: Sequence[Watched]) -> 
         ends[number] = _behind(
             groups, [name for name in groups.labelled.axes if number in carried.of(name)], comparable
         )
-    for number in [number for number, found in ends.items() if not found]:
+    for number in [number for number, found in ends.items() if not found]:  # as queries, which stay inside one node
         shown = frozenset(name for name in comparable if number in carried.of(name))
-        ends[number] = [_End("no node", shown, shown)]
+        stored = [] if shown else sorted({name for name, _, _ in groups.groups[number].slices})
+        ends[number] = _behind(groups, stored, comparable) or [_End("what holds its channels", shown, shown)]
     makers = {t.name: node for node in groups.labelled.graph.gs.nodes for t in node.outputs}
     bearing = {
         t.name: (inside, f"{makers[t.name].op} '{makers[t.name].name or t.name}'")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from onnx import numpy_helper, parser
+from onnx_prune.passes.channels.cut import Cut
 from onnx_prune.passes.errors import BudgetError, ProofError
 from onnx_prune.pipeline.prune import apply, inspect, prune
 from onnx_prune.runtime.proof import inside
@@ -114,3 +115,43 @@ def test_positions_that_are_others_at_another_size_are_seen_all_the_same():
     result = prune(model, calibration="none", measure=False, align=1)
     assert result.report.compared[0] == result.report.compared[1] > 3
     assert result.report.macs[1] <= 0.5 * result.report.macs[0]
+
+
+def attention():
+    """One node with its projections: what queries and keys have in common no tensor carries."""
+    model = parser.parse_model("""
+    <ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
+    g (float[n, 5, 6] x) => (float[n, 5, 3] y)
+    {
+      h = MatMul (x, w0)
+      r = Relu (h)
+      a = com.microsoft.Attention <num_heads = 2> (r, wqkv, bqkv)
+      y = MatMul (a, w1)
+    }""")
+    rng = np.random.default_rng(0)
+    shapes = {"w0": (6, 16), "wqkv": (16, 48), "bqkv": (48,), "w1": (16, 3)}
+    for name, shape in shapes.items():
+        weight = (rng.standard_normal(shape) * 0.4).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(weight, name))
+    return model
+
+
+def test_channels_inside_one_node_are_seen_by_what_it_makes():
+    result = prune(attention(), calibration="none", measure=False, align=1)
+    assert not [group for group in result.report.groups if group.pinned and "shows" in group.pinned]
+    queries = next(group for group in result.report.groups if group.name == "a")
+    assert queries.after < queries.before
+
+
+def test_a_wrong_cut_of_them_is_refused(monkeypatch):
+    right = Cut.compress
+
+    def swapped(cut, constant, values):
+        """The first two columns of queries change places; keys and values stay."""
+        left = right(cut, constant, values)
+        order = [1, 0, *range(2, left.shape[1])] if constant.name == "wqkv" else slice(None)
+        return left[..., order]
+
+    monkeypatch.setattr(Cut, "compress", swapped)
+    with pytest.raises(ProofError):
+        prune(attention(), calibration="none", measure=False, align=1)
