@@ -47,4 +47,6 @@ def with_known_branches(graph: Graph, facts: Facts) -> Graph:
     model = unrolled(graph.source, known)
     if model is graph.source:
         return graph
-    return replace(load(model), external=graph.external, origin=graph.origin, computed=graph.computed)
+    return replace(
+        load(model), external=graph.external, origin=graph.origin, computed=graph.computed, nested=graph.nested
+    )

@@ -83,6 +83,7 @@ FIELDS = {
         "placed",
         "settings",
         "computed",
+        "nested",
     ],
     "Preprocessing": ["mean", "std", "resize", "crop", "scale", "layout"],
     "Report": [

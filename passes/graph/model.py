@@ -21,6 +21,7 @@ from onnx_graphsurgeon.util.exception import OnnxGraphSurgeonException
 from ..errors import ReadError
 from .mapped import tensor_array
 from .names import Names, tensor_names
+from .nested import Nested, nested_weights
 from .reading import CHECK, ModelSource, read_model
 from .unrolling import unrolled
 from .valid.functions import inlined
@@ -37,6 +38,7 @@ class Graph:
     external: whether the source kept its weights in a file beside it
     origin: what it was read from
     computed: weight that the model computes, and that is stored here -> the stored tensors that it is computed from
+    nested: weights that the file keeps in bodies and functions; see nested.py
     """
 
     gs: gs.Graph
@@ -44,6 +46,7 @@ class Graph:
     external: bool = False
     origin: ModelSource | None = None
     computed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    nested: Nested = ()
 
     def __repr__(self) -> str:
         return f"Graph({self.source.graph.name!r}, {len(self.gs.nodes)} nodes)"
@@ -92,6 +95,7 @@ def load(source: ModelLike) -> Graph:
     if isinstance(source, Graph):
         return source
     model, external = read_model(source, mapped=True)
+    nested = nested_weights(model)
     if model.functions:
         model = inlined(model)
     model = unrolled(model)
@@ -101,7 +105,7 @@ def load(source: ModelLike) -> Graph:
     except (OnnxGraphSurgeonException, KeyError, TypeError, ValueError) as error:
         name = model.graph.name or "the model"
         raise ReadError("the model cannot be read as a graph", where=f"{name}: {error}", fix=CHECK) from error
-    return Graph(graph, model, external, source)
+    return Graph(graph, model, external, source, nested=nested)
 
 
 @contextlib.contextmanager

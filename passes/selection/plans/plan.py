@@ -54,6 +54,8 @@ class Plan:
         (passes/rewrite/place.py)
     computed: constant of the slices that the file does not store but computes -> the stored tensors that it computes it
         from: its value has to be stored in the place of its nodes before it is cut
+    nested: constant of the slices that the file keeps in the body of a node or in a function, by the name that it has
+        once control flow is written out and functions are inlined -> where the file has it
     settings: the flags that were given, for people; None where it was not made on the command line
     """
 
@@ -72,6 +74,7 @@ class Plan:
     placed: bool = False
     settings: Mapping[str, object] | None = None
     computed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    nested: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         gone = sum(map(len, self.removed.values()))
@@ -113,6 +116,8 @@ class Plan:
             data["settings"] = self.settings
         if self.computed:
             data["computed"] = self.computed
+        if self.nested:
+            data["nested"] = self.nested
         if self.slices is not None:
             data["slices"] = self.slices
         return layout(data, blocks=("groups", "slices"))
@@ -159,7 +164,7 @@ class Plan:
 
 def _plan(data: object) -> Plan:
     keys = ["format", "version", "model", *(f.name for f in fields(Plan)[2:])]
-    data = members(data, keys, optional=["slices", "sampled", "placed", "settings", "computed"])
+    data = members(data, keys, optional=["slices", "sampled", "placed", "settings", "computed", "nested"])
     model = members(data["model"], ["name", "graph_sha256"])
     groups = tuple(_planned_group(entry) for entry in expect(data["groups"], list, "groups"))
     if len({group.name for group in groups}) < len(groups):
@@ -180,6 +185,7 @@ def _plan(data: object) -> Plan:
         sampled=flag(data.get("sampled", False), "sampled"),
         placed=flag(data.get("placed", False), "placed"),
         computed=_names(data.get("computed", {})),
+        nested={n: expect(w, str, n) for n, w in expect(data.get("nested", {}), dict, "nested").items()},
     )
 
 

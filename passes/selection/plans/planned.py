@@ -13,6 +13,8 @@ from ...channels.groups import ChannelGroup, ChannelGroups
 from ...channels.labels import LabelledGraph
 from ...channels.vanish.take_out import settled_cut
 from ...errors import UsageError
+from ...graph.model import Graph, constant_values
+from ...graph.nested import place_of
 from ..budget import Budget
 from .plan import Plan, PlannedGroup, Slices
 
@@ -47,7 +49,20 @@ def make_plan(
         groups=tuple(PlannedGroup(g.name, g.units, tuple(removed.get(g.name, ())), g.pinned) for g in groups.groups),
         slices=slices,
         computed={name: read for name, read in labelled.graph.computed.items() if name in slices},
+        nested=_nested(labelled.graph, slices),
     )
+
+
+def _nested(graph: Graph, slices: Slices) -> dict[str, str]:
+    """Where the file keeps those constants that are not among the graph's own in it."""
+    tensors = graph.gs.tensors() if graph.nested else {}
+    found = {}
+    for name in slices if graph.nested else ():
+        values = constant_values(tensors[name]) if name in tensors else None
+        place = None if values is None else place_of(graph.nested, name, values)
+        if place is not None:
+            found[name] = place
+    return found
 
 
 def recounted(plan: Plan, cost: CostModel, removed: Array) -> Plan:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from onnx import numpy_helper, parser
+from onnx import helper, numpy_helper, parser
 from onnx_prune import models
 from onnx_prune.passes.channels.apply_removal import apply_removal
 from onnx_prune.passes.channels.cost import cost_model
@@ -248,3 +248,54 @@ def test_a_plan_says_from_what_a_weight_is_computed_that_the_file_does_not_store
 
 def test_plans_of_stored_weights_say_nothing_of_computed_ones(plan):
     assert "computed" not in plan.to_json()
+
+
+FUNCTION = """
+    <ir_version: 9, opset_import: ["" : 17, "own" : 1]>
+    g (float[n, 6] x) => (float[n, 3] y) <float[6, 16] w0, float[16, 3] w2>
+    { a = MatMul (x, w0)  b = own.Layer (a)  y = MatMul (b, w2) }
+    <domain: "own", opset_import: ["" : 17]> Layer (x) => (y) { h = MatMul (x, w)  y = Relu (h) }
+    """
+BODY = """
+    <ir_version: 9, opset_import: ["" : 17]>
+    g (float[n, 6] x) => (float[n, 3] y) <float[6, 16] w0, float[16, 3] w2, bool yes = {1}>
+    {
+      a = MatMul (x, w0)
+      b = If (yes) <then_branch = deep () => (float[n, 16] r) <float[16, 16] w> { h = MatMul (a, w)  r = Relu (h) },
+                    else_branch = flat () => (float[n, 16] r) { r = Identity (a) }>
+      y = MatMul (b, w2)
+    }
+    """
+
+
+@pytest.mark.parametrize(("text", "where"), [(FUNCTION, "the function own.Layer"), (BODY, "the body 'deep' of If 'b'")])
+def test_weights_inside_bodies_and_functions_are_named_by_where_the_file_has_them(text, where, tmp_path):
+    model = parser.parse_model(text)
+    rng = np.random.default_rng(0)
+    inner = rng.standard_normal((16, 16)).astype(np.float32)
+    held = {
+        "w0": rng.standard_normal((6, 16)).astype(np.float32),
+        "w2": rng.standard_normal((16, 3)).astype(np.float32),
+    }
+    kept = [t for t in model.graph.initializer if t.name not in held]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend([*kept, *(numpy_helper.from_array(v, k) for k, v in held.items())])
+    if model.functions:
+        constant = helper.make_node("Constant", [], ["w"], value=numpy_helper.from_array(inner, "w"))
+        model.functions[0].node.insert(0, constant)
+    else:
+        branch = next(node for node in model.graph.node if node.op_type == "If").attribute[0].g
+        del branch.initializer[:]
+        branch.initializer.append(numpy_helper.from_array(inner, "w"))
+    result = prune(model, calibration="none", measure=False)
+    plan = result.plan
+    ((name, place),) = plan.nested.items()
+    assert place == f"'w' of {where}"
+    cut = inner
+    for axis, indices in plan.slices[name].items():
+        cut = np.delete(cut, indices, int(axis))
+    stored = {t.name: numpy_helper.to_array(t) for t in result.model.graph.initializer}
+    stored |= {n.output[0]: numpy_helper.to_array(n.attribute[0].t) for n in result.model.graph.node if not n.input}
+    np.testing.assert_array_equal(stored[name], cut)
+    plan.save(tmp_path / "plan.json")
+    assert type(plan).load(tmp_path / "plan.json") == plan
