@@ -66,7 +66,7 @@ def _input(value: onnx.ValueInfoProto) -> ModelInput:
     return ModelInput(value.name, np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type)), dims)
 
 
-_NO_DATA = "run without data"
+_NO_DATA = "run without data: such a model can be pruned by its weights (--calibration none)"
 
 
 def check_feeds(feeds: Mapping[str, object], inputs: Sequence[ModelInput], where: str, *, whole: bool = False) -> Feeds:

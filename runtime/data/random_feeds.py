@@ -226,12 +226,23 @@ def is_drawable(graph: onnx.GraphProto) -> bool:
     return all(_undrawable(value) is None for value in required_inputs(graph))
 
 
+_KINDS = {
+    None: "no type",
+    "sequence_type": "a sequence",
+    "optional_type": "an optional",
+    "map_type": "a map",
+    "sparse_tensor_type": "a sparse tensor",
+}
+
+
 def _undrawable(value: onnx.ValueInfoProto) -> ReadError | None:
     """Why no random input can be made for this one; None where it can."""
-    where = f"input {value.name!r}: {helper.printable_type(value.type) if value.type.ByteSize() else 'no type'}"
-    if value.type.WhichOneof("value") != "tensor_type" or value.type.tensor_type.elem_type == TensorProto.UNDEFINED:
+    kind = value.type.WhichOneof("value")
+    words = helper.printable_type(value.type) if kind == "tensor_type" else _KINDS.get(kind, str(kind))
+    where = f"input {value.name!r}: {words}"
+    if kind != "tensor_type" or value.type.tensor_type.elem_type == TensorProto.UNDEFINED:
         return ReadError(
-            "an input is no tensor, so that no input can be made to prove a cut on",
+            "an input is no tensor, so no random input can be made",
             where=where,
             fix="export the model with tensors as inputs; onnx-prune inspect shows the channels without running it",
         )
