@@ -169,6 +169,33 @@ def test_where_they_were_asked_for_that_is_said(asked):
         prune(_behind_a_logarithm(), measure=False, **asked)
 
 
+STATEFUL = {
+    "states of two layers": ((1, 1, 6), (2, 1, 6)),
+    "states of a free batch": (("t", "n", 6), (2, "n", 6)),
+    "a scalar": ((1, 1, 6), ()),
+}
+
+
+@pytest.mark.parametrize("kind", STATEFUL)
+def test_many_samples_for_states_and_scalars_are_refused_in_words_one_input_is_taken(kind):
+    x, h = STATEFUL[kind]
+    nodes = [
+        node("ReduceSum", ["h"], ["s"], keepdims=0),
+        node("Add", ["x", "s"], ["a"]),
+        node("MatMul", ["a", "w"], ["b"]),
+        node("Relu", ["b"], ["c"]),
+        node("MatMul", ["c", "v"], ["y"]),
+    ]
+    weights = {"w": random(6, 16), "v": random(16, 3)}
+    model = model_of(nodes, [value("x", 1, x), value("h", 1, h)], [value("y", 1, None)], weights)
+    one = {"x": random(1, 1, 6), "h": np.float32(1) + np.zeros([1 if n == "n" else n for n in h], np.float32)}
+    many = {name: np.stack([array] * 8) for name, array in one.items()}
+    for given in (many, lambda: [one] * 8):
+        with pytest.raises(ReadError, match=r"no axis of samples in common(.|\n)*one input for one run"):
+            prune(model, calibration=given, measure=False)
+    assert prune(model, calibration=one, measure=False).report.macs[1] < inspect(model).cost.macs([6, 16, 3])
+
+
 # --- foreign operators ------------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ pixels of 0 to 1 they have 0.71 and 1.17, of -1 to 1 1.47 and 1.70, of 0 to 255 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from .inputs import numeric_inputs
 from .synthetic import reads_images
 
 Array = np.ndarray
+Form = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation, one a channel or one for all
 
 _IMAGES, _FEWEST = (16, 64), 8
 _MACS, _BYTES = 16 << 30, 64 << 20  # of one pass over the images; of the images, float32
@@ -32,7 +33,7 @@ _LEAST = 0.25  # of what telling all images apart is: noise stays below in every
 _SHARPNESS = 2.0
 _OUTPUTS = 3  # of one image, at least
 # Mean and deviation of pixels of 0 to 1 (grey images: the mean over the channels), and how to ask for it.
-_FORMS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+_FORMS: dict[str, Form] = {
     "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "--mean 0.5 --std 0.5": ((0.5,), (0.5,)),
     "pixels of 0 to 1 (no --mean, no --std)": ((0.0,), (1.0,)),
@@ -48,40 +49,40 @@ def better_form(graph: Graph, data: Data, device: Device = "auto", macs: float =
     inputs = numeric_inputs(graph.source)
     if len(inputs) != 1 or inputs[0].dtype.kind != "f":
         return None
-    name, fixed = inputs[0].name, inputs[0].batch if data.fixed else None
-    images = _first(data, name, int(np.clip(_MACS // max(macs, 1), *_IMAGES)), fixed)
-    if images is None or not reads_images(inputs, {name: images}):
+    name = inputs[0].name
+    parts = _first(data, name, int(np.clip(_MACS // max(macs, 1), *_IMAGES)))
+    count = sum(map(len, parts))
+    if count < _FEWEST or not reads_images(inputs, {name: parts[0]}):
         return None
-    axis = 1 if images.shape[1] in (1, 3) else 3
-    pixels = _pixels(images.astype(np.float32), axis)
+    axis = 1 if parts[0].shape[1] in (1, 3) else 3
+    pixels = _pixels(np.concatenate(parts).astype(np.float32), axis)
     if pixels is None:
         return None
-    session = open_session(graph.source, device=device)
+    session = open_session(graph.source, device=device, optimise=False)
+    ends = np.cumsum([len(part) for part in parts])[:-1]
 
-    def told(array: Array) -> float:
-        return _information(_rows(session, name, array.astype(images.dtype), fixed))
+    def told(form: Form) -> float:
+        return _information(_rows(session, name, np.split(_formed(pixels, form, axis).astype(inputs[0].dtype), ends)))
 
-    given = told(images)
-    others = {words: told(_formed(pixels, form, axis)) for words, form in _FORMS.items()} if given >= 0 else {}
+    given = _information(_rows(session, name, parts))
+    others = {words: told(form) for words, form in _FORMS.items()} if given >= 0 else {}
     best = max(others, key=lambda words: others[words], default="")
-    if not best or others[best] < max(given + _MORE, given * _TIMES, _LEAST * np.log(len(images))):
+    if not best or others[best] < max(given + _MORE, given * _TIMES, _LEAST * np.log(count)):
         return None
     return f"the network tells these images apart better with {best}: {others[best]:.2g} against {given:.2g} nats"
 
 
-def _first(data: Data, name: str, count: int, fixed: int | None) -> Array | None:
-    """The first images, (n, ...); whole batches where those are fixed. None where there are too few or large ones."""
-    arrays: list[Array] = []
+def _first(data: Data, name: str, count: int) -> list[Array]:
+    """The first images, in the batches that the model may fix; none where they are large, or not all of a size."""
+    parts: list[Array] = []
     for batch in data.first(count):
-        arrays.append(batch.feeds[name])
-        if sum(map(len, arrays)) >= count:
+        array = batch.feeds[name]
+        held = sum(map(len, parts))
+        most = min(count, _BYTES // max(4 * array[:1].size, 1)) - held
+        if most < (len(array) if data.fixed else 1):
             break
-    if not arrays or len({a.shape[1:] for a in arrays}) > 1:
-        return None
-    images = np.concatenate(arrays)
-    most = min(count, _BYTES // max(4 * images[0].size, 1))
-    images = images[: most // fixed * fixed if fixed else most]
-    return images if len(images) >= _FEWEST else None
+        parts.append(array if data.fixed else array[:most])
+    return parts if len({part.shape[1:] for part in parts}) == 1 else []
 
 
 def _pixels(images: Array, axis: int) -> Array | None:
@@ -104,15 +105,15 @@ def _along(numbers: tuple[float, ...], images: Array, axis: int) -> Array:
     return given.reshape([-1 if i == axis else 1 for i in range(images.ndim)])
 
 
-def _formed(pixels: Array, form: tuple[tuple[float, ...], tuple[float, ...]], axis: int) -> Array:
+def _formed(pixels: Array, form: Form, axis: int) -> Array:
     mean, deviation = form
     return (pixels - _along(mean, pixels, axis)) / _along(deviation, pixels, axis)
 
 
-def _rows(session: Session, name: str, images: Array, fixed: int | None) -> Array | None:
+def _rows(session: Session, name: str, parts: Sequence[Array]) -> Array | None:
     """The first output of two axes with a row an image, (n, k); None where there is none."""
     rows: list[Array] = []
-    for part in _parts(images, fixed):
+    for part in parts:
         outputs = session.run({name: part}, session.outputs).values()
         found = [o for o in outputs if isinstance(o, np.ndarray) and o.dtype.kind == "f" and o.ndim == 2]
         fitting = [o for o in found if o.shape[0] == len(part) and o.shape[1] >= _OUTPUTS]
@@ -120,11 +121,6 @@ def _rows(session: Session, name: str, images: Array, fixed: int | None) -> Arra
             return None
         rows.append(fitting[0])
     return np.concatenate(rows).astype(np.float64)
-
-
-def _parts(images: Array, fixed: int | None) -> Iterator[Array]:
-    size = fixed or min(len(images), 16)
-    yield from (images[at : at + size] for at in range(0, len(images), size))
 
 
 def _information(rows: Array | None) -> float:

@@ -69,6 +69,19 @@ def _input(value: onnx.ValueInfoProto) -> ModelInput:
 _NO_DATA = "run without data: such a model can be pruned by its weights (--calibration none)"
 
 
+def check_common_axis(inputs: Sequence[ModelInput]) -> None:
+    """Raise ReadError where the first axes cannot all be the samples: states, scalars such as a sample rate."""
+    first = {None if i.dims is None else i.dims[0] if i.dims else 0 for i in inputs}
+    sizes = first - {None}
+    if len(sizes) > 1 or 0 in sizes or (None in first and sizes - {1}):
+        raise ReadError(
+            "the inputs of the model have no axis of samples in common, so that many samples cannot be fed to it",
+            where="; ".join(map(str, inputs)),
+            fix="give one input for one run, an .npz of arrays named like the inputs: the weights decide then; "
+            "or --calibration none",
+        )
+
+
 def check_feeds(feeds: Mapping[str, object], inputs: Sequence[ModelInput], where: str, *, whole: bool = False) -> Feeds:
     """Return the feeds as arrays if they are what the model asks for. Raises ReadError where they are not.
 

@@ -13,7 +13,7 @@ from .aside import parted, plausible, without_every_eighth
 from .batches import Data, in_background, of_size
 from .given import KINDS, DataSource, known_source
 from .images import image_samples
-from .inputs import ModelInput, fits
+from .inputs import ModelInput, check_common_axis, fits
 from .preprocess import ImageReader, Preprocessing, image_reader
 from .random_feeds import Feeds
 from .sources import Batch, Samples, array_samples, load_arrays
@@ -51,6 +51,7 @@ def open_data(  # noqa: PLR0913 - each is a choice of its own
             f"--samples {samples}: at least one is needed", where="--samples", fix="leave it out to use all"
         )
     known = known_source(source, inputs)
+    check_common_axis(inputs)
     if not isinstance(known, Path | Mapping):
         _no_images(preprocessing, known)
         streamed = stream(known, inputs, samples, targets=targets)

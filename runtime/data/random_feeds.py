@@ -277,7 +277,7 @@ def _random(value: onnx.ValueInfoProto, shape: tuple[int, ...], seed: int) -> np
     if dtype.kind == "O":
         return np.full(shape, "", object)
     if dtype == np.uint8:
-        return rng.integers(0, 256, shape, np.uint8)
+        return np.asarray(rng.integers(0, 256, shape, np.uint8))
     if dtype == np.bool_ or np.issubdtype(dtype, np.integer):
-        return rng.integers(0, 2, shape).astype(dtype)
-    return rng.standard_normal(shape).astype(dtype)
+        return np.asarray(rng.integers(0, 2, shape), dtype)
+    return np.asarray(rng.standard_normal(shape), dtype)

@@ -87,7 +87,7 @@ def own_error(model: Runnable, feeds_list: Sequence[Mapping[str, np.ndarray]], *
 
 
 def _one_step(array: np.ndarray) -> np.ndarray:
-    return np.nextafter(array, array.dtype.type(np.inf)) if array.dtype.kind == "f" else array
+    return np.asarray(np.nextafter(array, array.dtype.type(np.inf))) if array.dtype.kind == "f" else array
 
 
 def in_halves(model: onnx.ModelProto) -> bool:

@@ -44,14 +44,16 @@ def further(runs: Sequence[Feeds], model: onnx.ModelProto, more: Iterable[Feeds]
 
 def positive(feeds: Feeds) -> dict[str, np.ndarray]:
     """The same numbers without their signs."""
-    return {name: np.abs(array) if array.dtype.kind == "f" else array for name, array in feeds.items()}
+    return {name: np.asarray(np.abs(array)) if array.dtype.kind == "f" else array for name, array in feeds.items()}
 
 
 def redrawn(feeds: Feeds, seed: int, amplitude: float) -> dict[str, np.ndarray]:
     """Other random floats of the same shapes; integers, which may be indices, stay."""
     rng = np.random.default_rng(seed)
     return {
-        name: (amplitude * rng.standard_normal(array.shape)).astype(array.dtype) if array.dtype.kind == "f" else array
+        name: np.asarray(amplitude * rng.standard_normal(array.shape), array.dtype)
+        if array.dtype.kind == "f"
+        else array
         for name, array in feeds.items()
     }
 
@@ -65,11 +67,11 @@ def _others(feeds: Feeds, seed: int, words: Sequence[str]) -> dict[str, np.ndarr
     found = {}
     for name, array in feeds.items():
         if array.dtype.kind == "b" or (array.dtype.kind in "iu" and np.isin(array, (0, 1)).all()):
-            found[name] = rng.integers(0, 2, array.shape).astype(array.dtype)
+            found[name] = np.asarray(rng.integers(0, 2, array.shape), array.dtype)
         elif array.dtype.kind in "iu":
             found[name] = rng.permutation(array.ravel()).reshape(array.shape)
         elif array.dtype.kind == "O":
-            found[name] = rng.choice(np.array(words, object), array.shape)
+            found[name] = np.asarray(rng.choice(np.array(words, object), array.shape), object)
     return found
 
 

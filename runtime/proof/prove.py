@@ -33,7 +33,7 @@ TOLERANCE = 1e-4  # largest relative difference in float32; measured on all publ
 # which it is not so large, decides: (seed, standard deviation).
 _ROUNDING = 10
 _LARGEST_ROUNDING = 0.1  # of half precision; inner tensors are compared as well
-_KNOWN = "convert it to operators and an opset that this ONNX Runtime knows, or install a newer one"
+_KNOWN = "convert it to operators, an opset and types (float32) that this ONNX Runtime knows, or install a newer one"
 _RUNS = "run it in ONNX Runtime as it is; give sizes on which it runs (--size-of), or an example input (--calibration)"
 _OTHER_INPUTS = ((1, 0.1), (2, 1.0), (3, 0.1), (4, 1.0), (5, 0.1), (6, 1.0))
 

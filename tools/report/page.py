@@ -213,9 +213,9 @@ def _pictures(result: Result) -> dict[str, str]:
         found[name] = scatter("tries", dots, ("MACs kept, %", axis), factor * report.score[0])
     if result.epochs:
         found |= _training(result.epochs)
-    feeds_are_known = result.original is not None and bool(numeric_inputs(result.original))
-    if report.latency is not None and feeds_are_known and report.size[0] < _PROFILED:
-        times = _times(result.original, result.model, report.inputs)
+    original = result.original
+    if report.latency is not None and original is not None and report.size[0] < _PROFILED and numeric_inputs(original):
+        times = _times(original, result.model, report.inputs)
         found["Where the time goes: milliseconds of a run, by operator"] = bars("time", times, "ms")
     return found
 

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 
 import onnx
-from onnx import AttributeProto
+from onnx import helper
 
 from ...graph.bodies import bodies
 from ...graph.folding import RANDOM
@@ -32,9 +32,7 @@ def seeded(model: onnx.ModelProto) -> onnx.ModelProto:
     changed.CopyFrom(model)
     for node in _unseeded(changed.graph):
         seed = zlib.crc32(node.output[0].encode()) % _SEEDS
-        is_whole = node.op_type == "Dropout"
-        kind = AttributeProto.INT if is_whole else AttributeProto.FLOAT
-        node.attribute.append(AttributeProto(name="seed", type=kind, **({"i": seed} if is_whole else {"f": seed})))
+        node.attribute.append(helper.make_attribute("seed", seed if node.op_type == "Dropout" else float(seed)))
     return changed
 
 

@@ -78,10 +78,18 @@ def test_the_seed_and_the_name_say_the_values():
     assert not (first["x"] == sample_feeds(model, seed=2)["x"]).any()
 
 
-@pytest.mark.parametrize("inputs", ["string[N] x", "seq(float[N]) x"])
-def test_a_type_without_random_values_is_refused(inputs):
-    with pytest.raises(ReadError, match="input 'x'"):
-        sample_feeds(model_of(inputs))
+def test_a_type_without_random_values_is_refused_or_left_out():
+    model = model_of("seq(float[N]) x, float[N] z")
+    with pytest.raises(ReadError, match="input 'x': a sequence"):
+        sample_feeds(model)
+    assert list(sample_feeds(model, some=True)) == ["z"]
+
+
+def test_strings_are_those_of_the_graph():
+    model = model_of("string[1, 3] x")
+    assert sample_feeds(model)["x"].tolist() == [["0", "1", "2"]]
+    model.graph.node.append(helper.make_node("LabelEncoder", ["x"], ["i"], keys_strings=["left", "right"]))
+    assert sample_feeds(model)["x"].tolist() == [["left", "right", "left"]]
 
 
 def test_an_input_without_a_shape_is_refused():

@@ -20,6 +20,7 @@ READS = {
         "float[n, 6] x, bool[n, 1] m",
         "a = MatMul (x, w0)\n k = Cast <to = 1> (m)\n r = Relu (a)\n b = Mul (r, k)",
     ),
+    "a number without axes": ("float[1, 6] x, float h", "s = Mul (x, h)\n a = MatMul (s, w0)\n b = Relu (a)"),
     "words": (
         "string[1] t",
         """
