@@ -19,9 +19,9 @@ from onnx import TensorProto, numpy_helper
 from onnx_graphsurgeon.util.exception import OnnxGraphSurgeonException
 
 from ..errors import ReadError
+from .bodies import Nested, nested_weights
 from .mapped import tensor_array
 from .names import Names, tensor_names
-from .nested import Nested, nested_weights
 from .reading import CHECK, ModelSource, read_model
 from .unrolling import unrolled
 from .valid.functions import inlined
@@ -38,7 +38,7 @@ class Graph:
     external: whether the source kept its weights in a file beside it
     origin: what it was read from
     computed: weight that the model computes, and that is stored here -> the stored tensors that it is computed from
-    nested: weights that the file keeps in bodies and functions; see nested.py
+    nested: weights that the file keeps in bodies and functions; see bodies.py
     """
 
     gs: gs.Graph

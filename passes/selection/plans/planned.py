@@ -13,8 +13,8 @@ from ...channels.groups import ChannelGroup, ChannelGroups
 from ...channels.labels import LabelledGraph
 from ...channels.vanish.take_out import settled_cut
 from ...errors import UsageError
+from ...graph.bodies import place_of
 from ...graph.model import Graph, constant_values
-from ...graph.nested import place_of
 from ..budget import Budget
 from .plan import Plan, PlannedGroup, Slices
 
