@@ -1,7 +1,7 @@
 """Control flow: what the bodies of If, Loop and Scan read from the graph around them, and loops without end.
 
-And the weights that a file keeps inside bodies and functions: a graph that is read has them beside its own, where control
-flow was written out and functions were inlined, under names that the file does not hold.
+And the weights that a file keeps inside bodies and functions: a graph that is read has them beside its own, where
+control flow was written out and functions were inlined, under names that the file does not hold.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from onnx import AttributeProto, TensorProto, numpy_helper
 
 from ..errors import ReadError
 from .mapped import is_external, tensor_array
-from .values import FLOATS
 
 Nested = tuple[tuple[str, str, TensorProto], ...]  # where, in words; the name; the tensor
 MOST_ROUNDS = 1 << 24  # of a loop that ends by its count alone
@@ -121,17 +120,13 @@ def _is_true(tensor: TensorProto | None) -> bool:
 
 
 def nested_weights(model: onnx.ModelProto) -> Nested:
-    """The float tensors with axes in bodies and functions, in the order of the file."""
+    """The tensors with axes in bodies and functions, in the order of the file."""
     found = list(_in_bodies(model.graph.node))
     for function in model.functions:
         where = f"the function {f'{function.domain}.' if function.domain else ''}{function.name}"
         found += _placed(where, _constants(function.node))
         found += _in_bodies(function.node)
-    return tuple(entry for entry in found if entry[2].dims and _is_held(entry[2]))
-
-
-def _is_held(tensor: TensorProto) -> bool:
-    return tensor.data_type in FLOATS and not is_external(tensor)
+    return tuple(entry for entry in found if entry[2].dims and not is_external(entry[2]))
 
 
 def place_of(nested: Nested, name: str, values: np.ndarray) -> str | None:
