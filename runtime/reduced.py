@@ -62,11 +62,18 @@ def _takes(value: onnx.ValueInfoProto, shape: tuple[int, ...]) -> bool:
 def lighter(model: onnx.ModelProto, facts: Facts, macs: float, feeds: Feeds, device: Device = "auto") -> Feeds:
     """Smaller input of the same kind on which the model runs, where one run of these is heavy; else these.
 
-    macs: of one run. Only images are made smaller: inputs of four axes and more, along axes of 256 and more.
+    macs: of one run. Of many samples one is taken; then images alone are made smaller: inputs of four axes and more,
+    along axes of 256 and more.
     """
     largest = max((math.prod(shape) for shape in facts.shapes.values()), default=0)
     if largest <= _HEAVY_ELEMENTS and macs <= _HEAVY_MACS:
         return feeds
+    many = {array.shape[0] if array.ndim else 1 for array in feeds.values()}
+    one = {name: _drawn(array, (1, *array.shape[1:])) for name, array in feeds.items() if array.ndim}
+    if len(many) == 1 and many != {1} and runs_on(fitted(model, one), one, device=device):
+        if largest / max(many) <= _HEAVY_ELEMENTS and macs / max(many) <= _HEAVY_MACS:
+            return one
+        feeds = one
     for smaller in _smaller(feeds):
         if runs_on(fitted(model, smaller), smaller, device=device):
             return smaller

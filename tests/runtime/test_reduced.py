@@ -61,6 +61,19 @@ def test_small_images_stay_as_they_are():
     assert prune(edges(64, 96), calibration="none", measure=False).report.proved_at is None
 
 
+@pytest.mark.parametrize("height", [32, 2048])
+def test_of_many_samples_one_is_run(height):
+    model = edges(height, height)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "n"
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "n"
+    many = 4000 if height == 32 else 2
+    result = prune(model, calibration="none", measure=False, sizes={"n": many})
+    assert result.report.inputs == {"x": (many, 3, height, height)}
+    first, _, *size = result.report.proved_at["x"]
+    assert first == 1
+    assert (size == [32, 32]) == (height == 32)
+
+
 def test_a_model_that_needs_its_size_is_run_at_it(monkeypatch):
     """A table of the full size is added: nothing smaller runs."""
     monkeypatch.setattr("onnx_prune.runtime.reduced._HEAVY_ELEMENTS", 1000)
