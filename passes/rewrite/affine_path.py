@@ -8,7 +8,7 @@ keep z fits W and b there, so that an export with its BatchNormalizations folded
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,10 @@ from ..graph.model import Graph, constant_values
 from ..graph.values import FLOATS, LIMIT, fold
 from .activation_functions import activation_behind, quantised_range
 
+# What makes a scale or a shift of stored values, and no more numbers than it reads or broadcasts.
+_MOVING = ("Identity", "Unsqueeze", "Squeeze", "Reshape", "Transpose", "Flatten", "Cast", "Slice", "Split")
+_COMPUTING = ("Add", "Sub", "Mul", "Div", "Neg", "Sqrt", "Reciprocal", "Pow", "Abs", "Min", "Max")
+_SMALL = frozenset([*_MOVING, *_COMPUTING])
 Array = np.ndarray
 Step = Callable[["_Walk", gs.Node], bool]
 
@@ -178,15 +182,24 @@ def _fixed(graph: Graph) -> dict[str, Array | None]:
 
 def _computed(node: gs.Node, fixed: Mapping[str, Array | None]) -> tuple[Array, ...]:
     """The outputs of a node on stored values; none where it is not known how, or they are many."""
+    if node.op not in _SMALL or node.domain not in (None, "", "ai.onnx"):
+        return ()
     args: list[Array | None] = []
     for tensor in node.inputs:
         large = isinstance(tensor, gs.Constant) and math.prod(tensor.shape or ()) > LIMIT
         values = None if large else fixed.get(tensor.name)
         values = constant_values(tensor) if values is None and not large else values
-        if values is None and tensor.name:
+        if tensor.name and (values is None or values.size > LIMIT):
             return ()
         args.append(values)
-    return fold(node.op, node.attrs, args) or () if node.domain in (None, "", "ai.onnx") else ()
+    return (fold(node.op, node.attrs, args) or ()) if _broadcast_size(args) <= LIMIT else ()
+
+
+def _broadcast_size(args: Sequence[Array | None]) -> int:
+    """Elements of a result of elementwise arithmetic, at most."""
+    shapes = [arg.shape for arg in args if arg is not None]
+    rank = max(map(len, shapes), default=0)
+    return math.prod(max((s[axis] for s in shapes if len(s) >= -axis), default=1) for axis in range(-rank, 0))
 
 
 def _sum(walk: _Walk, node: gs.Node) -> bool:

@@ -107,6 +107,16 @@ def test_integers_of_one_sign_are_the_activation_that_a_quantiser_has_left(zero,
     assert (path.tensor, path.activation) == ("c", Clipped(*bounds))
 
 
+def test_what_constants_blow_up_to_is_not_computed():
+    body = (
+        "a = Add (wide, long) p = Expand (wide, huge) t = ReduceMax <keepdims = 0> (a) u = ReduceMax <keepdims = 0> (p)"
+    )
+    body += " k = Add (t, u) y = Mul (c, k)"
+    ones, huge = np.ones((1, 40000)), np.array([1 << 20, 1 << 20])
+    path = path_of(network(body, wide=ones, long=ones.T, huge=huge))
+    assert path.tensor == "c"
+
+
 def test_a_path_ends_at_a_tensor_that_the_graph_gives_out():
     model = network("n = BatchNormalization (c, g, b, m, v) y = Relu (n)", **NORM)
     model.graph.output.append(onnx.helper.make_empty_tensor_value_info("c"))
