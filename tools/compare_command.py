@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +16,13 @@ from .compare_config import Config, read_config
 from .compare_table import as_json, as_text, write_tables
 from .endings import target_of
 from .options import ALIGN_ANY, BUDGETS, DEVICE, IMAGES, JSON, LATENCY_BATCH, NO_LATENCY, SEED, THREADS, preprocessing
-from .progress import Progress, notice, progress_shown, voice
+from .progress import notice, progress_shown, voice
 from .recipe_options import NAMES, RECIPE, make_recipe
 from .settings.sections import SectionedCommand
 
 if TYPE_CHECKING:
-    from ..passes.errors import OnnxPruneError
     from ..pipeline.comparison.contenders import Contender, Terms
-    from ..pipeline.comparison.rows import Row
-    from ..pipeline.comparison.run import Outcome
+    from ..pipeline.comparison.rows import Failed, Row
 
 _SETTINGS = (
     *("allocation", "reconstruct", "calibration", "exclude", "samples", "seed", "device", "align"),
@@ -73,37 +71,36 @@ def compare(context: click.Context, **given: Any) -> None:  # noqa: ANN401
     methods = _methods(said, config)
     folder = Path(said["output"] or target_of(terms.model, None).with_name(f"{terms.model.stem}.compare"))
     check_folder([terms.model, *map(said.get, ("evaluation", "train", "calibration", "config"))], folder, _MADE)
-    rows: dict[str, Row] = {}
-    failed: list[OnnxPruneError] = []
-    elsewhere: list[str] = []
+    keys, failed = [method.key for method in methods], []
+    table: list[Row | Failed] = []
     with progress_shown() as progress:
         for outcome in run(terms, methods, folder, progress):
-            _note(outcome, rows, failed, elsewhere, progress)
+            if outcome.error is not None:
+                failed.append(outcome.error)
+                progress.say(f"{outcome.contender.name}: {outcome.error}")
             if is_first():
-                write_tables(folder, [rows[method.key] for method in methods if method.key in rows])
-    table = [rows[method.key] for method in methods if method.key in rows]
+                table = _written(folder, keys)
     if said["as_json"] and is_first():
         click.echo(as_json(table), nl=False)
     elif not voice().quiet:
         click.echo(as_text(table), nl=False)
         click.echo(f"wrote {folder / 'table.txt'}, .json, .csv, .tex")
-    if elsewhere:
-        notice(f"other processes make {', '.join(elsewhere)}; the last one writes the whole table")
+    elsewhere = {method.name for method in methods} - {row.name for row in table}
+    if elsewhere and is_first():
+        notice(f"other processes make {', '.join(sorted(elsewhere))}; the last one writes the whole table")
     if failed:
         raise failed[0]
 
 
-def _note(
-    outcome: Outcome, rows: dict[str, Row], failed: list[OnnxPruneError], elsewhere: list[str], progress: Progress
-) -> None:
-    method = outcome.contender
-    if outcome.row is not None:
-        rows[method.key] = outcome.row
-    elif outcome.error is not None:
-        failed.append(outcome.error)
-        progress.say(f"{method.name}: {outcome.error}")
-    else:
-        elsewhere.append(method.name)
+def _written(folder: Path, keys: Sequence[str]) -> list[Row | Failed]:
+    """The rows that there are by now, by whatever process, which the tables then have."""
+    from ..pipeline.comparison.rows import Store
+
+    store = Store(folder, "")
+    with store.alone():
+        table = store.ended(keys)
+        write_tables(folder, table)
+    return table
 
 
 def _merged(context: click.Context, given: Mapping[str, Any]) -> tuple[dict[str, Any], Config]:

@@ -1,4 +1,4 @@
-"""The table of a comparison: as text, JSON, CSV and LaTeX."""
+"""The table of a comparison: as text, JSON, CSV and LaTeX. A method that has failed has a row that says why."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..pipeline.comparison.rows import Row
+    from ..pipeline.comparison.rows import Failed, Row
+
+    Rows = Sequence[Row | Failed]
 
 HEADS = (
     "method",
@@ -25,12 +27,13 @@ HEADS = (
     "minutes",
 )
 PUBLISHED = ("paper before", "paper after", "paper change", "paper MACs cut", "paper quoted from")
+FAILED = "failed"
 _TOP5 = ("top-5 before", "top-5 after the cut", "top-5 after fine-tuning")
 _NONE = "-"
 _LATEX = str.maketrans({c: f"\\{c}" for c in "%&_#$"})
 
 
-def write_tables(folder: Path, rows: Sequence[Row]) -> None:
+def write_tables(folder: Path, rows: Rows) -> None:
     """table.txt, table.json, table.csv and table.tex in that folder, each whole or not at all."""
     from ..passes.graph.files import write_text
 
@@ -38,7 +41,7 @@ def write_tables(folder: Path, rows: Sequence[Row]) -> None:
         write_text(folder / f"table.{suffix}", text(rows))
 
 
-def as_text(rows: Sequence[Row]) -> str:
+def as_text(rows: Rows) -> str:
     """Columns of equal width, for people."""
     heads, cells = _cells(rows)
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
@@ -46,11 +49,12 @@ def as_text(rows: Sequence[Row]) -> str:
     return "".join("  ".join([_aligned(line, widths)]).rstrip() + "\n" for line in lines)
 
 
-def as_json(rows: Sequence[Row]) -> str:
-    return json.dumps([asdict(row) for row in rows], indent=1) + "\n"
+def as_json(rows: Rows) -> str:
+    """A list of rows; one that failed has its name and, under "failed", the error's three parts."""
+    return json.dumps([_as_object(row) for row in rows], indent=1) + "\n"
 
 
-def as_csv(rows: Sequence[Row]) -> str:
+def as_csv(rows: Rows) -> str:
     heads, cells = _cells(rows)
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -58,7 +62,7 @@ def as_csv(rows: Sequence[Row]) -> str:
     return file.getvalue()
 
 
-def as_latex(rows: Sequence[Row]) -> str:
+def as_latex(rows: Rows) -> str:
     """A tabular of plain LaTeX, without packages."""
     heads, cells = _cells(rows)
     lines = [" & ".join(cell.translate(_LATEX) for cell in line) + r" \\" for line in (heads, *cells)]
@@ -72,12 +76,27 @@ def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)])
 
 
-def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """The heads, and a line a row; what papers say, and top-5, stand there where a row has them."""
-    published = any(row.published for row in rows)
-    five = any(row.before[1] < 1 for row in rows)  # 10 classes have a top-5 too, but nobody reports it at 100 %
+def _as_object(row: Row | Failed) -> dict[str, object]:
+    said = asdict(row)
+    return {"name": said.pop("name"), "failed": said} if "what" in said else said
+
+
+def _cells(rows: Rows) -> tuple[list[str], list[list[str]]]:
+    """The heads, and a line a row; what papers say, top-5 and errors stand there where a row has them."""
+    from ..pipeline.comparison.rows import Row
+
+    made = [row for row in rows if isinstance(row, Row)]
+    published = any(row.published for row in made)
+    five = any(row.before[1] < 1 for row in made)  # 10 classes have a top-5 too, but nobody reports it at 100 %
     heads = [*HEADS, *(_TOP5 if five else ()), *(PUBLISHED if published else ())]
-    return heads, [_line(row, five=five, published=published) for row in rows]
+    if len(made) == len(rows):
+        return heads, [_line(row, five=five, published=published) for row in made]
+    empty = [_NONE] * (len(heads) - 1)
+    lines = [
+        [*_line(row, five=five, published=published), _NONE] if isinstance(row, Row) else [row.name, *empty, row.what]
+        for row in rows
+    ]
+    return [*heads, FAILED], lines
 
 
 def _line(row: Row, *, five: bool, published: bool) -> list[str]:

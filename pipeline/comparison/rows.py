@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,6 +38,16 @@ class Row:
     milliseconds: tuple[float, float] | None
     minutes: float
     published: dict[str, float | bool | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A method that has ended with an error, in its three parts, and so has no figures."""
+
+    name: str
+    what: str
+    where: str | None = None
+    fix: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +91,33 @@ class Store:
         """Write a finished row."""
         write_text(self.folder / f"{key}.json", json.dumps(asdict(row), indent=1) + "\n")
 
+    def failure(self, key: str) -> Failed | None:
+        """What has ended that method since `forget`, in any of the processes."""
+        with contextlib.suppress(OSError, ValueError, TypeError):  # another process may take it away meanwhile
+            return Failed(**json.loads((self.folder / f"{key}.failed").read_text(encoding="utf-8")))
+        return None
+
+    def fail(self, key: str, failed: Failed) -> None:
+        """Write what has ended a method, so that processes that share the rows do not try it again."""
+        write_text(self.folder / f"{key}.failed", json.dumps(asdict(failed), indent=1) + "\n")
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Of failures of earlier runs: a new run tries them again."""
+        for key in keys:
+            (self.folder / f"{key}.failed").unlink(missing_ok=True)
+
+    def ended(self, keys: Iterable[str]) -> list[Row | Failed]:
+        """What there is of these methods, in their order; those that are being made are left out."""
+        found = (self.row(key) or self.failure(key) for key in keys)
+        return [row for row in found if row is not None]
+
+    @contextmanager
+    def alone(self) -> Generator[None]:
+        """One process after another: who reads the rows last writes the table last."""
+        with (self.folder / "table.claim").open("a+b") as file:
+            _lock(file.fileno(), wait=True)
+            yield
+
     def work(self, key: str) -> Path:
         """The folder of a row that is not finished."""
         folder = self.folder / f"{key}.unfinished"
@@ -111,17 +149,18 @@ def _is_pair(value: object) -> bool:
     return isinstance(value, tuple) and len(value) == 2 and all(isinstance(n, int | float) for n in value)
 
 
-def _lock(descriptor: int) -> bool:
+def _lock(descriptor: int, *, wait: bool = False) -> bool:
     """An exclusive lock of the open file, which ends with it; on shared file systems over machines too."""
     try:
         if os.name == "nt":
             import msvcrt
 
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # pyright: ignore[reportAttributeAccessIssue] - Windows
+            kind = msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK  # pyright: ignore[reportAttributeAccessIssue] - Windows
+            msvcrt.locking(descriptor, kind, 1)  # pyright: ignore[reportAttributeAccessIssue] - Windows
         else:
             import fcntl
 
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError:
         return False
     return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,15 +20,17 @@ from ...passes.selection.plans.plan import Plan
 from ...passes.selection.presets import make_preset
 from ...runtime.data.inputs import model_inputs
 from ...runtime.data.open import open_data
-from ...runtime.measure.evaluate import accuracy
+from ...runtime.measure.evaluate import accuracy, classifies
 from ...runtime.processes.together import together
 from ...runtime.progress import Stage, is_first, silent
+from ..arguments import check_kinds
 from ..prune import prune
+from ..settings import Settings, make_settings, make_strategy
 from ..training.finetune import finetune
 from ..training.in_turns import prune_and_finetune
 from ..write import Result
 from .contenders import Contender, Terms
-from .rows import Row, Scores, Store
+from .rows import Failed, Row, Scores, Store
 
 if TYPE_CHECKING:
     from ...runtime.torch.training.run import FineTuned
@@ -36,10 +38,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What has become of a method: its row, or the error that ended it; neither where another process makes it."""
+    """What has become of a method: its row, or what ended it; neither where another process makes it.
+
+    error: what was raised, where this process has made the row
+    """
 
     contender: Contender
     row: Row | None = None
+    failed: Failed | None = None
     error: OnnxPruneError | None = None
 
 
@@ -53,6 +59,7 @@ def compare(terms: Terms, methods: Sequence[Contender], folder: Path, progress: 
     store, group = Store(folder, terms.key), together()
     if is_first():
         store.open()
+        store.forget(method.key for method in methods)
     missing = []
     for method in methods:
         row = group.same(store.row(method.key) if is_first() else None)
@@ -60,32 +67,67 @@ def compare(terms: Terms, methods: Sequence[Contender], folder: Path, progress: 
             missing.append(method)
         else:
             yield Outcome(method, row)
+    taken = []
     for method in missing:
-        with store.claimed(method.key) if is_first() else nullcontext(False) as claimed:
-            # it may have been finished meanwhile
-            row, mine = group.same((store.row(method.key) if is_first() else None, claimed))
-            if row is not None or not mine:
-                yield Outcome(method, row)
-                continue
-            try:
-                row = _Making(terms, method, store, lambda stage, name=method.name: progress(f"{name}: {stage}")).row()
-            except OnnxPruneError as error:
-                yield Outcome(method, error=error)
-                continue
+        outcome = _outcome(terms, method, store, progress)
+        if outcome is None:
+            taken.append(method)
+        else:
+            yield outcome
+    for method in taken:  # by others, who may have finished meanwhile, or have been killed
+        yield _outcome(terms, method, store, progress) or Outcome(method)
+
+
+def _outcome(terms: Terms, method: Contender, store: Store, progress: Stage) -> Outcome | None:
+    """What has become of a method, which is made if nobody else is at it; None where somebody is."""
+    group = together()
+    with store.claimed(method.key) if is_first() else nullcontext(False) as claimed:
+        # it may have been finished meanwhile, or have failed
+        ended = (store.row(method.key), store.failure(method.key)) if is_first() else (None, None)
+        (row, failed), mine = group.same((ended, claimed))
+        if row is not None or failed is not None:
+            return Outcome(method, row, failed)
+        if not mine:
+            return None
+        try:
+            row = _Making(terms, method, store, lambda stage: progress(f"{method.name}: {stage}")).row()
+        except OnnxPruneError as error:
+            failed = Failed(method.name, error.what, error.where, error.fix)
             if is_first():
-                store.keep(method.key, row)
-                shutil.rmtree(store.work(method.key))
-            yield Outcome(method, row)
+                store.fail(method.key, failed)
+            return Outcome(method, failed=failed, error=error)
+        if is_first():
+            store.keep(method.key, row)
+            shutil.rmtree(store.work(method.key))
+        return Outcome(method, row)
 
 
 def _check(terms: Terms, methods: Sequence[Contender]) -> None:
-    """Raise before the work where the data cannot be read, have no labels, or a schedule has none to train on."""
-    data = open_data(terms.evaluation, model_inputs(load(terms.model).source), terms.preprocessing)
+    """Raise before the work where a method says what there is not, or the data cannot be read or have no labels."""
+    for method in methods:
+        _check_words(method.name, {**terms.settings, **method.settings})
+    model = load(terms.model).source
+    data = open_data(terms.evaluation, model_inputs(model), terms.preprocessing)
     if not data.labelled and data.samples is not None:
         raise UsageError("accuracy needs labels", where="--evaluate", fix="put the images in one folder a class")
+    if not classifies(model, next(iter(data)), device=terms.settings.get("device", "auto")):
+        raise UsageError(
+            "methods are compared by top-1, and no output of the model has the form (samples, classes)",
+            where=str(terms.model),
+            fix="prune it by each method with onnx-prune --evaluate DATA --metric miou, map or agreement",
+        )
     turns = [method.name for method in methods if (method.schedule or terms.schedule).kind != "once"]
     if turns and terms.train is None:
         raise UsageError(f"'{turns[0]}' cuts and trains in turns", where="the methods", fix="give --finetune DATA")
+
+
+def _check_words(name: str, settings: Mapping[str, Any]) -> None:
+    """Raise UsageError for a word that names nothing, or a value of another kind, with the method that has it."""
+    try:
+        check_kinds(**settings)
+        make_strategy(make_settings(Settings(**settings)), data=True)
+    except UsageError as error:
+        raise UsageError(error.what, where=f"the method '{name}', {error.where}", fix=error.fix) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,7 +186,8 @@ def class_numbers(labels: np.ndarray, where: str) -> np.ndarray:
         raise ReadError(
             f"labels must be one class number a sample, not {labels.dtype.name} {labels.shape}",
             where=where,
-            fix="give integers from 0, in the order of the model's outputs",
+            fix="give integers from 0, in the order of the model's outputs; leave the array out where it holds other "
+            "targets (masks, numbers): then the model's own outputs count",
         )
     return labels.reshape(-1).astype(np.int64)
 

@@ -88,6 +88,12 @@ def accuracy(
     return Accuracy(float(hits[0] / done), float(hits[1] / done), done)
 
 
+def classifies(model: Runnable, batch: Batch, *, device: Device = "auto") -> bool:
+    """Whether an output has the form (samples, classes), so that `accuracy` can be told."""
+    (found,) = outputs(model, [batch], device=device)
+    return any(_classifies(value, batch.size) for value in found.values())
+
+
 def _own(data: Data, group: Together) -> Iterator[Batch]:
     """The batches that this process takes."""
     picked = data.picked(lambda number: number % group.count == group.rank)

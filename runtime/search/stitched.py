@@ -15,7 +15,7 @@ from ...passes.rewrite.one_shot import Refits
 from ..data.batches import Data
 from ..data.sources import Batch
 from ..device import Device
-from ..measure.evaluate import accuracy
+from ..measure.evaluate import accuracy, classifies
 from ..measure.metric import Agreement
 
 Array = np.ndarray
@@ -25,8 +25,9 @@ Choose = Callable[[Array], Mapping[str, Sequence[int]]]
 class Stitched:
     """The error of the network at any widths, on samples that nothing is fitted to.
 
-    Error: the share of the samples that get the wrong class; without labels, how far the outputs are from the
-    original's, see `Agreement`. choose: widths -> the removed units of each group; refits: None for none.
+    Error: the share of the samples that get the wrong class; without labels, or where no output classifies samples
+    (maps, boxes), how far the outputs are from the original's, see `Agreement`.
+    choose: widths -> the removed units of each group; refits: None for none.
     """
 
     def __init__(
@@ -35,7 +36,9 @@ class Stitched:
         self._groups, self._choose, self._refits = groups, choose, refits
         self._device: Device = device
         self.batches: list[Batch] = list(data)
-        self._agreement = None if data.labelled else Agreement(groups.labelled.graph.source, data, device)
+        original = groups.labelled.graph.source
+        by_labels = data.labelled and classifies(original, self.batches[0], device=device)
+        self._agreement = None if by_labels else Agreement(original, data, device)
 
     def error(self, kept: Array) -> float:
         """0..1. kept: (groups,) int64, units that each group keeps."""

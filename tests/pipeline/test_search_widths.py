@@ -7,6 +7,7 @@ import onnx_prune
 import pytest
 from onnx_prune import BudgetError, UsageError, models
 from onnx_prune.runtime.search import stitched
+from onnx_prune.runtime.torch import ddpg
 
 TEST, CALIBRATION = models.digits_data()
 SEARCH = "amc:episodes=12,warmup=6,images=64"
@@ -131,3 +132,33 @@ def test_unlabelled_and_synthetic_images_serve(measured):
     result = prune(calibration=images)
     assert result.plan.macs[1] <= 0.5 * result.plan.macs[0]
     assert len(measured) > 8
+
+
+def test_the_network_of_the_least_error_is_taken_whenever_it_was_tried(measured, monkeypatch):
+    tried = {}
+
+    def fourth(self, kept):
+        tried[tuple(kept.tolist())] = 0.1 if len(tried) == 3 else 0.5
+        return tried[tuple(kept.tolist())]
+
+    monkeypatch.setattr(stitched.Stitched, "error", fourth)
+    kept = tuple(row.after for row in prune().report.groups)
+    assert len(tried) > 8
+    assert tried[kept] == 0.1
+
+
+def test_the_agent_sees_the_share_that_the_wall_has_left_of_what_it_said(measured, monkeypatch):
+    """The last number of its state is the share of the layer before that really stays, as in the authors' code."""
+    states = []
+    monkeypatch.setattr(ddpg.Agent, "act", lambda self, state: states.append(state[-1]) or 1.0)
+    prune(allocation="amc:episodes=1,warmup=1,images=64")
+    (tried,) = measured
+    groups = onnx_prune.inspect(models.digits_model()).groups.groups
+    shares = [kept / group.units for kept, group in zip(tried, groups, strict=True) if group.pinned is None]
+    assert states[0] == 1
+    assert len(states) == len(shares)
+    left = sorted(shares)
+    for share in states[1:]:
+        left.remove(share)
+    assert len(left) == 1, "that of the last layer, which no state follows"
+    assert min(states) < 0.5, "it always said all"

@@ -146,6 +146,49 @@ def test_the_choice_is_the_path_s_where_the_target_is_the_sum_of_all():
     assert len(lasso_choice(G, np.zeros(9), 4)) == 4
 
 
+DEEP = """
+<ir_version: 8, opset_import: ["": 17]>
+g (float[N, 3, 2, 2] x) => (float[N, 4, 2, 2] y)
+<float[7,3,1,1] w1, float[8,7,1,1] w2, float[8] ws, float[8] wt, float[8] wm, float[8] wv, float[9,8,1,1] w3,
+ float[4,9,1,1] w4> {
+  a = Conv (x, w1)
+  ra = Relu (a)
+  b = Conv (ra, w2)
+  n = BatchNormalization (b, ws, wt, wm, wv)
+  rb = Relu (n)
+  c = Conv (rb, w3)
+  rc = Relu (c)
+  y = Conv (rc, w4)
+}
+"""
+
+
+def test_layers_that_lose_nothing_are_refitted_and_normalisation_gets_what_it_is_to_shift():
+    """What is chosen at the end depends on both: without either other channels would stay somewhere."""
+    unfitted, unshifted = 0, 0
+    for seed in range(4):
+        groups, data, w, x, scale = with_norm(DEEP, seed)
+        first, last = (next(g for g in groups.free if g.units == units) for units in (7, 9))
+        found = select_on_pruned(groups, {first.name: 3, last.name: 4}, data, ALL)
+        ra = relu(x @ w["w1"].T)
+        n = (ra @ w["w2"].T - w["wm"]) * scale + w["wt"]
+        c = relu(n) @ w["w3"].T
+        kept = lasso(ra, w["w2"] * scale[:, None], n, 3)
+        assert found[first.name] == tuple(np.setdiff1d(range(7), kept))
+        W, b = refitted(ra[:, kept], n)
+        n_now = ra[:, kept] @ W.T + b
+        W3, b3 = refitted(relu(n_now), c)
+        target = relu(c) @ w["w4"].T
+        chosen = lasso(relu(relu(n_now) @ W3.T + b3), w["w4"], target, 4).tolist()
+        assert found[last.name] == tuple(np.setdiff1d(range(9), chosen))
+        unfitted += chosen != lasso(relu(relu(n_now) @ w["w3"].T), w["w4"], target, 4).tolist()
+        shifted = relu(n_now + w["wt"] - w["wm"] * scale)  # the norm's own shift, twice
+        W3, b3 = refitted(shifted, c)
+        unshifted += chosen != lasso(relu(shifted @ W3.T + b3), w["w4"], target, 4).tolist()
+    assert unfitted > 0, "the claim can fail"
+    assert unshifted > 0, "the claim can fail"
+
+
 PROJECTED = """
 <ir_version: 8, opset_import: ["": 17]>
 g (float[N, 3, 2, 2] x) => (float[N, 4, 2, 2] y)
@@ -166,9 +209,9 @@ g (float[N, 3, 2, 2] x) => (float[N, 4, 2, 2] y)
 """
 
 
-def projected(seed):
-    """The case with numbers for the BatchNormalization, and its scale and shift."""
-    model, rng = onnx.parser.parse_model(PROJECTED), np.random.default_rng(seed)
+def with_norm(text, seed):
+    """The case with numbers for the BatchNormalization, and its scale."""
+    model, rng = onnx.parser.parse_model(text), np.random.default_rng(seed)
     for value in model.graph.value_info:
         shape = [d.dim_value for d in value.type.tensor_type.shape.dim]
         if value.name[0] == "w":
@@ -191,7 +234,7 @@ def test_behind_normalisation_and_beside_a_projection_the_target_is_the_sum_less
     """The projection stands behind the branch in the file; it is refitted first, as the paper's shortcut is."""
     other_target, other_scale = 0, 0
     for seed in range(4):
-        groups, data, w, x, scale = projected(seed)
+        groups, data, w, x, scale = with_norm(PROJECTED, seed)
         outer, inner = (next(g for g in groups.free if g.units == units) for units in (7, 8))
         found = select_on_pruned(groups, {outer.name: 3, inner.name: 4}, data, ALL)
         rc = relu(x @ w["w0"].T)

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from onnx_prune import models
-from onnx_prune.pipeline.comparison.rows import Row
+from onnx_prune.pipeline.comparison import run as making
+from onnx_prune.pipeline.comparison.contenders import contenders
+from onnx_prune.pipeline.comparison.rows import Row, Store
 from onnx_prune.tools.compare_config import read_config
 from onnx_prune.tools.compare_table import as_csv, as_json, as_latex, as_text
 
@@ -85,7 +87,13 @@ def test_what_is_missing_is_said(run, files, arguments, said):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('modle = "a"', "'modle' is not a key"),
+        ('modle = "a"', "did you mean 'model'?"),
+        ('method = "l1"', "write [[method]]"),
+        ('method = ["l1"]', "write [[method]]"),
+        ('[method]\npreset = "li"', "write [[method]]"),
+        ("recipe = 3", "write [recipe]"),
+        ("[[method]]\npublished = 93.5", "'published' is no table of numbers"),
+        ('[[method]]\npublished = { after = "93.5" }', "'published' is no table of numbers"),
         ('[[method]]\ncriterium = "l1"', "'criterium' is not a key"),
         ("[[method]]\npublished = { accuracy = 3 }", "'accuracy' is not a key"),
         ("[recipe]\nepoch = 3", "a recipe has no 'epoch'"),
@@ -97,6 +105,33 @@ def test_what_a_file_may_not_say_is_refused(run, tmp_path, text, said):
     code, _, err = run("compare", "--config", "c.toml")
     assert code in (2, 3)
     assert said in err
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ('preset = "thinnet"', "there is no 'thinnet'"),
+        ('criterion = "l9"', "there is no 'l9'"),
+        ('criterion = "dcp:at_onec=4"', "there is no option 'at_onec'"),
+        ('allocation = "equal"', "there is no 'equal'"),
+        ('reconstruct = "ful"', "there is no 'ful'"),
+        ("reconstruct = 3", "3 is not a text"),
+        ('samples = "many"', "'many' is not a whole number"),
+        ('schedule = "often"', "there is no 'often'"),
+        ('schedule = "steps"\nsteps = "three"', "'three' is not a whole number"),
+        ("steps = 3", "3 steps of 'once'"),
+        ("macs = true", "True"),
+    ],
+)
+def test_a_method_that_does_not_exist_is_refused_before_any_row_is_made(run, tmp_path, method, said):
+    text = f'[[method]]\nname = "first"\ncriterion = "l1"\n[[method]]\nname = "the other"\n{method}\n'
+    (tmp_path / "c.toml").write_text(text, encoding="utf-8")
+    code, _, err = run("compare", "digits.onnx", "--config", "c.toml", *TERMS)
+    assert code == 2
+    assert said in err
+    assert "the other" in err
+    assert "fix:" in err
+    assert not (tmp_path / "digits.compare").exists()
 
 
 def test_tables_say_what_there_is_and_nothing_where_there_is_none():
@@ -123,6 +158,49 @@ def test_tables_say_what_there_is_and_nothing_where_there_is_none():
     assert r"ours\_1" in as_latex(ROWS)
     assert as_csv(ROWS).splitlines()[1] == "Li & al.,90.00,50.00,,45.0,50.0,2,1.23,0.5,,93.06,,,"
     assert json.loads(as_json(ROWS))[1]["tuned"] == [0.891, 1.0]
+
+
+def test_a_method_that_failed_has_a_row_that_says_why(run, tmp_path):
+    (tmp_path / "c.toml").write_text(
+        '[[method]]\nname = "too much"\ncriterion = "l1"\nmacs = "0.001%"\n[[method]]\ncriterion = "l2"\n',
+        encoding="utf-8",
+    )
+    code, out, _ = run("compare", "digits.onnx", "--config", "c.toml", *TERMS)
+    assert code == 4
+    folder = tmp_path / "digits.compare"
+    assert (folder / "table.txt").read_text() in out
+    failed, made = json.loads((folder / "table.json").read_text())
+    assert (failed["name"], made["name"], made["cut"] is not None) == ("too much", "l2", True)
+    assert "cannot be met" in failed["failed"]["what"]
+    assert "macs" in failed["failed"]["fix"]
+    for name in ("table.txt", "table.csv", "table.tex"):
+        lines = [line for line in (folder / name).read_text().splitlines() if line.startswith("too much")]
+        assert len(lines) == 1
+        assert "the budget cannot be met" in lines[0]
+    heads, *lines = csv.reader((folder / "table.csv").read_text().splitlines())
+    assert heads[-1] == "failed"
+    assert [len(line) for line in lines] == [len(heads)] * 2
+    assert [line[-1] == "" for line in lines] == [False, True]
+
+
+def test_the_last_of_several_processes_writes_the_whole_table(run, tmp_path, monkeypatch):
+    """Another process has the first row, and finishes it while this one makes the second."""
+    theirs, _ = contenders(["l1", "l2"])
+    store, made = Store(tmp_path / "digits.compare", ""), making._Making.row
+    store.folder.mkdir()
+
+    def meanwhile(self):
+        store.keep(theirs.key, replace(ROWS[0], name="l1"))
+        return made(self)
+
+    monkeypatch.setattr(making._Making, "row", meanwhile)
+    with store.claimed(theirs.key) as mine:
+        assert mine
+        code, out, err = run("compare", "digits.onnx", "--methods", "l1,l2", *TERMS)
+    assert code == 0, err
+    assert [row["name"] for row in json.loads((store.folder / "table.json").read_text())] == ["l1", "l2"]
+    assert (store.folder / "table.txt").read_text() in out
+    assert "other processes" not in err
 
 
 def test_figures_that_nobody_has_looked_up_are_marked():

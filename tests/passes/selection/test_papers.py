@@ -11,13 +11,17 @@ down. The stride stands in a block's first 1x1 convolution, as in the Caffe mode
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from onnx_prune import models
 from onnx_prune.passes.channels.cost import cost_model
+from onnx_prune.passes.channels.groups import Key
 from onnx_prune.passes.errors import UsageError
 from onnx_prune.passes.selection.allocate import allocate
 from onnx_prune.passes.selection.budget import Budget
+from onnx_prune.passes.selection.criteria import make_criterion
 from onnx_prune.passes.selection.presets import PRESETS
+from onnx_prune.passes.selection.ranking import Evidence
 
 POINTS = 0.5  # how near, in percent of the whole
 
@@ -130,3 +134,15 @@ def test_thinet_resnet50(kept, published, cost_of):
     macs, _ = reduction(cost, dict.fromkeys(inner, kept))
     assert macs == pytest.approx(published, abs=0.1)
     assert reduction(cost, dict.fromkeys(inner[1:], kept))[0] < macs - 0.1
+
+
+def test_resnet34_c_takes_the_channels_by_the_projection_s_filters(cost_of):
+    """Li et al., section 3.3: the shortcut's filters decide, and the sum's channels go everywhere."""
+    groups = cost_of("ResNet-34", models.resnet34).groups
+    preset = PRESETS["li:resnet34-c"]
+    ((name, _),) = preset.shares(groups).items()
+    evidence = Evidence(groups)
+    found = make_criterion(preset.criterion).rank(groups[name], evidence).order
+    norms = np.abs(evidence.weight(Key("layer3.0.downsample.0.weight", "", 0))).sum((1, 2, 3))
+    assert found.tolist() == np.argsort(norms, kind="stable").tolist()
+    assert found.tolist() != make_criterion("l1").rank(groups[name], evidence).order.tolist()

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 from onnx_prune import models
+from onnx_prune.models import NetBuilder
 from onnx_prune.passes.errors import UsageError
 from onnx_prune.passes.selection.layers import (
     convolutions,
@@ -124,3 +125,13 @@ def test_an_unknown_preset_is_refused_with_those_that_are_known():
     with pytest.raises(UsageError, match="there is no 'best'") as error:
         make_preset("best")
     assert "thinet, li, li:resnet56-a" in error.value.fix
+
+
+def test_zeros_are_not_counted_where_something_else_reads_the_values_before_the_relu(groups_of):
+    net = NetBuilder("two ways", (3, 4, 4))
+    rectified_alone = net.relu(net.conv(net.input, "one", 6, 3), "relu1")
+    linear = net.conv(rectified_alone, "two", 6, 3)
+    both = net.add(net.conv(net.relu(linear, "relu2"), "three", 5, 1), net.conv(linear, "four", 5, 1), "sum")
+    groups = groups_of(net.model(net.conv(net.relu(both, "relu3"), "head", 2, 1)))
+    assert {group.name for group in groups.free} >= {"one", "two"}
+    assert rectified(groups) == {"one"}

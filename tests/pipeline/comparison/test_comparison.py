@@ -9,13 +9,15 @@ import sys
 from contextlib import nullcontext
 
 import numpy as np
+import onnx
 import onnx_prune
 import pytest
 from onnx_prune import models
+from onnx_prune.models import NetBuilder
 from onnx_prune.passes.errors import ReadError, UsageError
 from onnx_prune.passes.selection.budget import Budget
 from onnx_prune.pipeline.comparison.contenders import Contender, Published, Terms, contenders
-from onnx_prune.pipeline.comparison.rows import Store
+from onnx_prune.pipeline.comparison.rows import Failed, Store
 from onnx_prune.pipeline.comparison.run import compare
 from onnx_prune.pipeline.training.rounds import Schedule
 from onnx_prune.runtime.torch.training.recipe import Recipe
@@ -103,10 +105,25 @@ def test_a_row_that_another_process_makes_is_left_to_it_until_it_is_killed(tmp_p
     with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path), methods[0].key], stdout=subprocess.PIPE) as other:
         assert other.stdout.readline().strip() == b"True"
         outcomes = list(compare(terms(), methods, tmp_path))
-        assert [(o.row is None, o.error) for o in outcomes] == [(True, None), (False, None)]
+        assert [(o.contender.name, o.row is None, o.error) for o in outcomes] == [
+            ("l2", False, None),
+            ("l1", True, None),
+        ]
         other.kill()
     outcomes = list(compare(terms(), methods, tmp_path))
     assert sorted(o.row.name for o in outcomes) == ["l1", "l2"]
+
+
+def test_a_row_whose_process_is_killed_meanwhile_is_made_in_the_end(tmp_path):
+    methods, killed = contenders(["l1", "l2"]), []
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path), methods[0].key], stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline().strip() == b"True"
+        for outcome in compare(terms(), methods, tmp_path):
+            if outcome.contender.name == "l2":
+                other.kill()
+                other.wait()
+            killed.append(outcome.row.name)
+    assert killed == ["l2", "l1"]
 
 
 def test_a_method_that_fails_does_not_end_the_others(tmp_path):
@@ -116,6 +133,21 @@ def test_a_method_that_fails_does_not_end_the_others(tmp_path):
     assert outcomes[1].row.name == "l2"
     again = {o.contender.name: o.error is None for o in compare(terms(), methods, tmp_path)}
     assert again == {"too much": False, "l2": True}
+
+
+def test_what_has_failed_in_another_process_is_not_tried_again(tmp_path):
+    """Unless a run begins anew, which may have more room, or another version."""
+    hopeless, told = Contender("too much", {"criterion": "l1"}, budget=Budget(macs=1e-6)), []
+    methods = [*contenders(["l2"]), hopeless]
+    outcomes = compare(terms(), methods, tmp_path, told.append)
+    assert next(outcomes).row is not None
+    said = Failed("too much", "no", "there", "less")
+    Store(tmp_path, "").fail(hopeless.key, said)
+    told.clear()
+    (last,) = outcomes
+    assert (last.failed, last.row, last.error, told) == (said, None, None, [])
+    anew = next(o for o in compare(terms(), methods, tmp_path) if o.contender is hopeless)
+    assert "cannot be met" in anew.failed.what
 
 
 def test_a_folder_of_other_terms_is_refused(tmp_path):
@@ -167,6 +199,10 @@ def test_what_makes_no_sense_is_refused_before_the_work(tmp_path):
     np.savez(images, input=np.load(TEST)["input"])
     with pytest.raises(UsageError, match="accuracy needs labels"):
         list(compare(terms(evaluation=str(images)), contenders(["l1"]), tmp_path / "c"))
+    net = NetBuilder("map", (1, 8, 8))
+    onnx.save(net.model(net.conv(net.relu(net.conv(net.input, "a", 8, 3), "r"), "b", 2, 1)), tmp_path / "map.onnx")
+    with pytest.raises(UsageError, match="no output of the model has the form"):
+        list(compare(terms(model=tmp_path / "map.onnx"), contenders(["l1"]), tmp_path / "c"))
     turns = Contender("soft", {}, Schedule("soft"))
     with pytest.raises(UsageError, match="cuts and trains in turns"):
         list(compare(terms(), [turns], tmp_path / "c"))

@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx_prune import models
 from onnx_prune.models import NetBuilder
 from onnx_prune.passes.errors import UsageError
@@ -245,6 +246,11 @@ def test_softening_zeroes_the_weakest_filters_but_after_a_last_epoch_that_is_spa
     softener(groups, plan, spare_last=True)(module, 0)
     assert (filters.flatten(1).norm(dim=1) > 0).all()
     weakest = filters.flatten(1).norm(dim=1).argsort()[:8].sort().values
+    before = filters.detach().clone()
+    softener(groups, plan, spare_last=True)(module, 1)
+    assert (filters.flatten(1).norm(dim=1) == 0).nonzero().flatten().equal(weakest), "all epochs but the last"
+    with torch.no_grad():
+        filters.copy_(before)
     softener(groups, plan)(module, 0)
     assert (filters.flatten(1).norm(dim=1) == 0).nonzero().flatten().equal(weakest)
     assert plan.removed == {"layer1.0.conv1": tuple(weakest.tolist())}

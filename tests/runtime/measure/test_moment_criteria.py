@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx_prune.models import digits_data, digits_model
 from onnx_prune.passes.algebra.removal import refit_harm
@@ -137,18 +138,28 @@ def values_of(model, names, data):
     return dict(zip(names, map(np.concatenate, zip(*found, strict=True)), strict=True))
 
 
-@pytest.mark.parametrize("word", ["apoz", "mean-activation"])
-def test_activations_are_those_behind_the_relu_not_behind_the_pool(word):
-    model = onnx.parser.parse_model(POOLED)
-    rng = np.random.default_rng(0)
+def drawn(text, rng):
+    """The model of that text, with numbers for the weights that it declares."""
+    model = onnx.parser.parse_model(text)
     for value in model.graph.value_info:
         shape = [d.dim_value for d in value.type.tensor_type.shape.dim]
         if value.name[0] in "wb" and value.name != "both":
             numbers = rng.standard_normal(shape).astype(np.float32)
-            model.graph.initializer.append(onnx.numpy_helper.from_array(numbers, value.name))
+            model.graph.initializer.append(numpy_helper.from_array(numbers, value.name))
     del model.graph.value_info[:]
+    return model
+
+
+def groups_of(model, shape):
     graph = load(model)
-    groups = channel_groups(label_channels(graph, tensor_facts(graph, {"x": (1, 3, 8, 8)})))
+    return channel_groups(label_channels(graph, tensor_facts(graph, {"x": shape})))
+
+
+@pytest.mark.parametrize("word", ["apoz", "mean-activation"])
+def test_activations_are_those_behind_the_relu_not_behind_the_pool(word):
+    rng = np.random.default_rng(0)
+    groups = groups_of(drawn(POOLED, rng), (1, 3, 8, 8))
+    model = groups.labelled.graph.source
     data = [Batch({"x": rng.standard_normal((5, 3, 8, 8)).astype(np.float32)}, None) for _ in range(2)]
     moments = calibrate(groups.labelled, data, settings=Calibration(activations=True))
     tensors = ("ra", "rc", "rd", "pa", "pc", "pd")
@@ -178,3 +189,43 @@ def test_swaps_never_raise_the_error_of_what_is_selected(digits):
         assert len(plain[group.name]) == len(swapped[group.name])
         assert errors[1] <= errors[0] * (1 + 1e-9)
     assert plain != swapped
+
+
+TWO_READERS = """
+<ir_version: 8, opset_import: ["": 17]>
+g (float[N, 3, 3, 3] x) => (float[N, 4, 3, 3] y, float[N, 2, 3, 3] z)
+<float[8,3,1,1] w1, float[8] b1, float[4,8,1,1] w2, float[2,8,1,1] w3> {
+  a = Conv (x, w1, b1)
+  r = Relu (a)
+  y = Conv (r, w2)
+  z = Conv (r, w3)
+}
+"""
+
+
+def test_of_several_readers_each_counts_its_relative_error():
+    """One reader is thirty times as loud as the other; by absolute errors it alone would decide."""
+    model = drawn(TWO_READERS, np.random.default_rng(0))
+    w = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    for tensor in model.graph.initializer:
+        if tensor.name == "w2":
+            tensor.CopyFrom(numpy_helper.from_array(w["w2"] * np.float32(30), "w2"))
+    groups = groups_of(model, (1, 3, 3, 3))
+    x = np.random.default_rng(1).standard_normal((50, 3, 3, 3)).astype(np.float32)
+    moments = calibrate(groups.labelled, [Batch({"x": x}, None)], settings=Calibration(positions=9))
+    X = x.transpose(0, 2, 3, 1).reshape(-1, 3) @ w["w1"][:, :, 0, 0].T + w["b1"]
+    parts = [np.maximum(X, 0)[:, None] * W[None, :, :, 0, 0] for W in (30 * w["w2"], w["w3"])]  # (rows, filters, 8)
+    (group,) = groups.free
+    found = Thinet(centred=False).rank(group, Evidence(groups, moments=moments)).order.tolist()
+    orders = []
+    for weights in ([1 / np.square(p.sum(2)).sum() for p in parts], [1, 1]):
+        gone = []
+        while len(gone) < 8:
+            harm = np.zeros(8)
+            for part, weight in zip(parts, weights, strict=True):
+                harm += weight * np.square(part[:, :, gone].sum(2, keepdims=True) + part).sum((0, 1))
+            harm[gone] = np.inf
+            gone.append(int(harm.argmin()))
+        orders.append(gone)
+    assert found[:6] == orders[0][:6]
+    assert orders[0][:6] != orders[1][:6], "the claim can fail"

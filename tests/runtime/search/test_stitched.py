@@ -7,6 +7,7 @@ import onnx_prune
 import pytest
 from onnx import numpy_helper
 from onnx_prune import models
+from onnx_prune.models import NetBuilder
 from onnx_prune.passes.channels.apply_removal import apply_removal
 from onnx_prune.passes.graph.export import to_model
 from onnx_prune.passes.rewrite.one_shot import Refits, refit_once
@@ -89,3 +90,20 @@ def test_what_was_used_longest_ago_goes_where_there_is_no_room(parts):
             np.array_equal(a, b) for a, b in zip(*(weights(to_model(g)).values() for g in (cut, alone)), strict=True)
         )
     assert 0 < refits.bytes <= 1 << 17
+
+
+def test_labels_are_left_aside_where_no_output_classifies_samples(parts):
+    """A segmenter's data may have a class an image; what counts is how near its maps stay to the original's."""
+    net = NetBuilder("map", (3, 8, 8))
+    x = net.relu(net.conv(net.input, "one", 8, 3), "relu1")
+    model = net.model(net.conv(net.relu(net.conv(x, "two", 8, 3), "relu2"), "head", 2, 1))
+    analysis = onnx_prune.inspect(model)
+    arrays = {"input": np.random.default_rng(0).standard_normal((16, 3, 8, 8)).astype(np.float32)}
+    errors = []
+    for extra in ({"label": np.arange(16) % 2}, {}):
+        data = open_data({**arrays, **extra}, model_inputs(model))
+        assert data.labelled == bool(extra)
+        stitched = Stitched(analysis.groups, chosen(analysis.groups), None, data, "cpu")
+        errors.append([stitched.error(widths(analysis, share)) for share in (1, 0.5)])
+    assert errors[0] == errors[1]
+    assert errors[0][0] == 0 < errors[0][1] < 1

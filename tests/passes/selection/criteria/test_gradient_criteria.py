@@ -15,7 +15,7 @@ from onnx_prune.passes.selection.budget import Budget
 from onnx_prune.passes.selection.criteria.gradients.ccp import Ccp
 from onnx_prune.passes.selection.criteria.gradients.ccp_ac import CcpAc
 from onnx_prune.passes.selection.criteria.gradients.fisher import Fisher
-from onnx_prune.passes.selection.criteria.gradients.taylor import Taylor
+from onnx_prune.passes.selection.criteria.gradients.taylor import Taylor, map_mflops
 from onnx_prune.passes.selection.criteria.moments.nisp import Nisp, propagated
 from onnx_prune.passes.selection.criteria.weights.l2 import L2
 from onnx_prune.passes.selection.methods import Global
@@ -73,6 +73,21 @@ def test_taylor_takes_the_flops_of_a_map_off_its_score(chain):
     np.testing.assert_allclose(both - both[0], wanted - wanted[0], atol=1e-12)
     kept = allocate(cost_model(chain), harms, Budget(channels=0.5), method=Global(protect=0))
     assert dict(zip([g.name for g in chain.groups], kept.tolist(), strict=True))["conv1"] < 3
+
+
+def test_a_map_costs_what_every_layer_that_makes_it_spends_on_one_of_its_channels(groups_of):
+    """2 h w (c k^2 + 1) / 1e6, the paper's appendix; of a residual stream the sum over the layers that add to it."""
+    net = NetBuilder("residual", (3, 8, 8))
+    stem = net.relu(net.conv(net.input, "stem", 4, 3, stride=2, bias=False), "relu0")
+    inner = net.relu(net.conv(stem, "inner", 6, 3, bias=False), "relu1")
+    total = net.relu(net.add(stem, net.conv(inner, "branch", 4, 1, bias=False), "sum"), "relu2")
+    deep = net.relu(net.conv(total, "deep", 5, 3, stride=2, bias=False), "relu3")
+    groups = groups_of(net.model(net.conv(deep, "head", 2, 1)))
+    costs = map_mflops(Evidence(groups))
+    found = {group.name: set(costs[group.components].round(12)) for group in groups.free}
+    stream = 2 * 16 * (3 * 9 + 1) + 2 * 16 * (6 + 1)
+    by_hand = {"stem": stream, "inner": 2 * 16 * (4 * 9 + 1), "deep": 2 * 4 * (4 * 9 + 1)}
+    assert found == {name: {round(flops / 1e6, 12)} for name, flops in by_hand.items()}
 
 
 def test_fisher_is_half_the_mean_square(chain):
@@ -185,6 +200,19 @@ def test_nisp_adds_at_residual_sums(groups_of):
     of_inner = W["branch"].T @ final
     np.testing.assert_allclose(found["branch.weight"], of_inner, rtol=1e-6)
     np.testing.assert_allclose(found["inner.weight"], final + W["inner"].T @ of_inner, rtol=1e-6)
+
+
+def test_nisp_sums_the_kernels_positions_so_that_larger_kernels_count_more(groups_of):
+    """What a stream gets from a 3x3 and from a 1x1 layer adds up in one unit: nine positions, or one."""
+    net = NetBuilder("kernels", (3, 4, 4))
+    stem = net.relu(net.conv(net.input, "stem", 4, 1, bias=False), "relu0")
+    wide, narrow = net.conv(stem, "wide", 5, 3, bias=False), net.conv(stem, "narrow", 5, 1, bias=False)
+    groups = groups_of(net.model(net.conv(net.relu(net.add(wide, narrow, "sum"), "relu1"), "head", 2, 1)))
+    covariance = np.diag([4.0, 1, 9, 2, 3])
+    evidence = Evidence(groups, moments=responses(groups, covariance))
+    final = infinite_selection(covariance)
+    W = [np.abs(evidence.weight(Key(f"{name}.weight", "", 0))).sum((2, 3)) for name in ("wide", "narrow")]
+    np.testing.assert_allclose(scores_of(groups, evidence)["wide.weight"], (W[0] + W[1]).T @ final, rtol=1e-6)
 
 
 def test_nisp_shares_a_unit_s_score_among_its_channels(groups_of):

@@ -53,6 +53,29 @@ def test_it_stops_where_a_channel_hardly_helps():
     assert len(choose_greedily(LeastSquares(1), 12, tolerance=1.0).units) == 1
 
 
+class Told:
+    """Channels in their order, and losses as they are given."""
+
+    def __init__(self, losses):
+        self.left = list(losses)
+
+    def look(self):
+        return self.left.pop(0), np.arange(9.0, 0, -1)
+
+    def admit(self, channels):
+        pass
+
+    def descend(self):
+        pass
+
+
+def test_a_loss_that_rises_is_no_reason_to_stop():
+    """|L_(t-1) - L_t| of equation 12: after the second choice the loss is higher, after the fourth alike."""
+    found = choose_greedily(Told([8.0, 5.0, 6.0, 3.0, 2.999, 1.0]), 9, tolerance=1e-3)
+    assert found.units == (0, 1, 2, 3)
+    assert found.losses == (8.0, 5.0, 6.0, 3.0, 2.999)
+
+
 def test_several_at_once_are_the_largest_of_one_look():
     layer = LeastSquares(2)
     first = np.argsort(-layer.look()[1])[:3]

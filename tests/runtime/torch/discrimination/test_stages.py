@@ -120,6 +120,11 @@ def test_a_later_layer_is_chosen_on_the_network_as_it_is_by_then(model, data):
         alive.append(int(norms.argmax()))
     gone = [tuple(sorted(set(range(8)).difference(part))) for part in (first, alive)]
     assert found.removed == dict(zip(("conv0", "conv1"), gone, strict=True))
+    empty = written_out({**thin, "conv2.weight": torch.zeros_like(w["conv2.weight"])}, x)
+    own = F.cross_entropy(empty[2], y)
+    losses = [float((aim - empty[1]).square().mean() / 2 + own) for aim in (targets, written_out(thin, x)[1])]
+    assert found.losses["conv1"][0] == pytest.approx(losses[0], rel=1e-5)
+    assert losses[1] != pytest.approx(losses[0], rel=1e-2), "those of the network as it is by then"
 
 
 def test_a_stage_s_layers_are_chosen_by_the_loss_at_its_end(model, data):

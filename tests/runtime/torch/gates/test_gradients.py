@@ -17,7 +17,7 @@ from onnx_prune.passes.graph.shapes import tensor_facts
 from onnx_prune.passes.selection.criteria.gradients.ccp import Ccp
 from onnx_prune.passes.selection.criteria.gradients.ccp_ac import CcpAc
 from onnx_prune.runtime.data.sources import Batch
-from onnx_prune.runtime.torch.gates.auxiliary import depths, softmax_regression
+from onnx_prune.runtime.torch.gates.auxiliary import Depth, depths, features, softmax_regression
 from onnx_prune.runtime.torch.gates.gradients import Wanted, gate_gradients
 from onnx_prune.runtime.torch.gates.model import with_gates
 from onnx_prune.runtime.torch.graph_module import GraphModule
@@ -456,6 +456,15 @@ def test_auxiliary_classifiers_read_layers_without_positions_as_they_are():
     (last,) = (group.name for group in groups.free if group.units == 12)
     np.testing.assert_allclose(U[last][18:], gate.grad.numpy(), rtol=1e-3, atol=1e-5)
     assert not U[last][9:18].any(), "the head behind f sees nothing of q"
+
+
+def test_auxiliary_classifiers_rectify_what_nothing_has_rectified_before_them():
+    """A residual sum that the next layer reads as it is: the head's features are means of what a ReLU leaves."""
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 3, 5, 5)))
+    found = features(x, Depth("sum", 1), 2).numpy()
+    np.testing.assert_allclose(found, np.maximum(x.numpy(), 0).mean((2, 3)), rtol=1e-6)
+    last = features(x.movedim(1, 3), Depth("sum", 3), 2).numpy()
+    np.testing.assert_array_equal(last, found)
 
 
 def test_auxiliary_classifiers_want_depths():

@@ -24,13 +24,38 @@ from onnx_prune.runtime.progress import silent
 TEST, CALIBRATION = (str(path) for path in models.digits_data())
 
 
-def chosen_by_training(seed):
-    """The plan and the weights of a small network by discrimination-aware pruning."""
+def chain():
     net = NetBuilder("tiny", (1, 8, 8))
     x = net.input
     for number in range(3):
         x = net.relu(net.conv(x, f"conv{number}", 12, 3), f"relu{number}")
-    model = net.model(net.gemm(net.flatten(net.global_average_pool(x, "pool"), "flat"), "head", 10))
+    return net.model(net.gemm(net.flatten(net.global_average_pool(x, "pool"), "flat"), "head", 10))
+
+
+def vgg():
+    """Pools between convolutions, BatchNormalization, and two fully connected layers behind a flattened map."""
+    net = NetBuilder("vgg", (1, 8, 8))
+    x = net.input
+    for number in range(3):
+        x = net.relu(net.conv(x, f"conv{number}", 12, 3, norm=f"norm{number}"), f"relu{number}")
+        x = net.max_pool(x, f"pool{number}", 2) if number < 2 else x
+    hidden = net.relu(net.gemm(net.flatten(x, "flat"), "hidden", 16, norm="norm3"), "relu3")
+    return net.model(net.gemm(hidden, "head", 10))
+
+
+def densenet():
+    """Every layer reads what all before it have made: BatchNormalization, ReLU, convolution, concatenation."""
+    net = NetBuilder("dense", (1, 8, 8))
+    x = net.conv(net.input, "stem", 8, 3, bias=False)
+    for number in range(3):
+        layer = net.relu(net.batch_norm(x, f"norm{number}"), f"relu{number}")
+        x = net.concat([x, net.conv(layer, f"conv{number}", 6, 3, bias=False)], f"concat{number}")
+    x = net.relu(net.batch_norm(x, "last"), "rectified")
+    return net.model(net.gemm(net.flatten(net.global_average_pool(x, "pool"), "flat"), "head", 10))
+
+
+def chosen_by_training(model, seed):
+    """The plan and the weights of a small network by discrimination-aware pruning."""
     given = {"preset": "dcp", "criterion": "dcp:losses=1,passes=1,at_once=4", "samples": 96, "measure": False}
     result = onnx_prune.prune(model, budget=0.5, calibration=CALIBRATION, seed=seed, **given)
     return result.plan.removed, [numpy_helper.to_array(t) for t in result.model.graph.initializer]
@@ -48,7 +73,7 @@ def found(rank):
         "moments": {name: [(m.rows, m.mean, m.second) for m in of] for name, of in job.moments.consumers.items()},
         "sensitivity": sensitivities_of(job.run, rankings, job.moments).values,
         "accuracy": accuracy(job.run.original, test, group=together()),
-        "trained": chosen_by_training(rank),
+        "trained": {build.__name__: chosen_by_training(build(), rank) for build in (chain, vgg, densenet)},
     }
 
 

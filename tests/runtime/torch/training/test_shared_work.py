@@ -57,9 +57,10 @@ def test_sensitivities_and_accuracy_are_those_of_one_process(measured):
         assert first["sensitivity"][name] == pytest.approx(curve, rel=1e-3, abs=1e-6)
 
 
-def test_what_is_chosen_by_training_is_what_the_first_process_has_found(measured):
+@pytest.mark.parametrize("network", ["chain", "vgg", "densenet"])
+def test_what_is_chosen_by_training_is_what_the_first_process_has_found(measured, network):
     """Each draws other numbers, as GPUs that add up in another order would; all go on with one network."""
-    alone, first, second = (one["trained"] for one in measured)
+    alone, first, second = (one["trained"][network] for one in measured)
     assert alone[0] == first[0] == second[0]
     assert any(alone[0].values())
     for values in zip(alone[1], first[1], second[1], strict=True):
