@@ -166,14 +166,14 @@ g (float[N, 3, 2, 2] x) => (float[N, 4, 2, 2] y)
 def test_layers_that_lose_nothing_are_refitted_and_normalisation_gets_what_it_is_to_shift():
     """What is chosen at the end depends on both: without either other channels would stay somewhere."""
     unfitted, unshifted = 0, 0
-    for seed in range(4):
+    for seed in (0, 3):  # of which one says the first, the other the second
         groups, data, w, x, scale = with_norm(DEEP, seed)
         first, last = (next(g for g in groups.free if g.units == units) for units in (7, 9))
-        found = select_on_pruned(groups, {first.name: 3, last.name: 4}, data, ALL)
+        found = select_on_pruned(groups, {first.name: 2, last.name: 4}, data, ALL)
         ra = relu(x @ w["w1"].T)
         n = (ra @ w["w2"].T - w["wm"]) * scale + w["wt"]
         c = relu(n) @ w["w3"].T
-        kept = lasso(ra, w["w2"] * scale[:, None], n, 3)
+        kept = lasso(ra, w["w2"] * scale[:, None], n, 2)
         assert found[first.name] == tuple(np.setdiff1d(range(7), kept))
         W, b = refitted(ra[:, kept], n)
         n_now = ra[:, kept] @ W.T + b
