@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 import torch
 from onnx_prune.runtime.torch.ddpg import Agent
@@ -40,3 +42,33 @@ def test_the_same_seed_does_the_same_and_torchs_own_stays_as_it_was():
     assert np.array_equal(first, second)
     assert not np.array_equal(first, third)
     assert torch.rand(1) == expected
+
+
+def test_an_update_is_that_of_the_paper_step_by_step():
+    """y = r - b + Q'(s', mu'(s')), nothing after the last step; Adam on both; targets that follow by a hundredth."""
+    agent = Agent(3, steps=2, warmup=0, least=0.2, seed=3)
+    numbers = np.random.default_rng(0)
+    for row in range(6):
+        states, later = numbers.random(3), numbers.random(3)
+        agent._memory.add((states, float(numbers.random()), float(-numbers.random()), later, float(row % 2)))
+    agent._mean = -0.4
+    actor, critic, (slow_actor, slow_critic) = deepcopy((agent._actor, agent._critic, agent._targets))
+    before = deepcopy((slow_actor, slow_critic))
+    chosen = [agent._memory.rows[i] for i in deepcopy(agent._rng).integers(0, 6, 64)]
+    columns = [np.asarray(column, np.float32).reshape(64, -1) for column in zip(*chosen, strict=True)]
+    states, actions, rewards, later, goes_on = map(torch.from_numpy, columns)
+    with torch.no_grad():
+        y = rewards + 0.4 + goes_on * slow_critic(later, slow_actor(later))
+    step = torch.optim.Adam(critic.parameters(), 1e-3)
+    (critic(states, actions) - y).square().mean().backward()
+    step.step()
+    step = torch.optim.Adam(actor.parameters(), 1e-4)
+    (-critic(states, actor(states)).mean()).backward()
+    step.step()
+    agent._update()
+    for found, wanted in ((agent._actor, actor), (agent._critic, critic)):
+        for one, other in zip(found.parameters(), wanted.parameters(), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+    for found, old, quick in zip(agent._targets, before, (actor, critic), strict=True):
+        for one, slow, new in zip(found.parameters(), old.parameters(), quick.parameters(), strict=True):
+            torch.testing.assert_close(one, 0.99 * slow + 0.01 * new, rtol=1e-5, atol=1e-7)
