@@ -141,6 +141,15 @@ class GraphModule(nn.Module):
         return model
 
 
+def refuse_half(module: GraphModule, fix: str) -> None:
+    """Raise UsageError where weights are to be trained that are in half precision."""
+    half = [name for name, own in module.parameter_names.items() if module.get_parameter(own).dtype.itemsize < 4]
+    if half:
+        raise UsageError(
+            "half-precision weights are not trained: small steps would be lost", where=f"'{half[0]}'", fix=fix
+        )
+
+
 def _store(proto: onnx.TensorProto, tensor: Tensor | None) -> None:
     """Put the values into the proto; where they are the same it stays as it is, however it is encoded."""
     assert tensor is not None

@@ -17,7 +17,7 @@ from ...data.sources import Batch
 from ..gates.auxiliary import Depth
 from ..gates.readout import Readout, as_logits, check_labels
 from ..gates.samples import TensorBatch, to_samples
-from ..graph_module import GraphModule
+from ..graph_module import GraphModule, refuse_half
 from .head import DiscriminationHead
 
 _BATCH = 64  # samples a step
@@ -38,9 +38,10 @@ class Network:
     def of(model: onnx.ModelProto, data: Iterable[Batch], place: torch.device, *, labels: bool) -> Network:
         """Classes are the labels, where there are any and `labels` says so, else those that the model finds.
 
-        Raises UsageError where the model is no classifier, or has no samples.
+        Raises UsageError where the model is no classifier, is in half precision, or has no samples.
         """
         module = GraphModule(model).to(place).eval()
+        refuse_half(module, fix="prune the float32 model and convert the result, or take ccp or obs")
         readout = Readout.of(module, model.graph)
         samples = [part for batch in data for part in _parts(to_samples(module, batch, place))]
         if not samples:
@@ -72,7 +73,7 @@ class Network:
             outputs, seen = self.readout(self.data[0], watch=[depth.tensor])
         x = seen[depth.tensor]
         classes = _logits(outputs, len(self.data[0])).shape[1]
-        return DiscriminationHead(depth, x.shape[depth.axis], classes, seed).to(x.device)
+        return DiscriminationHead(depth, x.shape[depth.axis], classes, seed).to(x)
 
     def train(self, head: DiscriminationHead | None, passes: int, rate: float, rng: np.random.Generator) -> None:
         """Passes of SGD on the network's cross-entropy plus the head's, both of weight 1; the dead stay at zero.

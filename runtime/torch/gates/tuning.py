@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..graph_module import refuse_half
 from .auxiliary import AuxiliaryHead
 from .readout import Readout, as_logits
 from .samples import TensorBatch
@@ -24,6 +25,7 @@ def tune_heads(
     finds at first. The readout's module is changed in place; running statistics stay.
     """
     module = readout.module
+    refuse_half(module, fix="take ccp-ac without heads=finetuned, or prune the float32 model and convert the result")
     wanted = [_targets(readout, samples, labels=labels) for samples in data]
     weights = [p for p in module.parameters() if p.is_floating_point()]
     own = [(h.weight.clone().requires_grad_(), h.bias.clone().requires_grad_()) for h in heads]

@@ -20,7 +20,7 @@ from ...data.inputs import model_inputs
 from ...data.sources import Batch
 from ...device import Device
 from ...session import open_session
-from ..graph_module import GraphModule
+from ..graph_module import GraphModule, refuse_half
 from ..place import torch_device
 from .batch_norm import insert_batch_norms
 from .checkpoint import Checkpoint, run_key
@@ -162,13 +162,7 @@ def _with_batch_norms(model: onnx.ModelProto, data: TrainingData, recipe: Recipe
 
 
 def trainable(student: GraphModule) -> GraphModule:
-    half = [name for name, own in student.parameter_names.items() if student.get_parameter(own).dtype.itemsize < 4]
-    if half:
-        raise UsageError(
-            "half-precision weights are not trained: small steps would be lost",
-            where=f"'{half[0]}'",
-            fix="fine-tune the float32 model, and convert the result",
-        )
+    refuse_half(student, fix="fine-tune the float32 model, and convert the result")
     if not student.parameter_names:
         raise UsageError(
             "the model has no weights that could be trained", where="the model", fix="give a model of float32 weights"

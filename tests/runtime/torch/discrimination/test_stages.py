@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import onnx
 import pytest
@@ -16,6 +18,7 @@ from onnx_prune.runtime.analysis import analyse
 from onnx_prune.runtime.data.inputs import model_inputs
 from onnx_prune.runtime.data.open import open_data
 from onnx_prune.runtime.torch.discrimination.stages import select_discriminating
+from onnx_prune.runtime.torch.gates.gradients import Wanted, gate_gradients
 
 PLAIN = Dcp(losses=0, passes=0, rate=0.0)
 
@@ -269,3 +272,48 @@ def test_the_head_of_a_stage_decides_by_what_it_has_learned(model, data):
     assert found.removed["conv0"] == tuple(sorted(set(range(8)).difference(alive)))
     plain, _ = greedy_by_hand(w, data, 1, 4, 0.0, 50)
     assert sorted(alive) != sorted(plain), "the network's own loss would have decided otherwise"
+
+
+MLP = """
+<ir_version: 8, opset_import: ["": 17]>
+g (TYPE[N, 6] x) => (TYPE[N, 4] y) <TYPE[12,6] w1, TYPE[10,12] w2, TYPE[9,10] w3, TYPE[8,9] w4, TYPE[4,8] w5> {
+  a = Gemm <transB = 1> (x, w1)
+  ra = Relu (a)
+  b = Gemm <transB = 1> (ra, w2)
+  rb = Relu (b)
+  c = Gemm <transB = 1> (rb, w3)
+  rc = Relu (c)
+  d = Gemm <transB = 1> (rc, w4)
+  rd = Relu (d)
+  y = Gemm <transB = 1> (rd, w5)
+}
+"""
+
+
+def mlp(dtype, word):
+    """The model in that precision, and samples of it."""
+    model, rng = onnx.parser.parse_model(MLP.replace("TYPE", word)), np.random.default_rng(0)
+    for number, (inputs, outputs) in enumerate(pairwise((6, 12, 10, 9, 8, 4)), 1):
+        weight = rng.standard_normal((outputs, inputs)).astype(dtype)
+        model.graph.initializer.append(numpy_helper.from_array(weight, f"w{number}"))
+    del model.graph.value_info[:]
+    return model, {"x": rng.standard_normal((40, 6)).astype(dtype), "label": rng.integers(0, 4, 40)}
+
+
+def test_heads_are_of_the_network_s_precision():
+    model, data = mlp(np.float64, "double")
+    group = analyse(model).groups.free[0]
+    found = chosen(model, data, {group.name: 5}, Dcp(losses=1, passes=1))
+    assert len(found.removed[group.name]) == 7
+    assert {t.data_type for t in found.model.graph.initializer} == {onnx.TensorProto.DOUBLE}
+
+
+def test_what_trains_a_network_in_half_precision_is_refused():
+    model, data = mlp(np.float16, "float16")
+    groups = analyse(model).groups
+    with pytest.raises(UsageError, match="half-precision weights are not trained"):
+        chosen(model, data, {groups.free[0].name: 5}, Dcp(losses=1, passes=1))
+    samples = list(open_data(data, model_inputs(model)))
+    assert gate_gradients(groups, samples, Wanted(auxiliary=1))
+    with pytest.raises(UsageError, match="half-precision weights are not trained"):
+        gate_gradients(groups, samples, Wanted(auxiliary=1, tuned=True))
