@@ -47,6 +47,7 @@ _BUDGETS = ("macs", "params", "size", "latency", "channels")
 @click.option("--exclude", help="Regular expression of group names that stay whole.")
 @click.option("--finetune", "train", help="Training data: every cut model is fine-tuned by the same recipe.")
 @click.option("--evaluate", "evaluation", help="Labelled data that accuracy is measured on.")
+@click.option("--evaluate-samples", type=click.IntRange(min=1), help="Use so many of them. Default: all.")
 @RECIPE
 @IMAGES
 @ALIGN_ANY
@@ -154,6 +155,7 @@ def _terms(said: Mapping[str, Any], config: Config) -> Terms:
     return Terms(
         model=Path(said["model"]),
         evaluation=said["evaluation"],
+        evaluate_samples=said["evaluate_samples"],
         budget=Budget(**budget),
         settings={**settings, "measure": not said["no_latency"]},
         preprocessing=preprocessing(said),

@@ -62,6 +62,7 @@ class Terms:
 
     settings: of `prune`, which those of a method override
     evaluation: labelled data that accuracy is measured on
+    evaluate_samples: so many of them, the same for all methods, drawn with the seed of the settings; None: all
     train, recipe: of the fine-tuning, None for none
 
     The last epoch's weights are taken: no choice looks at the test.
@@ -75,13 +76,15 @@ class Terms:
     train: DataSource | None = None
     recipe: Recipe | None = None
     schedule: Schedule = field(default_factory=Schedule)
+    evaluate_samples: int | None = None
 
     @property
     def key(self) -> str:
         """What the terms are: rows of other terms are not of this table."""
         settings = {name: str(value) for name, value in self.settings.items()}
         said = [str(self.budget), settings, str(self.preprocessing), self._lessons, str(self.schedule)]
-        return digest([_file_digest(self.model), str(self.evaluation), str(self.train), *said])
+        drawn = () if self.evaluate_samples is None else (self.evaluate_samples,)
+        return digest([_file_digest(self.model), str(self.evaluation), str(self.train), *said, *drawn])
 
     @property
     def _lessons(self) -> dict[str, str] | None:

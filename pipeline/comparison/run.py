@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import onnx
+
 from ...passes.errors import OnnxPruneError, UsageError
 from ...passes.graph.files import write_text
 from ...passes.graph.model import ModelLike, load
@@ -18,6 +20,7 @@ from ...passes.kept import kept_json, unreadable
 from ...passes.selection.budget import Budget
 from ...passes.selection.plans.plan import Plan
 from ...passes.selection.presets import make_preset
+from ...runtime.data.batches import Data
 from ...runtime.data.inputs import model_inputs
 from ...runtime.data.open import open_data
 from ...runtime.measure.evaluate import accuracy, classifies
@@ -107,7 +110,7 @@ def _check(terms: Terms, methods: Sequence[Contender]) -> None:
     for method in methods:
         _check_words(method.name, {**terms.settings, **method.settings})
     model = load(terms.model).source
-    data = open_data(terms.evaluation, model_inputs(model), terms.preprocessing)
+    data = _evaluation(terms, model)
     if not data.labelled and data.samples is not None:
         raise UsageError("accuracy needs labels", where="--evaluate", fix="put the images in one folder a class")
     if not classifies(model, next(iter(data)), device=terms.settings.get("device", "auto")):
@@ -119,6 +122,14 @@ def _check(terms: Terms, methods: Sequence[Contender]) -> None:
     turns = [method.name for method in methods if (method.schedule or terms.schedule).kind != "once"]
     if turns and terms.train is None:
         raise UsageError(f"'{turns[0]}' cuts and trains in turns", where="the methods", fix="give --finetune DATA")
+
+
+def _evaluation(terms: Terms, model: onnx.ModelProto) -> Data:
+    """What accuracy is measured on, the same samples for every model."""
+    seed = terms.settings.get("seed", 0)
+    return open_data(
+        terms.evaluation, model_inputs(model), terms.preprocessing, samples=terms.evaluate_samples, seed=seed
+    )
 
 
 def _check_words(name: str, settings: Mapping[str, Any]) -> None:
@@ -204,8 +215,9 @@ class _Making:
 
     def _scores(self, model: ModelLike) -> Scores:
         proto = load(model).source
-        data = open_data(self.terms.evaluation, model_inputs(proto), self.terms.preprocessing)
-        found = accuracy(proto, data, device=self._settings.get("device", "auto"), group=together())
+        found = accuracy(
+            proto, _evaluation(self.terms, proto), device=self._settings.get("device", "auto"), group=together()
+        )
         return found.top1, found.top5
 
     def _cut(self) -> dict[str, Any]:

@@ -57,6 +57,15 @@ def test_all_are_fine_tuned_alike_and_the_last_epoch_counts(tmp_path):
         assert tuned.best == 2
 
 
+def test_accuracy_may_be_measured_on_some_samples_the_same_for_all(tmp_path):
+    few = terms(evaluate_samples=90)
+    rows = [o.row for o in compare(few, contenders(["l1", "random"]), tmp_path)]
+    some = onnx_prune.evaluate(models.digits_model(), TEST, samples=90)
+    assert [row.before for row in rows] == [(some.top1, some.top5)] * 2
+    assert all(round(row.cut[0] * 90, 9).is_integer() for row in rows)
+    assert few.key != terms().key
+
+
 def test_rows_that_are_finished_are_not_made_again_and_others_are_added(tmp_path):
     told = []
     first = [o.row for o in compare(terms(), contenders(["l1"]), tmp_path, told.append)]
