@@ -28,7 +28,7 @@ _SETTINGS = (
     *("allocation", "reconstruct", "calibration", "exclude", "samples", "seed", "device", "align"),
     *("threads", "latency_batch"),
 )
-_MADE = re.compile(r"terms$|table\.|[^/]*\.(json|claim)$|[^/]*\.unfinished/")  # in the folder of a comparison
+_MADE = re.compile(r"terms$|table\.|[^/]*\.(json|claim|failed)$|[^/]*\.unfinished/")  # in the folder of a comparison
 _BUDGETS = ("macs", "params", "size", "latency", "channels")
 
 
