@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -132,7 +133,7 @@ def judged(run: Run, bare: Written, fitted: Written | None) -> Written:
     """The refitted model where it is no farther from the original than the bare one, else that; with its closeness."""
     if run.judged_on is None and fitted is not None and run.settings.moments is not None:
         return replace(fitted, refit=f"{fitted.refit}, not compared: moments hold no samples")
-    if run.judged_on is None or (fitted is None and not run.settings.measure):
+    if run.judged_on is None:
         return fitted or bare
     run.progress("comparing with the original")
     candidates = [bare] if fitted is None else [bare, fitted]
@@ -242,7 +243,8 @@ def _in_words(found: Refitted) -> str:
 
 def _why_nothing(run: Run, removed: np.ndarray, found: Refitted) -> str:
     if found.left:
-        return "; ".join(dict.fromkeys(found.left.values()))
+        counts = Counter(found.left.values())
+        return "; ".join(f"{why} ({count} layer{'s' * (count > 1)})" for why, count in counts.items())
     labelled = run.analysis.groups.labelled
     nodes = labelled.graph.gs.nodes
     read = {nodes[c.node].op for c in labelled.consumers if removed[c.labels[c.labels >= 0]].any()}

@@ -132,6 +132,8 @@ def _warning(result: Result) -> str | None:
         return _SYNTHETIC if refitted else f"{_SYNTHETIC}\nonnx-prune: {_NOT_REFITTED}"
     if (result.report.refit or "").startswith("left out"):
         return _REFIT_LEFT_OUT
+    if "integer weights" in (result.report.refit or ""):
+        return _INTEGERS
     return None if refitted else _NOT_REFITTED
 
 
@@ -148,6 +150,10 @@ _SYNTHETIC = (
 _NOT_REFITTED = (
     "the weights that stay were not refitted: accuracy is not protected\n"
     "  fix:   give --reconstruct sequential, or fine-tune the result"
+)
+_INTEGERS = (
+    "operators on integers were not refitted: accuracy is not protected\n"
+    "  fix:   cut the model before it is quantised, quantise it as QDQ, or fine-tune the result"
 )
 _REFIT_LEFT_OUT = (
     "the weights that stay were not refitted, which would have made it worse: accuracy is not protected\n"

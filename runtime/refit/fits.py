@@ -151,12 +151,12 @@ def _unfit(labelled: LabelledGraph, removed: Array, cut: Graph, seen: set[str]) 
 
 def _why_unfit(labelled: LabelledGraph, consumer: Consumer) -> str:
     if consumer.weight in labelled.quantised:
-        return "its weight is of integers"
+        return "integer weights"
     if consumer.layout is None:
-        return "its weight is no matrix"
+        return "weights of a form of their own"
     if consumer.layout.groups > 1:
-        return "its weight is in groups"
-    return "other nodes make or read its weight" if consumer.layout.exact else "it computes more than W u + b"
+        return "weights in groups"
+    return "weights that other nodes make or read" if consumer.layout.exact else "more than W u + b"
 
 
 def _together(uses: Sequence[str], paths: tuple[AffinePath, ...]) -> tuple[AffinePath, ...]:

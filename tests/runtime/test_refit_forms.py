@@ -305,5 +305,5 @@ def test_a_layer_that_cannot_be_refitted_is_named_with_the_reason():
     shapes = {"w0": (6, 12), "w1": (12, 8), "w2": (8, 12), "w3": (12, 3)}
     model = build(text, {name: rng.standard_normal(shape) for name, shape in shapes.items()})
     found = pruned(model, {"x": rng.standard_normal((64, 6)).astype(np.float32)}, 12)[3]
-    assert found.left == {"b": "it computes more than W u + b"}
+    assert found.left == {"b": "more than W u + b"}
     assert found.layers == 2  # y, and c, whose inputs come from b

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnx.numpy_helper
 import pytest
 from onnx import parser
 from onnx_prune import models
@@ -123,3 +125,23 @@ def test_latency_is_measured_at_the_batch_that_is_asked_for(run):
     code, _, said = run("fixed.onnx", "--latency-batch", "4")
     assert code == 2
     assert "does not leave open how many samples it takes" in said
+
+
+def test_that_operators_on_integers_are_not_refitted_is_said_and_how_near_the_result_is(run):
+    text = """
+    <ir_version: 8, opset_import: ["": 17]>
+    g (float[N, 6] x) => (float[N, 4] y) {
+      a = MatMul (x, w) r = Relu (a)
+      q, s, z = DynamicQuantizeLinear (r) p = MatMulInteger (q, v, z) f = Cast <to = 1> (p) y = Mul (f, s)
+    }
+    """
+    model, rng = parser.parse_model(text), np.random.default_rng(0)
+    weights = {"w": rng.normal(size=(6, 24)).astype(np.float32), "v": rng.integers(-99, 99, (24, 4)).astype(np.int8)}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(v, k) for k, v in weights.items())
+    onnx.save(model, "integers.onnx")
+    np.save("data.npy", rng.normal(size=(64, 6)).astype(np.float32))
+    code, said, warned = run("integers.onnx", "--calibration", "data.npy", "--no-latency")
+    assert code == 0
+    assert "nothing was refitted: integer weights (1 layer)" in said
+    assert "relative distance from the original's outputs" in said or "same top class" in said
+    assert "cut the model before it is quantised" in warned
