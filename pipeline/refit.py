@@ -29,6 +29,7 @@ from ..runtime.progress import counted
 from ..runtime.proof.compare import Shown
 from ..runtime.proof.other_inputs import redrawn
 from ..runtime.proof.prove import prove_equal
+from ..runtime.proof.saved import shown
 from ..runtime.reconstruct import Refitted, refit_sequentially
 from .run import Run
 
@@ -94,7 +95,10 @@ def _written(run: Run, bare: Written, cut: Graph, refit: str) -> Written:
             where=f"{run.analysis.name}: {', '.join(different[:3])}",
             fix="nothing was written; this is a bug of onnx-prune: please report it with the graph",
         )
-    return Written(model, bare.macs, bare.params + added_elements(bare.model, model), refit, graph=cut)
+    # What it computes now is what the file must compute: nothing later may change it unseen. A draft is not kept.
+    computes = None if bare.shown is None else shown(model, run.analysis.trial, run.settings.device)
+    params = bare.params + added_elements(bare.model, model)
+    return Written(model, bare.macs, params, refit, shown=computes, graph=cut)
 
 
 def _zero_filters(run: Run, removed: np.ndarray) -> ConstantChannels | None:
@@ -117,7 +121,7 @@ def _with_constants(run: Run, cut: Graph, fitted: Written, zeros: ConstantChanne
     new = [t for t in model.graph.initializer if t.name not in before and t.data_type != onnx.TensorProto.INT64]
     macs = sum(each * math.prod(labelled.facts.shapes[output][2:]) for output, each in taken.items())
     params = sum(math.prod(tensor.dims) for tensor in new)
-    return replace(fitted, model=model, macs=fitted.macs + macs, params=fitted.params + params)
+    return replace(fitted, model=model, macs=fitted.macs + macs, params=fitted.params + params, shown=None)
 
 
 def added_elements(before: onnx.ModelProto, after: onnx.ModelProto) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -35,7 +36,7 @@ def check_saved(file: Path, model: onnx.ModelProto, expected: Shown) -> None:
     try:
         found = onnx.load(file, load_external_data=False)
         nodes = different_nodes(model.graph, found.graph)
-        different = [*nodes, *different_weights(model.graph, found.graph, file.parent)]
+        different = [*_declared(model, found), *nodes, *different_weights(model.graph, found.graph, file.parent)]
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
         raise ProofError("the saved file cannot be read back", where=f"{file.name}: {error}", fix=_FAULT) from error
     if different:
@@ -58,6 +59,16 @@ def check_saved(file: Path, model: onnx.ModelProto, expected: Shown) -> None:
                 where=f"{file.name}, output '{name}'",
                 fix=_FAULT,
             )
+
+
+def _declared(model: onnx.ModelProto, found: onnx.ModelProto) -> Iterator[str]:
+    """What the models say of themselves, beside nodes and weights, where that is not the same."""
+    opsets = [{(o.domain or "ai.onnx", o.version) for o in one.opset_import} for one in (model, found)]
+    if opsets[0] != opsets[1]:
+        yield "the opsets"
+    for part in ("input", "output"):
+        if list(getattr(model.graph, part)) != list(getattr(found.graph, part)):
+            yield f"the {part}s"
 
 
 _FAULT = "nothing was written; check the disk, and report it with the graph if it happens again"

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 from onnx_prune.passes.errors import ProofError
-from onnx_prune.passes.graph import export, folding, spill
+from onnx_prune.passes.graph import export, files, folding, spill
 from onnx_prune.passes.graph import model as model_module
 from onnx_prune.pipeline import refit as refit_module
 from onnx_prune.pipeline import write as write_module
@@ -144,11 +144,39 @@ AFTERWARDS = {
 }
 
 
+@pytest.mark.parametrize("refit", [False, True], ids=["cut", "refitted"])
 @pytest.mark.parametrize("fault", AFTERWARDS)
-def test_a_model_that_changes_after_the_proof_is_not_saved(fault, monkeypatch, tmp_path):
+def test_a_model_that_changes_after_the_proof_is_not_saved(fault, refit, monkeypatch, tmp_path):
+    """Also where the refit, which came after the proof, was measured before it changed."""
     changing(monkeypatch, write_module, "infer_shapes", AFTERWARDS[fault])
-    result = pruned(network())
+    result = pruned(network(), **({"calibration": _data()} if refit else {}))
+    assert not refit or result.report.refit.startswith("kept")
     with pytest.raises(ProofError, match="saved file"):
+        result.save(tmp_path / "cut.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def _older(model):
+    model.opset_import[0].version -= 1
+
+
+def _of_one(model):
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 1
+
+
+@pytest.mark.parametrize("fault", [_older, _of_one])
+def test_what_a_file_says_of_itself_is_compared_as_well(fault, monkeypatch, tmp_path):
+    right = files._check
+
+    def spoilt(file, *others):
+        model = onnx.load(file)
+        fault(model)
+        onnx.save(model, file)
+        right(file, *others)
+
+    result = pruned(network())
+    monkeypatch.setattr(files, "_check", spoilt)
+    with pytest.raises(ProofError, match="not the model that was proved"):
         result.save(tmp_path / "cut.onnx")
     assert list(tmp_path.iterdir()) == []
 
