@@ -22,7 +22,7 @@ Widths = Callable[[Budget, LatencyTable], Array]  # a share of the table's milli
 # Shares of the original's time: how far from what is asked for a result may be measured, and how far below the rounds
 # aim. What is measured moves by up to 0.01 from one session to the next, what the user reads is measured once more, and
 # what was the best of several by its measurement is a little worse when it is measured again.
-_OVER, _NEAR, _UNDER = 0.003, -0.005, 0.0165
+_OVER, _NEAR, _UNDER = 0.003, -0.005, 0.0135
 _AIMS = (0.01, 0.011, 0.012)
 # Of the table's time, beside what a later round aims at: some nodes are predicted too slow and some too quick, so that
 # widths that differ little may differ by 0.02. They are measured in turns, where that many networks fit into memory.
