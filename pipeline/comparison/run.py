@@ -31,6 +31,7 @@ from ..prune import prune
 from ..settings import Settings, make_settings, make_strategy
 from ..training.finetune import finetune
 from ..training.in_turns import prune_and_finetune
+from ..training.rounds import Schedule
 from ..write import Result
 from .contenders import Contender, Terms
 from .rows import Failed, Row, Scores, Store
@@ -108,7 +109,7 @@ def _outcome(terms: Terms, method: Contender, store: Store, progress: Stage) -> 
 def _check(terms: Terms, methods: Sequence[Contender]) -> None:
     """Raise before the work where a method says what there is not, or the data cannot be read or have no labels."""
     for method in methods:
-        _check_words(method.name, {**terms.settings, **method.settings})
+        _check_words(method, {**terms.settings, **method.settings}, method.schedule or terms.schedule)
     model = load(terms.model).source
     data = _evaluation(terms, model)
     if not data.labelled and data.samples is not None:
@@ -132,13 +133,14 @@ def _evaluation(terms: Terms, model: onnx.ModelProto) -> Data:
     )
 
 
-def _check_words(name: str, settings: Mapping[str, Any]) -> None:
+def _check_words(method: Contender, settings: Mapping[str, Any], schedule: Schedule) -> None:
     """Raise UsageError for a word that names nothing, or a value of another kind, with the method that has it."""
     try:
         check_kinds(**settings)
         make_strategy(make_settings(Settings(**settings)), data=True)
+        schedule.check(settings)
     except UsageError as error:
-        raise UsageError(error.what, where=f"the method '{name}', {error.where}", fix=error.fix) from None
+        raise UsageError(error.what, where=f"the method '{method.name}', {error.where}", fix=error.fix) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,10 +84,7 @@ def prune_and_finetune(
     schedule = schedule or Schedule("soft" if settings.get("preset") == "sfp" else "once")
     examples = replace(examples, train=repeatable(examples.train), evaluation=repeatable(examples.evaluation))
     settings = {"calibration": examples.train, "preprocessing": examples.preprocessing, **settings}
-    if schedule.kind not in {"once", "layers"} and settings.get("replace_head"):
-        raise UsageError(
-            f"'{schedule.kind}' does not replace the head", where="--replace-head", fix="give --schedule once or layers"
-        )
+    schedule.check(settings)
     words = {name: str(value) for name, value in settings.items()}
     run = _Turns(
         model=model,

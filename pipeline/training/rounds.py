@@ -13,9 +13,11 @@ import onnx
 from ...passes.errors import UsageError
 from ...passes.graph.spill import file_bytes
 from ...passes.selection.budget import Budget
+from ...passes.selection.criteria import make_criterion
 from ...passes.selection.layers import blocks_of_groups
 from ...passes.selection.plans.plan import PlannedGroup
 from ...passes.selection.presets import Preset, make_preset
+from ...passes.selection.words import word
 from ...runtime.analysis import analyse
 from ...runtime.progress import Stage
 from ..prune import prune
@@ -54,6 +56,36 @@ class Schedule:
         if self.steps < 1 or (self.steps > 1 and self.kind not in ("steps", "trim")):
             raise UsageError(
                 f"{self.steps} steps of '{self.kind}'", where="--steps", fix="give --schedule steps or trim"
+            )
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """Raise UsageError for what these settings of `prune` do not go with.
+
+        A preset that puts nodes of its own into the graph (passes/channels/extras.py) does so in one cut: after a
+        second one the groups would be others than those of the plan.
+        """
+        if self.kind not in {"once", "layers"} and settings.get("replace_head"):
+            raise UsageError(
+                f"'{self.kind}' does not replace the head",
+                where="--replace-head",
+                fix="give --schedule once or layers",
+            )
+        preset = settings.get("preset")
+        extra = None if preset is None else make_preset(preset).extra
+        fitting = {None: KINDS, "samplers": ("once",), "placers": ("once", "soft")}[extra]
+        if self.kind not in fitting:
+            raise UsageError(
+                f"'{preset}' is one cut, before which the graph gets channel {extra}",
+                where=f"--schedule {self.kind}",
+                fix=f"give --schedule {' or '.join(fitting)}",
+            )
+        criterion = settings.get("criterion")
+        said = None if criterion is None else word(make_criterion(criterion))
+        if self.kind == "soft" and said not in {None, "l2"}:
+            raise UsageError(
+                f"'soft' zeroes the filters of least l2 norm, and would not look at '{said}'",
+                where="--criterion",
+                fix="leave it out, or give --schedule once",
             )
 
 

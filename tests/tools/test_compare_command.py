@@ -120,6 +120,7 @@ def test_what_a_file_may_not_say_is_refused(run, tmp_path, text, said):
         ('schedule = "often"', "there is no 'often'"),
         ('schedule = "steps"\nsteps = "three"', "'three' is not a whole number"),
         ("steps = 3", "3 steps of 'once'"),
+        ('preset = "sfp"\nschedule = "layers"', "channel placers"),
         ("macs = true", "True"),
     ],
 )

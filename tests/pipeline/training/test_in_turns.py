@@ -310,6 +310,31 @@ def test_a_schedule_that_makes_no_sense_is_refused(wrong):
         Schedule(*wrong)
 
 
+@pytest.mark.parametrize(
+    ("preset", "schedule", "said"),
+    [
+        ("channel-pruning", Schedule("steps", 2), "channel samplers"),
+        ("channel-pruning", Schedule("layers"), "channel samplers"),
+        ("channel-pruning", Schedule("trim"), "channel samplers"),
+        ("channel-pruning", Schedule("soft"), "channel samplers"),
+        ("sfp", Schedule("steps", 2), "channel placers"),
+        ("sfp", Schedule("layers"), "channel placers"),
+        ("sfp", Schedule("trim", 2), "channel placers"),
+    ],
+)
+def test_a_preset_with_nodes_of_its_own_is_one_cut(preset, schedule, said):
+    with pytest.raises(UsageError, match=said) as error:
+        run(schedule, preset=preset)
+    assert "give --schedule once" in error.value.fix
+
+
+def test_soft_pruning_goes_by_the_l2_norm_alone():
+    with pytest.raises(UsageError, match="would not look at 'taylor'"):
+        run(Schedule("soft"), criterion="taylor")
+    Schedule("soft").check({"criterion": "l2", "preset": "sfp"})
+    Schedule("steps", 2).check({"criterion": "taylor"})
+
+
 def test_steps_need_a_budget_that_can_be_approached():
     with pytest.raises(UsageError, match="--channels is not approached"):
         run(Schedule("steps", 2), budget=Budget(channels=0.5))
