@@ -70,6 +70,18 @@ def test_a_pipe_or_a_device_is_no_model(tmp_path):
             read_model(path)
 
 
+def test_links_that_lead_to_one_another_are_neither_written_nor_read(tmp_path):
+    (tmp_path / "a.onnx").symlink_to("b.onnx")
+    (tmp_path / "b.onnx").symlink_to("a.onnx")
+    (tmp_path / "self").symlink_to("self")
+    for name in ("a.onnx", "self"):
+        with pytest.raises(UsageError, match="a link that leads to itself"):
+            write_text(tmp_path / name, "text")
+        with pytest.raises(ReadError):
+            read_model(tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.onnx", "b.onnx", "self"]
+
+
 def test_names_that_are_too_long_are_refused(tmp_path):
     with pytest.raises(ReadError, match="too long"):
         write_text(tmp_path / ("x" * 300), "new")

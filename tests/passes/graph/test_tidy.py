@@ -106,3 +106,13 @@ def test_a_sparse_weight_that_cannot_be_written_out_is_refused(indices, dims, wo
     model.graph.sparse_initializer.append(sparse(indices, dims))
     with pytest.raises(ReadError, match=words):
         tidied(model, "here")
+
+
+@pytest.mark.parametrize("kind", [99, -1, 0, TensorProto.STRING])
+@pytest.mark.parametrize("part", ["values", "indices"])
+def test_a_sparse_weight_of_no_type_is_refused(part, kind):
+    model, wrong = chain(), sparse([1, 215])
+    getattr(wrong, part).data_type = kind
+    model.graph.sparse_initializer.append(wrong)
+    with pytest.raises(ReadError):
+        tidied(model, "here")

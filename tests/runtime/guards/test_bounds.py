@@ -7,8 +7,9 @@ import sys
 import numpy as np
 import onnx_prune
 import pytest
-from onnx import helper, parser
+from onnx import helper, numpy_helper, parser
 from onnx_prune.passes.errors import BoundError, ReadError
+from onnx_prune.runtime import session as session_module
 from onnx_prune.runtime.guards import bounds
 from onnx_prune.runtime.session import open_session
 
@@ -59,6 +60,52 @@ def test_a_loop_that_doubles_ends_the_analysis_long_before_memory_does(monkeypat
     with pytest.raises(BoundError, match=r"takes more than 0\.25 GiB") as caught:
         onnx_prune.inspect(model)
     assert "may grow" in str(caught.value)
+
+
+@pytest.mark.parametrize("first", ["1", "n"])
+@pytest.mark.parametrize("counted", ["c = Mul (half, half)", "k = ReduceSum <keepdims = 0> (x)  i = Cast <to = 7> (k)"])
+def test_a_loop_whose_count_is_computed_inside_a_branch_is_tried_once(monkeypatch, first, counted):
+    """It ran for the longest time of a run again and again: every other input was tried as well."""
+    monkeypatch.setattr(bounds, "LONGEST_RUN", 0.5)
+    late = []
+    right = session_module.bounded_time
+
+    def counting(*given):
+        try:
+            return right(*given)
+        except BoundError:
+            late.append(given)
+            raise
+
+    monkeypatch.setattr(session_module, "bounded_time", counting)
+    body = parser.parse_graph(f"""
+    body (int64 r, bool go, float[{first}, 4] v) => (bool more, float[{first}, 4] w)
+    {{ more = Identity (go)  w = Add (v, v) }}""")
+    count = counted if "half" in counted else f"{counted}  z = Sub (i, i)  b = Mul (half, half)  c = Add (b, z)"
+    branch = parser.parse_graph(f"branch () => (float[{first}, 4] y0) {{ {count}  y0 = Identity (h) }}")
+    branch.node[-1].CopyFrom(helper.make_node("Loop", ["c", "yes", "h"], ["y0"], body=body))
+    other = parser.parse_graph(f"other () => (float[{first}, 4] y1) {{ y1 = Identity (h) }}")
+    model = parser.parse_model(f"""
+    <ir_version: 8, opset_import: ["" : 17]>
+    g (float[{first}, 3, 8, 8] x) => (float[{first}, 4] y)
+    <int64 half = {{2147483648}}, bool yes = {{1}}, float low = {{-1}}>
+    {{
+      a = Conv (x, w0)
+      p = ReduceMean <axes = [2, 3], keepdims = 0> (a)
+      h = MatMul (p, w1)
+      s = ReduceSum <keepdims = 0> (h)
+      t = Abs (s)
+      take = Greater (t, low)
+      y = Identity (h)
+    }}""")
+    rng = np.random.default_rng(0)
+    for name, shape in (("w0", (8, 3, 3, 3)), ("w1", (8, 4))):
+        values = rng.standard_normal(shape).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(values, name))
+    model.graph.node[-1].CopyFrom(helper.make_node("If", ["take"], ["y"], then_branch=branch, else_branch=other))
+    with pytest.raises(BoundError, match=r"one run of the model takes more than 0\.5 s"):
+        onnx_prune.prune(model, calibration="none", measure=False)
+    assert len(late) == 1
 
 
 def test_a_run_may_take_more_with_more_weights_and_input(monkeypatch):

@@ -91,6 +91,8 @@ def initializers(path):
     return -len(onnx.load(path).graph.initializer)
 def broken(outputs, labels):
     return outputs["nothing"]
+def ends(outputs, labels):
+    raise SystemExit(0)
 def text(outputs, labels):
     return "much"
 def nan(outputs, labels):
@@ -125,6 +127,7 @@ def test_a_metric_of_the_users_own_gets_outputs_and_labels_or_the_path(digits, o
     ("name", "kind", "said"),
     [
         ("broken", ReadError, "KeyError: 'nothing'"),
+        ("ends", ReadError, "SystemExit: 0"),
         ("text", UsageError, "'much'"),
         ("nan", UsageError, "nan"),
     ],

@@ -299,3 +299,10 @@ def test_weights_inside_bodies_and_functions_are_named_by_where_the_file_has_the
     np.testing.assert_array_equal(stored[name], cut)
     plan.save(tmp_path / "plan.json")
     assert type(plan).load(tmp_path / "plan.json") == plan
+
+
+def test_the_mark_that_editors_put_in_front_is_no_part_of_a_plan(groups, tmp_path):
+    plan = random_plan(groups)
+    file = plan.save(tmp_path / "plan.json")
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert Plan.load(file) == plan
