@@ -254,9 +254,12 @@ def untouched(groups: ChannelGroups, settings: Settings) -> frozenset[str]:
 
 def _some_cut(groups: ChannelGroups, settings: Settings, stays: frozenset[str]) -> frozenset[str]:
     if stays.issuperset(group.name for group in groups.groups):
+        assert settings.preset is not None, "without one all that is free may be cut"
+        words = make_preset(settings.preset)
         raise UsageError(
             f"'{settings.preset}' finds no group in this model that it would cut",
             where="--preset",
-            fix="say what stays yourself (--exclude), or leave the preset out",
+            fix=f"take its criterion alone, --criterion {words.criterion} --allocation {words.allocation}, or say what "
+            "stays yourself (--exclude)",
         )
     return stays

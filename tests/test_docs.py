@@ -14,6 +14,7 @@ from pathlib import Path
 import onnx
 import pytest
 from onnx_prune import models
+from onnx_prune.passes.selection.presets import PRESETS
 from onnx_prune.tools import cli
 
 from .runtime.vision.coloured import MASKS, colour_network, save, write_images
@@ -161,6 +162,20 @@ def _exit_code(main):
     except SystemExit as end:
         return end.code or 0
     return 0
+
+
+def test_the_table_of_presets_is_what_they_imply():
+    """Criterion, allocation and reconstruction of every preset; those of li:NETWORK-X stand in tests of their own."""
+    part = PAGES["methods.md"].read_text(encoding="utf-8").partition("| preset |")[2].partition("\n\n")[0]
+    said = {}
+    for line in part.splitlines():
+        cells = line.split("|")[1:-1]
+        names, words = (re.findall("`([^`]+)`", cell) for cell in cells[:2]) if len(cells) == 4 else ([], [])
+        if names and not names[0].startswith("li:"):
+            *criteria, allocation, reconstruct = words
+            said |= {n: (c, allocation, reconstruct) for n, c in zip(names, criteria, strict=True)}
+    implied = {n: (p.criterion, p.allocation, p.reconstruct) for n, p in PRESETS.items() if not n.startswith("li:")}
+    assert said == implied
 
 
 def test_a_command_that_is_not_run_has_its_reason():

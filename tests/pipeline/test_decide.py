@@ -65,8 +65,9 @@ def test_apoz_trims_rectified_groups_alone_and_says_what_is_kept_as_its_budget()
 
 def test_a_preset_that_finds_nothing_says_so():
     data = {"input": np.random.default_rng(0).standard_normal((8, 3, 32, 32)).astype(np.float32)}
-    with pytest.raises(UsageError, match="'apoz' finds no group in this model that it would cut"):
+    with pytest.raises(UsageError, match="'apoz' finds no group in this model that it would cut") as error:
         prune(models.densenet40(), preset="apoz", calibration=data)
+    assert "--criterion apoz --allocation trim" in error.value.fix
 
 
 def test_sensitivity_needs_data():

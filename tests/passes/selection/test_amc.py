@@ -102,6 +102,19 @@ def test_the_state_is_that_of_the_paper(cost):
     assert 0 < state[8] < state[9]
 
 
+def test_numbers_of_the_layers_run_from_0_to_1_over_the_network(cost):
+    """(t, n, c, h, w, stride, k) less their least, over their range; of a kind that does not vary there is nothing."""
+    walk = walk_of(cost)
+    seen = np.array([walk.state(step, walk.frame.units, 1.0)[:7] for step in range(len(walk.turns))])
+    least, most = walk.layers.min(0), walk.layers.max(0)
+    assert least[1] > 1
+    assert least[3] > 1
+    wanted = (walk.layers - least) / np.where(most > least, most - least, 1)
+    np.testing.assert_allclose(seen, wanted, atol=1e-12)
+    assert (seen.max(0)[[0, 1, 2, 3, 4]] == 1).all()
+    np.testing.assert_allclose(seen[:, 0], np.linspace(0, 1, len(walk.turns)))
+
+
 def test_decisions_follow_the_order_in_which_layers_read(cost):
     walk = walk_of(cost)
     assert (walk.layers[:, 0] == np.arange(len(walk.turns))).all()

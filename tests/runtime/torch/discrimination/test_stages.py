@@ -105,6 +105,24 @@ def test_the_discriminative_loss_decides_otherwise_than_the_reconstruction(model
     assert len(ends) == 2
 
 
+def test_losses_and_gradients_are_means_over_all_samples_whatever_the_batches(model, data):
+    """150 samples in batches of 64, 64 and 22: a smaller batch counts less."""
+    large = {name: np.concatenate([array] * 4)[:150] for name, array in data.items()}
+    large["input"] = large["input"] * np.linspace(0.2, 3, 150, dtype=np.float32)[:, None, None, None]
+    found = chosen(model, large, {"conv1": 5}, PLAIN)
+    w, x, y = weights_of(model), torch.from_numpy(large["input"]), torch.from_numpy(large["label"])
+    alive, _ = greedy_by_hand(w, large, 2, 5, 0.0)
+    assert found.removed == {"conv1": tuple(sorted(set(range(8)).difference(alive)))}
+
+    def loss(part):
+        aim, made = written_out(w, x[part])[1], written_out({**w, "conv2.weight": torch.zeros(8, 8, 3, 3)}, x[part])
+        return float((aim - made[1]).square().mean() / 2 + F.cross_entropy(made[2], y[part]))
+
+    parts = [loss(slice(start, start + 64)) for start in (0, 64, 128)]
+    assert found.losses["conv1"][0] == pytest.approx(loss(slice(None)), rel=1e-5)
+    assert np.mean(parts) != pytest.approx(loss(slice(None)), rel=1e-2), "the claim can fail"
+
+
 def test_a_later_layer_is_chosen_on_the_network_as_it_is_by_then(model, data):
     """The targets stay the given network's."""
     found = chosen(model, data, {"conv0": 5, "conv1": 5}, PLAIN)
