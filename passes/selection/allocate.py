@@ -226,12 +226,14 @@ def _out_of_reach(cost: CostModel, frame: Frame, budget: Budget, measure: Measur
         fixes.append(f"ask for --{budget.kind} {f'{possible:g}%' if budget.is_share else least}")
     if frame.align.max() > 1:
         fixes.append("ask for a smaller --align")
-    if (cost.free & (frame.least == frame.units) & (frame.units > frame.align)).any():
+    spared = int((cost.free & (frame.least == frame.units) & (frame.units > frame.align)).sum())
+    if spared:
         fixes.append("exclude fewer groups")
     return BudgetError(
         f"the budget cannot be met: {100 - possible:.3g} % of the {_NOUNS[budget.kind]} can go, "
         f"{100 - asked:.3g} % were asked for",
-        where=f"{pinned} of {len(frame.names)} groups are pinned (onnx-prune inspect names them)",
+        where=f"{pinned} of {len(frame.names)} groups are pinned (onnx-prune inspect names them)"
+        + (f", {spared} stay whole by --exclude or the preset" if spared else ""),
         fix=", or ".join(fixes) or None,
         asked=asked / 100,
         possible=share,

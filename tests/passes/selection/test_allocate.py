@@ -188,6 +188,8 @@ def test_where_nothing_can_go_there_is_no_advice_to_ask_for_less(cost):
         with pytest.raises(BudgetError, match=r": 0 % of the .* can go, 50 % were asked for") as caught:
             allocate(cost, {}, Budget(**{kind: 0.5}), exclude=".*")
         assert caught.value.fix == "exclude fewer groups"
+        free = sum(group.pinned is None for group in cost.groups.groups)
+        assert f"groups are pinned (onnx-prune inspect names them), {free} stay whole" in caught.value.where
 
 
 def test_selected_units_are_the_first_of_the_ranking(cost):
