@@ -243,6 +243,11 @@ def test_a_model_optimised_for_all_machines_is_pruned(tmp_path):
 # --- unclean, and run by ONNX Runtime all the same --------------------------------------------------------------------
 
 
+def _long_domain(model):
+    for each in model.graph.node:
+        each.domain = "ai.onnx"
+
+
 def _named_alike(model):
     for each in model.graph.node:
         each.name = "same"
@@ -276,6 +281,7 @@ def _constant_output(model, array):
 
 UNCLEAN = {
     "duplicate node names": _named_alike,
+    "operators of the own domain by its long name": _long_domain,
     "nodes out of order": _out_of_order,
     "no graph name": lambda m: m.graph.ClearField("name"),
     "weights listed as inputs": lambda m: _listed(m, [12, 8, 3, 3]),

@@ -93,6 +93,8 @@ def check_regular(path: str | os.PathLike[str]) -> None:
 
 
 def _check_opset(model: onnx.ModelProto, where: str) -> None:
+    if model.ir_version < 1:
+        raise ReadError("the model does not say its IR version, without which nothing reads it", where=where, fix=CHECK)
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), None)
     if opset is None and any(node.domain in ("", "ai.onnx") for node in model.graph.node):
         raise ReadError("the model does not say its opset", where=where, fix=CHECK)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import numpy as np
@@ -11,10 +11,11 @@ import onnx
 from onnx import helper, numpy_helper
 
 from ..errors import ReadError
-from .bodies import read_names, taken_names
+from .bodies import bodies, read_names, taken_names
 from .names import Names
 
 _UNNAMED = "graph"
+_LONG = "ai.onnx"
 _DENSE_BYTES = 1 << 30  # that a sparse weight may take when it is written out
 
 
@@ -22,7 +23,8 @@ def tidied(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
     """The model, or a copy of it in which this holds; what it computes is the same.
 
     Nodes stand behind what they read; no two have the same name; the graph has a name; so has every output of a node
-    that its operator does not call optional; an initializer that is listed as an input is declared as what it is;
+    that its operator does not call optional; ONNX's own operators have the empty domain; an initializer that is listed as
+    an input is declared as what it is;
     sparse initializers are dense. Raises ReadError for a sparse one that takes more than 1 GiB so.
     """
     order = _order(model.graph)
@@ -78,11 +80,28 @@ def _repairs(model: onnx.ModelProto, where: str) -> Iterator[Callable[[], object
     graph = model.graph
     if not graph.name:
         yield partial(setattr, graph, "name", _UNNAMED)
+    yield from _domains(model)
     yield from _node_names(graph)
     yield from _left_out(model)
     yield from _declared(graph)
     for sparse in graph.sparse_initializer:
         yield partial(_write_out, graph, _dense(sparse, where))
+
+
+def _domains(model: onnx.ModelProto) -> Iterator[Callable[[], object]]:
+    """ONNX's own domain has a long name, which ONNX Runtime takes for the empty one, and two imports under either."""
+    for nodes in (model.graph.node, *(function.node for function in model.functions)):
+        yield from (partial(setattr, node, "domain", "") for node in _nodes_inside(nodes) if node.domain == _LONG)
+    for imports in (model.opset_import, *(function.opset_import for function in model.functions)):
+        if not any(o.domain == "" for o in imports):
+            yield from (partial(setattr, o, "domain", "") for o in imports if o.domain == _LONG)
+
+
+def _nodes_inside(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    for node in nodes:
+        yield node
+        for body in bodies(node):
+            yield from _nodes_inside(body.node)
 
 
 def _node_names(graph: onnx.GraphProto) -> Iterator[Callable[[], object]]:

@@ -120,6 +120,7 @@ def _output_from_nowhere(model):
         (_twice, "makes 'a' twice"),
         (_no_output, "no outputs"),
         (_no_opset, "does not say its opset"),
+        (lambda model: model.ClearField("ir_version"), "does not say its IR version"),
         (_old, "opset 6 is too old"),
         (_output_from_nowhere, "nothing makes the graph output 'nowhere'"),
     ],

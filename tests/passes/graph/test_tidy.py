@@ -116,3 +116,26 @@ def test_a_sparse_weight_of_no_type_is_refused(part, kind):
     model.graph.sparse_initializer.append(wrong)
     with pytest.raises(ReadError):
         tidied(model, "here")
+
+
+@pytest.mark.parametrize("imported", ["", "ai.onnx"])
+def test_the_long_name_of_the_own_domain_is_the_empty_one(imported):
+    """In branches too; an import under the long name is one under the empty one."""
+    model = chain()
+    model.opset_import[0].domain = imported
+    branch = helper.make_graph(
+        [helper.make_node("Neg", [model.graph.node[0].output[0]], ["r"], domain="ai.onnx")],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("r", TensorProto.FLOAT, None)],
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    model.graph.node.append(helper.make_node("If", ["yes"], ["z"], then_branch=branch, else_branch=branch))
+    for node in model.graph.node:
+        node.domain = "ai.onnx"
+    before = copy_of(model)
+    tidy = tidied(model, "here")
+    assert {node.domain for node in tidy.graph.node} == {""}
+    assert {node.domain for a in tidy.graph.node[-1].attribute for node in a.g.node} == {""}
+    assert [o.domain for o in tidy.opset_import] == [""]
+    assert model == before
