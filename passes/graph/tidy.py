@@ -24,7 +24,8 @@ def tidied(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
 
     Nodes stand behind what they read; no two have the same name; the graph has a name; so has every output of a node
     that its operator does not call optional; ONNX's own operators have the empty domain; an initializer that is listed
-    as an input is declared as what it is; sparse initializers are dense. Raises ReadError for a sparse one that takes more than 1 GiB so.
+    as an input is declared as what it is; sparse initializers are dense. Raises ReadError for a sparse one that takes
+    more than 1 GiB so.
     """
     order = _order(model.graph)
     if order is None and next(_repairs(model, where), None) is None:
