@@ -152,19 +152,40 @@ def differences(
     return found
 
 
-def rounding(
-    twin: onnx.ModelProto, tensors: Sequence[Watched], runs: Sequence[Feeds], device: Device, seed: int = 0
-) -> dict[str, Array]:
-    """What one draw of rounding errors in inputs, weights and activations does to each kept channel at most."""
-    found: dict[str, Difference] = {}
-    for part in _parts(tensors, len(runs)):
-        references = list(_shown(twin, part, runs, device))
-        rng = np.random.default_rng(seed)
-        beside = [{name: moved(array, rng, _STEPS) for name, array in feeds.items()} for feeds in runs]
-        for values, reference in zip(_shown(rounded(twin, rng), part, beside, device), references, strict=True):
-            for t in (t for t in part if reference[t.shown].ndim == t.rank):
-                _add(found, t, _kept(t, values[t.shown]), _kept(t, reference[t.shown]))
-    return {name: np.where(np.isfinite(d.error), d.error, 0.0) for name, d in found.items()}
+@dataclass(slots=True)
+class Rounding:
+    """What rounding errors in inputs, weights and activations do to each kept channel of the twin.
+
+    The twin is run once for all draws, where what is asked for fits into one part; that part is held.
+    """
+
+    twin: onnx.ModelProto
+    runs: Sequence[Feeds]
+    device: Device
+    _held: list[dict[str, Array]] | None = None
+
+    def drawn(self, tensors: Sequence[Watched], seed: int) -> dict[str, Array]:
+        """The largest difference that one draw of errors makes, by tensor, one number a kept channel."""
+        found: dict[str, Difference] = {}
+        parts = list(_parts(tensors, len(self.runs)))
+        for part in parts:
+            references = self._references(part, alone=len(parts) == 1)
+            rng = np.random.default_rng(seed)
+            beside = [{name: moved(array, rng, _STEPS) for name, array in feeds.items()} for feeds in self.runs]
+            shown = _shown(rounded(self.twin, rng), part, beside, self.device)
+            for values, reference in zip(shown, references, strict=True):
+                for t in (t for t in part if reference[t.shown].ndim == t.rank):
+                    _add(found, t, _kept(t, values[t.shown]), _kept(t, reference[t.shown]))
+        return {name: np.where(np.isfinite(d.error), d.error, 0.0) for name, d in found.items()}
+
+    def _references(self, part: list[Watched], *, alone: bool) -> list[dict[str, Array]]:
+        """What the twin makes without them; later draws ask for no more than the first one."""
+        if self._held is not None and all(tensor.shown in self._held[0] for tensor in part):
+            return self._held
+        references = list(_shown(self.twin, part, self.runs, self.device))
+        if alone:
+            self._held = references
+        return references
 
 
 def wrong(

@@ -13,7 +13,7 @@ from ...passes.errors import ProofError, ReadError
 from ..device import Device
 from .compare import Proof
 from .difference import Difference
-from .inner import Feeds, Watched, differences, rounding, wrong
+from .inner import Feeds, Rounding, Watched, differences, wrong
 from .other_inputs import further, positive
 from .reach import Reach
 
@@ -120,11 +120,12 @@ class Inside:
         found = differences(model, twin, wanted, inputs, self.device)
         now = wrong(wanted, found, {})
         noise: dict[str, np.ndarray] = {}
+        rounding = Rounding(twin, inputs, self.device)
         for seed in range(_DRAWS):  # of many channels, a few draws miss one now and then
             left = [t for t in wanted if t.name in now]
             if not left:
                 break
-            drawn = rounding(twin, left, inputs, self.device, seed)
+            drawn = rounding.drawn(left, seed)
             noise |= {name: np.maximum(noise.get(name, 0.0), far) for name, far in drawn.items()}
             now = wrong(left, found, noise)
         for name in [name for name in self.bad if name in found]:
