@@ -38,7 +38,9 @@ _OF_SPREAD = 1e-3  # largest difference, relative to how far the channel's numbe
 _STEP = frozenset({TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32})
 _ROUNDING = 10  # times what rounding alone does to the channel is rounding; a wrong index is far above
 _STEPS = 4  # rounding steps, at most, that an input is moved by
-_ELEMENTS = 1 << 16  # of a tensor that are compared; of larger ones every so manieth position is
+# Of a tensor that are compared; of larger ones every so manieth position is. The first that serves.
+_ELEMENTS = (1 << 16, 1 << 15, 1 << 14)
+_RUNS = 4  # the results of a few inputs, and of one more, are held at once
 _BYTES = 1 << 30  # of tensors that are held at once; each part takes a session and a run of its own
 _FEW = 64  # numbers of a channel: a Relu gives zeros for as many by chance
 _SIZES = frozenset({"Shape", "Size"})  # operators that read no numbers
@@ -84,8 +86,19 @@ class Watched:
 def watched(labelled: LabelledGraph, removed: Array, models: Sequence[onnx.ModelProto], feeds: Feeds) -> list[Watched]:
     """Tensors of floats and of quantised numbers that all models hold.
 
-    Less those computed from sizes, which a cut changes until they are used.
+    Less those computed from sizes, which a cut changes until they are used. Of graphs of thousands of tensors fewer
+    positions are compared, so that a run shows all of them at once: each part of them takes runs of its own.
     """
+    for elements in _ELEMENTS:
+        found = _watched(labelled, removed, models, feeds, elements)
+        if sum(tensor.bytes for tensor in found) * _RUNS <= _BYTES:
+            break
+    return found
+
+
+def _watched(
+    labelled: LabelledGraph, removed: Array, models: Sequence[onnx.ModelProto], feeds: Feeds, elements: int
+) -> list[Watched]:
     held = set.intersection(*({o for node in m.graph.node for o in node.output} for m in models))
     share = _share(labelled, feeds)
     by_input = _computed_from_inputs(labelled)
@@ -95,7 +108,7 @@ def watched(labelled: LabelledGraph, removed: Array, models: Sequence[onnx.Model
         kind = labelled.facts.dtypes.get(name) or TensorProto.FLOAT  # unknown of operators that ONNX does not know
         if kind in _CALM.keys() | _STEP and name in held and axes and not labelled.kinds.get(name, np.zeros(1)).any():
             channels = tuple(i for i, a in enumerate(axes) if (a >= 0).any())
-            steps, count = _steps([len(a) for a in axes], channels) if share == 1 else ({}, 0)
+            steps, count = _steps([len(a) for a in axes], channels, elements) if share == 1 else ({}, 0)
             count = count or int(share * np.prod([float(len(a)) for a in axes]))
             left = {i: kept(a, removed) for i, a in enumerate(axes)}
             cut = {i: stays for i, stays in left.items() if not stays.all()}
@@ -126,14 +139,14 @@ def _is_quantised(node: onnx.NodeProto) -> bool:
     return any(word in node.op_type for word in ("Integer", "QLinear", "QGemm", "QuantizeLinear"))
 
 
-def _steps(shape: list[int], channels: Sequence[int]) -> tuple[dict[int, Array], int]:
-    """Positions along axes without channels that leave few enough elements, an odd step apart; how many those are."""
+def _steps(shape: list[int], channels: Sequence[int], elements: int) -> tuple[dict[int, Array], int]:
+    """Positions along axes without channels that leave so few elements, an odd step apart; how many those are."""
     steps: dict[int, Array] = {}
     left = list(shape)
     for axis in sorted(set(range(len(shape))) - set(channels), key=lambda i: -shape[i]):
         count = int(np.prod(left))
-        if count > _ELEMENTS and shape[axis] > 4:
-            steps[axis] = np.arange(0, shape[axis], min(-(-count // _ELEMENTS) | 1, shape[axis] // 2 | 1))
+        if count > elements and shape[axis] > 4:
+            steps[axis] = np.arange(0, shape[axis], min(-(-count // elements) | 1, shape[axis] // 2 | 1))
             left[axis] = len(steps[axis])
     return steps, int(np.prod(left))
 

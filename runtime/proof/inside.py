@@ -79,7 +79,8 @@ class Inside:
         first, elsewhere = _by_size(runs)
         if elsewhere:  # what is compared at some positions only has them at the size that it was labelled for
             self._compare(model, twin, [tensor for tensor in self.tensors if not tensor.steps], elsewhere)
-        both = [*first, positive(first[0])]  # a number alone cannot vary: two inputs at least
+        # A number alone cannot vary: two inputs at least. Of a batch of two the first sample is not run once more.
+        both = [*(first[1:] if _begins(first) else first), positive(first[0])]
         for number, inputs in enumerate(itertools.chain([both], further(first, twin, more))):
             if not wanted or not self._tried(model, twin, wanted, inputs, () if number else first):
                 break
@@ -156,6 +157,11 @@ class Inside:
 def _still_blank(known: np.ndarray | None, varied: np.ndarray) -> np.ndarray:
     """The channels of which nothing was seen so far; of another size, where they are others, those of this one."""
     return ~varied if known is None or known.shape != varied.shape else known & ~varied
+
+
+def _begins(runs: Sequence[Feeds]) -> bool:
+    """Whether the first of several inputs is the beginning of the second one, sample by sample."""
+    return len(runs) > 1 and all(np.array_equal(runs[1][name][: len(a)], a) for name, a in runs[0].items() if a.ndim)
 
 
 def _by_size(runs: Sequence[Feeds]) -> tuple[list[Feeds], list[Feeds]]:
