@@ -89,6 +89,7 @@ def watched(labelled: LabelledGraph, removed: Array, models: Sequence[onnx.Model
     Less those computed from sizes, which a cut changes until they are used. Of graphs of thousands of tensors fewer
     positions are compared, so that a run shows all of them at once: each part of them takes runs of its own.
     """
+    found: list[Watched] = []
     for elements in _ELEMENTS:
         found = _watched(labelled, removed, models, feeds, elements)
         if sum(tensor.bytes for tensor in found) * _RUNS <= _BYTES:
