@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..passes.algebra.gram import channel_gram
+from ..passes.algebra.gram import channel_gram, power_of_two
 from ..passes.algebra.lasso import lasso_choice
 from ..passes.algebra.least_squares import Refit
 from ..passes.algebra.normal_equations import NormalEquations
@@ -144,8 +144,13 @@ class _Run:
         for (X, *others), (Z,) in zip(now, wanted, strict=True):
             for other, (_, factor) in zip(others, path.summands, strict=True):
                 Z = Z - other * factor.astype(np.float32)  # noqa: PLW2901 - what is left of it
-            sums.add(X[:, columns], Z)
+            sums.add(_multipliable(X[:, columns]), _multipliable(Z))
         return sums
+
+
+def _multipliable(values: Array) -> Array:
+    """In double precision where products in single would overflow or vanish."""
+    return values if power_of_two(values) == 1 else values.astype(np.float64)
 
 
 def _chosen(W: Array, sums: NormalEquations, keep: int) -> Array:

@@ -26,6 +26,7 @@ from .resident import ResidentTaps
 from .sums import Accumulator, GramProducts
 
 Array = np.ndarray
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,8 +238,13 @@ class _Sums:
         return MomentsSet(graph_sha256, consumers, {t: self._statistics(t) for t in self._means})
 
     def _statistics(self, tensor: str) -> ActivationStatistics:
+        """Of what single precision could not hold where it was made, the largest number that it can."""
         mean, square, nonzero = self._means[tensor] / self._images
-        return ActivationStatistics(1 - nonzero, mean, np.maximum(square - mean**2, 0))
+        with np.errstate(over="ignore", invalid="ignore"):
+            var = np.maximum(square - mean**2, 0)
+        return ActivationStatistics(
+            1 - nonzero, *(np.nan_to_num(v, posinf=_LARGEST, neginf=-_LARGEST) for v in (mean, var))
+        )
 
 
 def _groups(patches: Array, groups: int) -> Iterator[Array]:

@@ -55,6 +55,18 @@ def pruned(kind, **settings):
     return onnx_prune.prune(models.digits_model(), calibration=data, measure=False, **settings)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("criterion", "reconstruct"),
+    [("channel-pruning", "sequential"), ("apoz", "sequential"), ("mean-activation", "channel"), ("lasso", "scalar")],
+)
+@pytest.mark.parametrize("factor", [1e18, 1e37])
+def test_no_warning_of_numpy_leaks_out_of_a_criterion_on_huge_numbers(criterion, reconstruct, factor):
+    data, how = {"input": BASE * np.float32(factor)}, {"criterion": criterion, "reconstruct": reconstruct}
+    result = onnx_prune.prune(models.digits_model(), budget=0.5, calibration=data, measure=False, **how)
+    assert all(np.isfinite(numpy_helper.to_array(t)).all() for t in result.model.graph.initializer)
+
+
 def test_a_sample_far_beyond_the_others_is_left_out_and_counted():
     result = onnx_prune.prune(models.digits_model(), calibration={"input": SPOILT}, measure=False)
     assert "unreadable or far beyond the others, and left out: 1" in result.report.data
