@@ -71,7 +71,8 @@ class Schedule:
                 fix="give --schedule once or layers",
             )
         preset = settings.get("preset")
-        extra = None if preset is None else make_preset(preset).extra
+        implied = None if preset is None else make_preset(preset)
+        extra = None if implied is None else implied.extra
         fitting = {None: KINDS, "samplers": ("once",), "placers": ("once", "soft")}[extra]
         if self.kind not in fitting:
             raise UsageError(
@@ -79,12 +80,13 @@ class Schedule:
                 where=f"--schedule {self.kind}",
                 fix=f"give --schedule {' or '.join(fitting)}",
             )
-        criterion = settings.get("criterion")
-        said = None if criterion is None else word(make_criterion(criterion))
-        if self.kind == "soft" and said not in {None, "l2"}:
+        asked = settings.get("criterion") or (implied and implied.criterion)
+        said = None if asked is None else word(make_criterion(asked))
+        norms = {None, "l2"} if settings.get("criterion") else {None, "l1", "l2"}  # a preset of norms says which layers
+        if self.kind == "soft" and said not in norms:
             raise UsageError(
                 f"'soft' zeroes the filters of least l2 norm, and would not look at '{said}'",
-                where="--criterion",
+                where="--criterion" if settings.get("criterion") else f"--preset {preset}",
                 fix="leave it out, or give --schedule once",
             )
 

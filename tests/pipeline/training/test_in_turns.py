@@ -331,7 +331,12 @@ def test_a_preset_with_nodes_of_its_own_is_one_cut(preset, schedule, said):
 def test_soft_pruning_goes_by_the_l2_norm_alone():
     with pytest.raises(UsageError, match="would not look at 'taylor'"):
         run(Schedule("soft"), criterion="taylor")
-    Schedule("soft").check({"criterion": "l2", "preset": "sfp"})
+    for preset in ("dcp", "ccp", "apoz"):
+        with pytest.raises(UsageError, match="would not look at") as error:
+            Schedule("soft").check({"preset": preset})
+        assert error.value.where == f"--preset {preset}"
+    for fitting in ({"criterion": "l2", "preset": "sfp"}, {"preset": "li"}, {"preset": "dcp", "criterion": "l2"}, {}):
+        Schedule("soft").check(fitting)
     Schedule("steps", 2).check({"criterion": "taylor"})
 
 
