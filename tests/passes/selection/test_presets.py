@@ -9,6 +9,7 @@ import pytest
 from onnx_prune import models
 from onnx_prune.models import NetBuilder
 from onnx_prune.passes.errors import UsageError
+from onnx_prune.passes.selection.criteria import make_criterion
 from onnx_prune.passes.selection.layers import (
     convolutions,
     first_convolutions,
@@ -16,6 +17,7 @@ from onnx_prune.passes.selection.layers import (
     rectified,
     stage_starts,
 )
+from onnx_prune.passes.selection.methods import make_method
 from onnx_prune.passes.selection.presets import PRESETS, make_preset, most_sensitive
 
 BUILDERS = {
@@ -135,3 +137,17 @@ def test_zeros_are_not_counted_where_something_else_reads_the_values_before_the_
     groups = groups_of(net.model(net.conv(net.relu(both, "relu3"), "head", 2, 1)))
     assert {group.name for group in groups.free} >= {"one", "two"}
     assert rectified(groups) == {"one"}
+
+
+def test_what_is_not_said_is_as_in_the_papers():
+    """Zhuang et al. 2018: lambda 1, three losses, a rate of 0.01, epsilon 1e-3, one channel a choice.
+
+    He et al. 2018, AMC: at least a fifth of a layer, 100 episodes at random, paid by the error; Hu et al. 2016: one
+    deviation.
+    """
+    dcp = make_criterion("dcp-adapt")
+    assert (dcp.weight, dcp.losses, dcp.rate, dcp.at_once, dcp.tolerance) == (1, 3, 0.01, 1, 1e-3)
+    amc = make_method("amc")
+    assert (amc.least, amc.warmup, amc.reward) == (0.2, 100, "error")
+    assert make_method("trim").deviations == 1
+    assert make_criterion("thinet:centred=no") != make_criterion("thinet")
