@@ -73,6 +73,7 @@ def test_what_is_no_moments_is_refused(tmp_path):
         lambda header, arrays: np.fill_diagonal(arrays["moments.0.second"], -1),
         lambda header, arrays: arrays["moments.0.second"].__setitem__((0, 1), 1e3),
         lambda header, arrays: arrays["moments.0.mean"].fill(1e3),
+        lambda header, arrays: arrays["moments.0.mean"].fill(1e300),
         lambda header, arrays: arrays["activations.0.zeros"].fill(2),
         lambda header, arrays: arrays.update({"activations.0.mean": np.zeros(4)}),
         lambda header, arrays: arrays.update({"moments.0.mean": np.array(["a"] * 6)}),
