@@ -219,6 +219,6 @@ def test_by_default_no_epoch_is_much_worse_than_the_refitted_network(teacher, re
     recipe = Recipe(epochs=2, batch=50)
     scores = [epoch.score for epoch in finetune(refitted, examples, recipe).epochs]
     assert len(scores) == 3
-    assert min(scores) >= scores[0] - 0.005  # the start is the first of them
+    assert min(scores) >= scores[0] - 3 / 360  # three of the 360 digits; over five seeds two at most were lost
     hot = finetune(refitted, examples, replace(recipe, epochs=1, rate=0.3, clip=0))  # what a high rate does
-    assert min(epoch.score for epoch in hot.epochs) < scores[0] - 0.005
+    assert min(epoch.score for epoch in hot.epochs) < scores[0] - 0.1
