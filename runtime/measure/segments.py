@@ -26,6 +26,11 @@ LIMIT = 96 << 20  # bytes of activations that are kept in memory; more go into f
 _PLACE_LIMIT = 16 << 30  # bytes of activations at a place; one with more is not stopped at
 
 
+def number_of(graph: Graph, tensor: str) -> int:
+    """Of the node that makes a tensor; the number changes where a refit puts a node in front of it."""
+    return next(i for i, n in enumerate(graph.gs.nodes) if any(t.name == tensor for t in n.outputs))
+
+
 class Frontier:
     """A place in the graph, the nodes in front of which are done, with what they leave for the others, batch by batch.
 
@@ -147,8 +152,8 @@ class Frontier:
         return sum(self._shelf.get(self._kept[0][name]).nbytes for name in tensors) / max(self.counts[0], 1)
 
     def number(self, tensor: str) -> int:
-        """Of the node that makes it; the number changes where a refit puts a node in front of it."""
-        return next(i for i, n in enumerate(self.graph.gs.nodes) if any(t.name == tensor for t in n.outputs))
+        """See `number_of`."""
+        return number_of(self.graph, tensor)
 
     def _run(self, made: list[str], graph: Graph | None = None) -> Iterator[Feeds]:
         session = open_session(self._piece(graph or self.graph, made), **self._where)

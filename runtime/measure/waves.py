@@ -16,7 +16,7 @@ from ...passes.rewrite.taps import Taps
 from ..data.sources import Batch
 from ..device import Device
 from .calibrate import Calibration
-from .segments import LIMIT, Frontier
+from .segments import LIMIT, Frontier, number_of
 from .shelf import Shelf
 
 Array = np.ndarray
@@ -74,8 +74,8 @@ class Waves:
         return sum(size < samples for size in self.sizes) + 1 if self.sizes else 0
 
     def number(self, tensor: str) -> int:
-        """Of the node whose first output it is, see `Frontier.number`."""
-        return next(i for i, node in enumerate(self.graph.gs.nodes) if node.outputs and node.outputs[0].name == tensor)
+        """See `number_of`."""
+        return number_of(self.graph, tensor)
 
     def _of(self, samples: int) -> Iterable[Frontier]:
         return self._frontiers[: self.waves(samples)]
