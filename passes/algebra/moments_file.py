@@ -17,6 +17,11 @@ from .moments import FORMAT, VERSION, ActivationStatistics, Moments, MomentsSet
 Array = np.ndarray
 _AGAIN = "calibrate again with this model"
 _MOST = 1 << 40  # rows
+# What numpy, zipfile and json raise of damaged files; RuntimeError is also what is nested too deeply, or encrypted.
+_UNREADABLE = (
+    *(OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RuntimeError),
+    *(zipfile.BadZipFile, zipfile.LargeZipFile),
+)
 _SLACK = 1e-6  # of what a product of two moments may exceed its bound by: rounding
 
 
@@ -47,12 +52,9 @@ def _unpacked(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str,
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         header = json.loads(str(arrays.pop("header")))
-        arrays, header = dict(arrays), dict(header)
-    except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        return arrays, dict(header)
+    except _UNREADABLE as error:
         raise ReadError("the moments cannot be read", where=f"{path}: {error}", fix=_AGAIN) from error
-    except (RecursionError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
-        raise ReadError("the moments cannot be read", where=f"{path}: {error}", fix=_AGAIN) from error
-    return arrays, header
 
 
 def _assembled(graph_sha256: str, arrays: Mapping[str, Array], header: Mapping[str, Any]) -> MomentsSet:

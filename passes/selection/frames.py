@@ -11,11 +11,10 @@ import numpy as np
 from ..channels.cost import CostModel
 from ..channels.groups import ChannelGroups
 from ..errors import UsageError
-from .methods import Frame
+from .methods import EPSILON, Frame
 
 Array = np.ndarray
 Align = int | Literal["auto"]
-_EPSILON = 1e-9  # of a unit: 0.7 * 10 is 7
 
 
 def menus(units: Array, align: Align, *, coarse: bool = False) -> list[Array]:
@@ -57,7 +56,7 @@ def frame_of(cost: CostModel, protect: float, multiple: Array, exclude: str | Co
     """Within what widths may move. protect: the share of every group that stays; multiple: (groups,) int64."""
     names = tuple(group.name for group in cost.groups.groups)
     stays = ~cost.free | np.isin(names, list(excluded(cost.groups, exclude)))
-    least = np.ceil(np.maximum(cost.units * protect - _EPSILON, 1) / multiple).astype(np.int64) * multiple
+    least = np.ceil(np.maximum(cost.units * protect - EPSILON, 1) / multiple).astype(np.int64) * multiple
     return Frame(names, cost.units, np.where(stays, cost.units, np.minimum(least, cost.units)), multiple)
 
 
@@ -69,6 +68,10 @@ def may_go(cost: CostModel, exclude: str | Collection[str] | None) -> Array:
 
 
 def matches(pattern: str, names: tuple[str, ...], option: str) -> Array:
+    """One bool a name: whether the regular expression matches the whole of it.
+
+    option: that the pattern was given with. Raises UsageError for one that is not valid, or matches nothing.
+    """
     try:
         found = np.array([re.fullmatch(pattern, name) is not None for name in names], bool)
     except re.error as error:

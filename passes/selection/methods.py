@@ -14,7 +14,7 @@ from .tradeoff import convex_slopes
 from .words import choose
 
 Array = np.ndarray
-_EPSILON = 1e-9  # of a unit: 0.7 * 10 is 7
+EPSILON = 1e-9  # of a unit: 0.7 * 10 is 7
 
 
 class Growth(Protocol):
@@ -76,9 +76,9 @@ class Frame:
 
     def aligned(self, widths: Array) -> Array:
         """The largest allowed widths up to `widths`: whole, or a multiple of align; never below the fewest."""
-        down = np.floor((widths + _EPSILON) / self.align).astype(np.int64) * self.align
+        down = np.floor((widths + EPSILON) / self.align).astype(np.int64) * self.align
         cut = np.where(down < self.least, self.fewest, down)
-        return np.where(widths + _EPSILON >= self.units, self.units, cut)
+        return np.where(widths + EPSILON >= self.units, self.units, cut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +198,7 @@ class Trim:
         least, means = frame.units.copy(), np.full(len(frame.units), np.inf)
         for number in np.flatnonzero(frame.least < frame.units).tolist():
             added = np.diff(rankings[frame.names[number]].harm, prepend=0)
-            few = int((added < added.mean() - self.deviations * added.std() - _EPSILON).sum())
+            few = int((added < added.mean() - self.deviations * added.std() - EPSILON).sum())
             align = frame.align[number]
             kept = -(-(frame.units[number] - few) // align) * align
             least[number] = max(frame.least[number], min(kept, frame.units[number]))
