@@ -47,6 +47,14 @@ def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
             yield from attribute.graphs
 
 
+def nodes_inside(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """These nodes, and those of the bodies in them, however deep."""
+    for node in nodes:
+        yield node
+        for body in bodies(node):
+            yield from nodes_inside(body.node)
+
+
 def read_names(node: onnx.NodeProto) -> set[str]:
     """Names of tensors of the graph around a node that it reads, those that its bodies capture included."""
     names = {name for name in node.input if name}

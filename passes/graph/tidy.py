@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
@@ -11,7 +11,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from ..errors import ReadError
-from .bodies import bodies, read_names, taken_names
+from .bodies import nodes_inside, read_names, taken_names
 from .names import Names
 
 _UNNAMED = "graph"
@@ -91,17 +91,10 @@ def _repairs(model: onnx.ModelProto, where: str) -> Iterator[Callable[[], object
 def _domains(model: onnx.ModelProto) -> Iterator[Callable[[], object]]:
     """ONNX's own domain has a long name, which ONNX Runtime takes for the empty one, and two imports under either."""
     for nodes in (model.graph.node, *(function.node for function in model.functions)):
-        yield from (partial(setattr, node, "domain", "") for node in _nodes_inside(nodes) if node.domain == _LONG)
+        yield from (partial(setattr, node, "domain", "") for node in nodes_inside(nodes) if node.domain == _LONG)
     for imports in (model.opset_import, *(function.opset_import for function in model.functions)):
         if not any(o.domain == "" for o in imports):
             yield from (partial(setattr, o, "domain", "") for o in imports if o.domain == _LONG)
-
-
-def _nodes_inside(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    for node in nodes:
-        yield node
-        for body in bodies(node):
-            yield from _nodes_inside(body.node)
 
 
 def _node_names(graph: onnx.GraphProto) -> Iterator[Callable[[], object]]:

@@ -136,7 +136,7 @@ def _row(data: dict[str, Any]) -> Row:
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
     row = Row(**values)
     pairs = [row.before, row.macs, row.params, row.cut, row.tuned, row.milliseconds]
-    if not all(_is_pair(pair) for number, pair in enumerate(pairs) if number < 3 or pair is not None):
+    if not all(is_pair(pair) for number, pair in enumerate(pairs) if number < 3 or pair is not None):
         raise ValueError("its numbers are no pairs")
     if not (isinstance(row.name, str) and isinstance(row.words, str) and isinstance(row.minutes, int | float)):
         raise TypeError("its name, words or minutes are none")
@@ -145,8 +145,9 @@ def _row(data: dict[str, Any]) -> Row:
     return row
 
 
-def _is_pair(value: object) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and all(isinstance(n, int | float) for n in value)
+def is_pair(value: object) -> bool:
+    """Whether it is two numbers, as read from JSON or in a row."""
+    return isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(n, int | float) for n in value)
 
 
 def _lock(descriptor: int, *, wait: bool = False) -> bool:

@@ -34,7 +34,7 @@ from ..training.in_turns import prune_and_finetune
 from ..training.rounds import Schedule
 from ..write import Result
 from .contenders import Contender, Terms
-from .rows import Failed, Row, Scores, Store
+from .rows import Failed, Row, Scores, Store, is_pair
 
 if TYPE_CHECKING:
     from ...runtime.torch.training.run import FineTuned
@@ -279,9 +279,9 @@ class _Making:
         return self._row(facts, before, None, self._scores(trained.result.model), facts["seconds"] / 60)
 
 
-def _pair(found: object, file: Path) -> tuple[float, float]:
+def _pair(found: Any, file: Path) -> tuple[float, float]:  # noqa: ANN401 - what JSON holds
     """Two numbers that were kept. Raises ReadError where they are none."""
-    if not isinstance(found, list | tuple) or len(found) != 2 or not all(isinstance(n, int | float) for n in found):
+    if not is_pair(found):
         raise unreadable(file, "it does not hold a pair of numbers")
     return found[0], found[1]
 

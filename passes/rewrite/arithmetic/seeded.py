@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import onnx
 from onnx import helper
 
-from ...graph.bodies import bodies
+from ...graph.bodies import nodes_inside
 from ...graph.folding import RANDOM
 
 _DRAWING = RANDOM | {"Dropout"}
@@ -37,9 +37,7 @@ def seeded(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _unseeded(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        for body in bodies(node):
-            yield from _unseeded(body)
+    for node in nodes_inside(graph.node):
         if node.domain or node.op_type not in _DRAWING or any(a.name == "seed" for a in node.attribute):
             continue
         if node.op_type != "Dropout" or len(node.input) > 2:  # in training mode, which is an input since opset 12
